@@ -1,0 +1,55 @@
+"""The exceptions of the pipeline, and what each one means for a run.
+
+It does not handle any of them: a command turns them into exit codes, a task into rejects or retries.
+
+    LatentmillError
+    ├── UserError (also a ValueError)   the user's input is wrong: one or two lines, exit code 2
+    │   ├── ConfigError                 a key or value of the configuration
+    │   └── RunMismatchError            the output root belongs to another configuration
+    ├── SampleError                     one sample can never give a latent: a counted reject, the run goes on
+    ├── ShardError                      a shard cannot be read whole, or its parts contradict each other
+    └── TransientError                  may pass when tried again: storage, a dead process, memory
+"""
+
+
+class LatentmillError(Exception):
+    """Root of every exception that Latentmill raises on purpose."""
+
+
+class UserError(LatentmillError, ValueError):
+    """Something the user gave is wrong; the message says what came, what is allowed and what to do."""
+
+
+class ConfigError(UserError):
+    """A key or a value of the configuration is wrong."""
+
+
+class RunMismatchError(UserError):
+    """The output root was begun with a configuration that makes other latents."""
+
+
+class SampleError(LatentmillError):
+    """A sample, or one clip of it, can never give a latent.
+
+    Args:
+        stage: where it failed: `read | probe | clip | decode | encode | write`.
+        reason: a short snake_case word that is counted in reports.
+        detail: one line for the person who looks into it.
+    """
+
+    def __init__(self, stage: str, reason: str, detail: str) -> None:
+        super().__init__(f"{stage}/{reason}: {detail}")
+        self.stage = stage
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str, str]]:
+        return type(self), (self.stage, self.reason, self.detail)
+
+
+class ShardError(LatentmillError):
+    """A shard cannot be read to its proven end, or changed since its parts were made."""
+
+
+class TransientError(LatentmillError):
+    """The same work may succeed when it is tried again."""
