@@ -1,0 +1,115 @@
+"""Pictures by PyAV: for the videos that Decord gets wrong, and for those who want damage found (`input.strict`).
+
+It does not decide which decoder is used (decode.py does).
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipeline.config import LimitsConfig
+from pipeline.errors import SampleError
+from pipeline.probe import Probe, describe, open_video
+from pipeline.records import Uint8Frames
+
+SAME_TIME_SECONDS = 1e-6  # probe and decoder read the same integers; only floats differ
+
+
+def pyav_pictures(
+    path: str, probe: Probe, needed: Sequence[int], limits: LimitsConfig, strict: bool
+) -> Iterator[Uint8Frames]:
+    """The upright pictures, `h w c`, at the ascending indices `needed`.
+
+    Raises:
+        SampleError: one of them is not there; with `strict`, anything before the last of them is damaged.
+    """
+    if strict and probe.shortfall:
+        raise SampleError("decode", "incomplete", probe.shortfall)
+    with open_video(path, probe.header.container, limits) as (opened, stream):
+        to_rgb = _ToRgb(probe)
+        position = -1
+        wanted = iter(needed)
+        index = next(wanted)
+        for frame in _frames(opened, stream, skip_errors=not strict and probe.start_seconds is not None):
+            if strict and frame.is_corrupt:
+                raise SampleError("decode", "damaged", f"the decoder reports damage in the frame after {position}")
+            position = _position(frame, position, probe)
+            if position > index:
+                break
+            if position == index:
+                yield to_rgb(frame)
+                if (following := next(wanted, None)) is None:
+                    return
+                index = following
+        raise SampleError(
+            "decode", "missing_frames", f"frame {index} of {probe.header.frames} could not be decoded, a clip needs it"
+        )
+
+
+def _frames(opened: InputContainer, stream: VideoStream, skip_errors: bool) -> Iterator[VideoFrame]:
+    """All frames in the order they are shown. Where frames carry times, one that fails can be left out."""
+    # Theora repeats a frame with an empty packet, which a decoder would take for the end
+    packets = (packet for packet in opened.demux(stream) if packet.size)
+    for packet in chain(packets, (None,)):
+        try:
+            yield from stream.decode(packet)
+        except av.error.FFmpegError as error:
+            what = describe(error)
+            if not skip_errors:
+                raise SampleError("decode", "damaged", what) from error
+
+
+def _position(frame: VideoFrame, previous: int, probe: Probe) -> int:
+    """Index of a frame among those that the container announced, by its time or, without times, by counting."""
+    if probe.start_seconds is None:
+        return previous + 1
+    pts_seconds = probe.header.pts_seconds
+    time_seconds = -1.0 if frame.time is None else frame.time - probe.start_seconds
+    at = max(previous + 1, bisect_left(pts_seconds, time_seconds - SAME_TIME_SECONDS))
+    if at == len(pts_seconds) or abs(pts_seconds[at] - time_seconds) > SAME_TIME_SECONDS:
+        raise SampleError(
+            "decode", "times_disagree", f"the frame after {previous} says {time_seconds:.4f} s, as no packet left does"
+        )
+    return at
+
+
+class _ToRgb:
+    """Frame -> `h w c`, by the same filters of FFmpeg that Decord uses: both give the same bytes."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._header = probe.header
+        self._graphs: dict[str, Graph] = {}
+
+    def __call__(self, frame: VideoFrame) -> Uint8Frames:
+        graph = self._graphs.get(frame.format.name) or self._add_graph(frame)
+        graph.push(frame)
+        picture = cast(Uint8Frames, graph.pull().to_ndarray())
+        turned = np.rot90(picture, self._header.rotation_degrees // 90)
+        if turned.shape[:2] != (self._header.height_px, self._header.width_px):
+            raise SampleError(
+                "decode",
+                "size_changes",
+                f"a frame of {turned.shape[0]}x{turned.shape[1]} (height x width) in a video of "
+                f"{self._header.height_px}x{self._header.width_px}",
+            )
+        return turned
+
+    def _add_graph(self, frame: VideoFrame) -> Graph:
+        graph = Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+        convert, sink = graph.add("format", "rgb24"), graph.add("buffersink")
+        source.link_to(convert)
+        convert.link_to(sink)
+        graph.configure()
+        self._graphs[frame.format.name] = graph
+        return graph
