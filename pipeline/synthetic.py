@@ -16,7 +16,7 @@ from pipeline.records import Uint8Frames
 
 NUMBER_BITS = 12  # of a frame's number, as black and white blocks along the top
 TICKS_PER_SECOND = 12800  # of the clock that frames are written with
-CODEC_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18"}}
+CODEC_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18", "mbtree": "0"}}  # its mbtree reads unset memory
 
 
 def make_video(
