@@ -1,0 +1,41 @@
+"""The encoder: video in, posterior of its latents out; names, shapes and chunk plans without importing torch.
+
+It does not read videos, write latents or know Ray: that is the pipeline's work.
+"""
+
+from typing import TYPE_CHECKING
+
+from encoder.chunks import chunk_plan
+from encoder.spec import LatentSpec, names, spec_of
+
+if TYPE_CHECKING:
+    from encoder.replica import VideoEncoder
+
+__all__ = ["LatentSpec", "chunk_plan", "load", "names", "spec_of"]
+
+
+def load(
+    name: str,
+    *,
+    weights: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    chunk_frames: int = 8,
+    norm_scope: str = "chunk",
+) -> "VideoEncoder":
+    """Returns the encoder `name` with its weights on `device`, ready to encode.
+
+    Args:
+        name: one of `names()`.
+        weights: `random:SEED`, a diffusers VAE folder, or a `.safetensors` file.
+        dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
+        device: `cpu`, `cuda` or `cuda:N`.
+        chunk_frames: frames that are encoded in one pass, a multiple of the encoder's temporal ratio.
+        norm_scope: over which frames GroupNorm takes its statistics: `chunk` (as diffusers) or `frame`.
+
+    Raises:
+        ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
+    """
+    from encoder.replica import load_video_encoder  # torch takes seconds to import: only who encodes pays
+
+    return load_video_encoder(name, weights, dtype, device, chunk_frames, norm_scope)

@@ -1,0 +1,79 @@
+"""What a latent is: ratios, channels, scaling and legal frame counts of each encoder, without torch.
+
+It does not hold the model or its weights.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """The shape and scale of one encoder's latents.
+
+    A clip of `1 + k * temporal_ratio` frames gives `1 + k` latent frames: the first frame has one of its own.
+    Scaling values are what a reader needs before training; the encoder records and never applies them:
+    `(z - shift_factor) * scaling_factor`, or `(z - latents_mean) / latents_std` per channel.
+    """
+
+    name: str
+    latent_channels: int
+    temporal_ratio: int
+    spatial_ratio: int
+    scaling_factor: float | None = None
+    shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+
+    def is_legal_frames(self, frames: int) -> bool:
+        """Whether a clip may have this many frames: 1 + k * temporal_ratio."""
+        return frames >= 1 and (frames - 1) % self.temporal_ratio == 0
+
+    def trim_frames(self, frames: int) -> int:
+        """The largest legal count that is not above `frames`; ValueError where there is none."""
+        if frames < 1:
+            raise ValueError(f"a clip of {frames} frames cannot be trimmed to a legal count: at least 1 is needed")
+        return frames - (frames - 1) % self.temporal_ratio
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip; ValueError for an illegal count, with the legal ones around it."""
+        if not self.is_legal_frames(frames):
+            below = self.trim_frames(max(frames, 1))
+            raise ValueError(
+                f"{self.name} cannot encode {frames} frames: a legal count is 1 + {self.temporal_ratio}k, "
+                f"such as {below} or {below + self.temporal_ratio}"
+            )
+        return 1 + (frames - 1) // self.temporal_ratio
+
+    def latent_shape(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int, int]:
+        """`c t h w` of the latent of a clip; ValueError for an illegal frame count or picture size."""
+        ratio = self.spatial_ratio
+        if min(height_px, width_px) < ratio or height_px % ratio or width_px % ratio:
+            raise ValueError(
+                f"{self.name} cannot encode {height_px}x{width_px} pixels: height and width must be multiples "
+                f"of {ratio}, such as {max(height_px // ratio, 1) * ratio}x{max(width_px // ratio, 1) * ratio}"
+            )
+        return self.latent_channels, self.latent_frames(frames), height_px // ratio, width_px // ratio
+
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        LatentSpec("cogvideox", latent_channels=16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.15258426),
+        LatentSpec("tiny", latent_channels=16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """The encoders that `encoder.load` knows."""
+    return tuple(SPECS)
+
+
+def spec_of(name: str) -> LatentSpec:
+    """The spec of an encoder; a checkpoint's own config may give other scaling values than these."""
+    if name not in SPECS:
+        near = difflib.get_close_matches(name, SPECS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"unknown encoder {name!r}: {hint}known are {', '.join(SPECS)}")
+    return SPECS[name]

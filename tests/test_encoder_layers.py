@@ -1,0 +1,103 @@
+"""The layers alone: norm statistics, attention, pooling in time and what is carried from chunk to chunk."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from encoder.layers import CausalConv3d, Downsample, GroupNorm, SpaceAttention, empty_frames, merge_moments
+
+
+def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return values.contiguous(memory_format=torch.channels_last_3d) if values.ndim == 5 else values
+
+
+def fill(module: torch.nn.Module) -> None:
+    for i, parameter in enumerate(module.parameters()):
+        parameter.requires_grad_(False).copy_(seeded(*parameter.shape, seed=i) * 0.3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norm_over_a_chunk_is_torchs_group_norm_and_swish(dtype: torch.dtype) -> None:
+    norm = GroupNorm(16, 4, 1e-6, "chunk")
+    fill(norm)
+    x = seeded(2, 16, 3, 50, 60).to(dtype) + 5
+    exact = F.silu(F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), 1e-6))
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(norm.to(dtype)(x).double(), exact, atol=tolerance, rtol=tolerance)
+
+
+def test_norm_over_a_frame_sees_that_frame_only() -> None:
+    norm = GroupNorm(16, 4, 1e-6, "frame")
+    fill(norm)
+    x = seeded(2, 16, 3, 9, 10)
+    expected = [F.silu(F.group_norm(frame, 4, norm.weight, norm.bias, 1e-6)) for frame in x.unbind(2)]
+    torch.testing.assert_close(norm(x), torch.stack(expected, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_norm_statistics_survive_a_mean_far_above_the_deviation() -> None:
+    norm = GroupNorm(8, 2, 1e-6, "chunk")
+    torch.nn.init.ones_(norm.weight)
+    torch.nn.init.zeros_(norm.bias)
+    x = 1000 + seeded(1, 8, 2, 64, 64)
+    moments = merge_moments([norm.moments(frame) for frame in x.unbind(2)])
+    exact = x.double().unflatten(1, (2, 4)).var((2, 3, 4, 5), unbiased=False)
+    torch.testing.assert_close(moments.variance.double(), exact, rtol=1e-4, atol=0)
+
+
+def test_norm_leaves_room_before_its_frames() -> None:
+    norm = GroupNorm(8, 2, 1e-6, "chunk")
+    fill(norm)
+    x = seeded(1, 8, 3, 5, 6)
+    roomy = norm(x, room_frames=2)
+    assert roomy.shape == (1, 8, 5, 5, 6)
+    assert torch.equal(roomy[:, :, 2:], norm(x))
+
+
+def with_room(conv: CausalConv3d, x: torch.Tensor) -> torch.Tensor:
+    roomy = empty_frames(x, conv.room_frames + x.shape[2], *x.shape[3:])
+    roomy[:, :, conv.room_frames :] = x
+    return roomy
+
+
+def test_a_convolution_over_chunks_is_the_convolution_of_the_clip_with_its_first_frame_before_it() -> None:
+    conv = CausalConv3d(4, 6, 3)
+    fill(conv)
+    x = seeded(2, 4, 7, 5, 6)
+    expected = F.conv3d(torch.cat([x[:, :, :1]] * 2 + [x], 2), conv.weight, conv.bias, padding=(0, 1, 1))
+    past, parts = None, []
+    for chunk in x.split([1, 4, 2], 2):
+        y, past = conv(with_room(conv, chunk), past)
+        parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, 2), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_pooling_passes_the_first_frame_and_averages_the_rest_in_pairs() -> None:
+    down = Downsample(2, in_time=True)
+    fill(down)
+    x = seeded(1, 2, 5, 8, 12)
+    pooled = torch.stack([x[:, :, 0], (x[:, :, 1] + x[:, :, 2]) / 2, (x[:, :, 3] + x[:, :, 4]) / 2], 2)
+    expected = [F.conv2d(F.pad(frame, (0, 1, 0, 1)), down.weight, down.bias, stride=2) for frame in pooled.unbind(2)]
+    y, past = down(x, None)
+    torch.testing.assert_close(y, torch.stack(expected, 2), atol=1e-5, rtol=1e-5)
+    later, _ = down(x[:, :, 1:], past)
+    torch.testing.assert_close(later, y[:, :, 1:], atol=1e-5, rtol=1e-5)
+
+
+def test_pooling_knows_the_clips_start_from_its_state_and_not_from_the_number_of_frames() -> None:
+    down = Downsample(2, in_time=True)
+    fill(down)
+    _, past = down(seeded(1, 2, 1, 4, 4), None)
+    with pytest.raises(AssertionError, match="pairs"):
+        down(seeded(1, 2, 3, 4, 4), past)
+
+
+def test_attention_mixes_the_pixels_of_each_frame_as_its_formula_says() -> None:
+    attention = SpaceAttention(8, 2, 1e-6, "chunk")
+    fill(attention)
+    x = seeded(2, 8, 3, 4, 5)
+    tokens = F.group_norm(x, 2, attention.norm.weight, attention.norm.bias, 1e-6).permute(0, 2, 3, 4, 1).flatten(2, 3)
+    scores = attention.query(tokens) @ attention.key(tokens).transpose(-1, -2) / 8**0.5
+    mixed = attention.project(scores.softmax(-1) @ attention.value(tokens))
+    expected = x + mixed.reshape(2, 3, 4, 5, 8).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(attention(x, None)[0], expected, atol=1e-5, rtol=1e-5)

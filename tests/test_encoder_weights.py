@@ -1,0 +1,153 @@
+"""Weights: layouts, strictness, and the identity that does not depend on the file."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file, save_file
+
+import encoder
+from encoder.weights import WeightsError
+
+FILE = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    AutoencoderKLCogVideoX(
+        block_out_channels=(16, 32, 32, 64), layers_per_block=1, norm_num_groups=8, scaling_factor=0.7
+    ).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_random_weights_are_the_same_for_a_seed_and_others_for_another() -> None:
+    one, again, other = (encoder.load("tiny", weights=f"random:{seed}") for seed in (0, 0, 1))
+    assert one.weights_sha256 == again.weights_sha256 != other.weights_sha256
+
+
+def test_random_weights_of_a_seed_never_change() -> None:
+    sha256 = encoder.load("tiny", weights="random:0").weights_sha256
+    assert sha256 == "aecb126d444430b1313dffe881d431617d0da62a54e1c80a3f9f2eba923c9a52"
+
+
+def test_random_weights_keep_activations_sane() -> None:
+    posterior = encoder.load("tiny", weights="random:0").encode(torch.rand(1, 3, 5, 16, 16) * 2 - 1)
+    assert 0.01 < posterior.mean.std() < 10
+
+
+@pytest.mark.parametrize("seed", ["", "x", "-1", "1.5"])
+def test_a_seed_that_is_no_number_is_refused(seed: str) -> None:
+    with pytest.raises(WeightsError, match="write random: and a whole number"):
+        encoder.load("tiny", weights=f"random:{seed}")
+
+
+def test_a_folder_and_its_single_file_are_the_same_weights(folder: Path) -> None:
+    whole = encoder.load("tiny", weights=str(folder))
+    single = encoder.load("tiny", weights=str(folder / FILE))
+    assert whole.weights_sha256 == single.weights_sha256
+
+
+def test_a_sharded_folder_is_the_same_weights(folder: Path) -> None:
+    before = encoder.load("tiny", weights=str(folder)).weights_sha256
+    tensors = load_file(folder / FILE)
+    names = sorted(tensors)
+    parts = {"part-1.safetensors": names[::2], "part-2.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, folder / file)
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    (folder / f"{FILE}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / FILE).unlink()
+    assert encoder.load("tiny", weights=str(folder)).weights_sha256 == before
+    (folder / "part-2.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"lacks part-2\.safetensors"):
+        encoder.load("tiny", weights=str(folder))
+
+
+def test_the_identity_is_that_of_the_values_and_not_of_the_type_they_are_stored_in(folder: Path) -> None:
+    half = {name: tensor.bfloat16() for name, tensor in load_file(folder / FILE).items()}
+    save_file(half, folder / "half.safetensors")
+    save_file({name: tensor.float() for name, tensor in half.items()}, folder / "wide.safetensors")
+    narrow, wide = (encoder.load("tiny", weights=str(folder / f"{name}.safetensors")) for name in ("half", "wide"))
+    assert narrow.weights_sha256 == wide.weights_sha256
+
+
+def test_scaling_comes_from_the_checkpoints_config(folder: Path) -> None:
+    assert encoder.load("tiny", weights=str(folder)).spec.scaling_factor == 0.7
+
+
+def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        encoder.load("cogvideox", weights=str(folder))
+    assert "not encoder 'cogvideox'" in str(caught.value)
+    assert "block_out_channels is [16, 32, 32, 64], not [128, 256, 256, 512]" in str(caught.value)
+    assert "layers_per_block is 1, not 3" in str(caught.value)
+
+
+def test_a_config_of_another_model_is_refused_by_its_class(folder: Path) -> None:
+    edit_config(folder, _class_name="AutoencoderKLWan")
+    with pytest.raises(WeightsError, match="describes AutoencoderKLWan"):
+        encoder.load("tiny", weights=str(folder))
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    del tensors["encoder.conv_in.conv.weight"]
+    tensors["encoder.surprise"] = torch.zeros(1)
+    tensors["encoder.norm_out.bias"] = torch.zeros(3)
+    save_file(tensors, folder / FILE)
+    with pytest.raises(WeightsError) as caught:
+        encoder.load("tiny", weights=str(folder))
+    message = str(caught.value)
+    assert "missing: stem.conv.weight" in message
+    assert "not part of this encoder: encoder.surprise" in message
+    assert "of another shape: head.norm.bias (3,) for (64,)" in message
+
+
+def test_many_problems_are_shortened_to_a_line(folder: Path) -> None:
+    kept = {name: tensor for name, tensor in load_file(folder / FILE).items() if "levels.0" in name}
+    save_file(kept | {"decoder.x": torch.zeros(1)}, folder / FILE)
+    with pytest.raises(WeightsError, match=r"missing: .* and \d+ more$"):
+        encoder.load("tiny", weights=str(folder))
+
+
+def test_integers_are_no_weights(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    tensors["encoder.norm_out.bias"] = torch.zeros(64, dtype=torch.int32)
+    save_file(tensors, folder / FILE)
+    with pytest.raises(WeightsError, match=r"not floating point: head\.norm\.bias"):
+        encoder.load("tiny", weights=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no weights at .*: give random:SEED"),
+        (lambda path: path.mkdir(), "holds no config.json"),
+        (lambda path: path.write_bytes(b"xx"), "is no .safetensors file"),
+    ],
+)
+def test_a_path_that_holds_no_weights_is_refused_with_what_may_be_given(tmp_path, make, message) -> None:
+    make(tmp_path / "weights")
+    with pytest.raises(WeightsError, match=message):
+        encoder.load("tiny", weights=str(tmp_path / "weights"))
+
+
+def test_a_damaged_file_is_refused_by_its_name(folder: Path) -> None:
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=re.escape(f"{folder / FILE} cannot be read as safetensors")):
+        encoder.load("tiny", weights=str(folder))
+
+
+def test_a_folder_without_its_tensors_is_refused_by_the_file_it_lacks(folder: Path) -> None:
+    (folder / FILE).unlink()
+    with pytest.raises(WeightsError, match=f"lacks {FILE}"):
+        encoder.load("tiny", weights=str(folder))
