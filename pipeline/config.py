@@ -3,6 +3,7 @@
 It does not open shards or weights: what depends on them is checked where they are read.
 """
 
+import copy
 import difflib
 import hashlib
 import json
@@ -110,7 +111,11 @@ class EncoderConfig(Section):
     weights: str = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     chunk_frames: int = Field(8, ge=1)
-    norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
+    norm_scope: Literal["chunk", "frame"] = "chunk"
+
+    def load_options(self) -> dict[str, Any]:
+        """The keyword arguments of `encoder.load`."""
+        return self.model_dump(exclude={"name"})
 
 
 class RuntimeConfig(Section):
@@ -169,7 +174,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Returns a copy of `tree` with each `a.b=value` set; values are read as YAML."""
-    result: dict[str, Any] = json.loads(json.dumps(tree))
+    result: dict[str, Any] = copy.deepcopy(dict(tree))
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:

@@ -4,34 +4,51 @@ It does not compute anything with them: rules live in clips.py, plan.py and ledg
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Uint8Frames = npt.NDArray[np.uint8]  # t h w c, RGB
+FloatLatent = npt.NDArray[np.float32]  # c t h w
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """One input tar. `name` is unique in the run and safe as a file name; `etag` is "" where storage has none."""
+    """One input tar. `name` is unique in the run and safe as a file name."""
 
     name: str
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What storage says of a file. `etag` changes when the content does; "" where storage has none."""
+
     size_bytes: int
     etag: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The files of one WebDataset sample that we use. `offset_bytes` is where its first tar header begins."""
+    """The files of one WebDataset sample that we use.
+
+    `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin; `last` says
+    that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
+    no extension and so belong to no sample. `problem` is (reason, detail) where no video can be taken from it.
+    """
 
     key: str
     index: int
     offset_bytes: int
-    video: bytes | None
+    next_offset_bytes: int
+    last: bool
+    ignored_files: int
+    video: bytes
     video_name: str
     caption: str
     metadata: str
+    problem: tuple[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +140,98 @@ class Reject:
     stage: str
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One clip as it is written: what describes it, and its posterior as float32 `c t h w`."""
+
+    sample: Sample
+    clip: ClipSpec
+    header: VideoHeader
+    id: str
+    mean: FloatLatent
+    logvar: FloatLatent | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """A committed part, as a manifest lists it. `path` is relative to the output root."""
+
+    path: str
+    slice_index: int
+    bucket: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRecord:
+    """The account of one slice, kept in the footer of each of its parts: any one of them tells all.
+
+    `clips` names for each bucket the (sample_index, window_index) of its rows; `last` says that the shard ends here.
+    """
+
+    index: int
+    samples: int
+    next_offset_bytes: int
+    last: bool
+    ignored_files: int
+    clips: dict[str, tuple[tuple[int, int], ...]]
+    rejects: tuple[Reject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedSlice:
+    """What storage holds of one slice. It is complete when every bucket that its record names has its part."""
+
+    record: SliceRecord
+    parts: tuple[PartInfo, ...]
+    statistics: dict[str, Any]
+
+    @property
+    def missing_buckets(self) -> frozenset[str]:
+        return frozenset(self.record.clips) - {part.bucket for part in self.parts}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Event: one more sample went through; `frames` were encoded since the last such event."""
+
+    shard: str
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceDone:
+    """Event: a slice is committed; `reused` where it was so before this run."""
+
+    shard: str
+    slice_index: int
+    samples: int
+    rows: int
+    rejects: tuple[Reject, ...]
+    size_bytes: int
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """Event: a shard's manifest is there; `seconds` by stage is what this process spent on it."""
+
+    shard: str
+    samples: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFailed:
+    """Event: an attempt at a shard failed; it will be tried again unless `final`."""
+
+    shard: str
+    error: str
+    final: bool
+
+
+Event = Progress | SliceDone | ShardDone | ShardFailed

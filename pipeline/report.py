@@ -1,0 +1,103 @@
+"""The HTML report of a run: one self-contained file, everything from users escaped.
+
+It does not compute totals (summary.py).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+.bar { background: #3b7dd8; height: .7rem; display: inline-block } .note { color: #5b6775 }
+"""
+
+
+def render_report(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The report of a run as HTML, from summary.json and run.json."""
+    state = "complete" if not summary["shards_left"] else f"{summary['shards_left']:,} shards left"
+    body = [
+        f"<h1>Latentmill run, {escape(state)}</h1>",
+        f'<p class="note">fingerprint {escape(run["fingerprint"])}</p>',
+        _section("Account", _numbers(_account(summary))),
+        _section("Time of the replicas, seconds", _bars(summary["seconds_by_stage"])),
+        _section("Rejects by stage and reason", _bars(summary["rejects_by_reason"])),
+        _section("Rows by bucket (latent c x t x h x w)", _bars(summary["rows_by_bucket"])),
+        _section("Shards given up", _bars_or_none(summary["shards_failed"])),
+        _section("Latent means per channel", _channels(summary["latent_statistics"])),
+        _section("Configuration", f"<pre>{escape(_pretty(run['config']))}</pre>"),
+    ]
+    head = f'<meta charset="utf-8"><title>Latentmill run</title><style>{STYLE}</style>'
+    return f"<!doctype html><html><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _account(summary: Mapping[str, Any]) -> dict[str, Any]:
+    busy = summary["encoder_busy_fraction"]
+    return {
+        "shards done": summary["shards"],
+        "samples": summary["samples"],
+        "samples with clips": summary["samples_with_clips"],
+        "samples rejected": summary["samples_rejected"],
+        "rows": summary["rows"],
+        "rejects": summary["rejects"],
+        "parts": summary["parts"],
+        "bytes": summary["size_bytes"],
+        "encoder busy": "n/a" if busy is None else f"{busy:.1%}",
+    }
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{escape(title)}</h2>{content}"
+
+
+def _numbers(values: Mapping[str, Any]) -> str:
+    return _table((name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in values.items())
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = (f'<tr><td>{escape(name)}</td><td class="number">{escape(value)}</td></tr>' for name, value in rows)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _bars(values: Mapping[str, float]) -> str:
+    if not values:
+        return '<p class="note">none</p>'
+    largest = max(values.values()) or 1
+    rows = (
+        f'<tr><td>{escape(name)}</td><td class="number">{value:,}</td>'
+        f'<td><span class="bar" style="width:{16 * value / largest:.2f}rem"></span></td></tr>'
+        for name, value in values.items()
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _bars_or_none(failed: Mapping[str, str]) -> str:
+    return _table(failed.items()) if failed else '<p class="note">none</p>'
+
+
+def _channels(statistics: Mapping[str, Any]) -> str:
+    if not statistics:
+        return '<p class="note">none</p>'
+    count = statistics["count"]
+    rows = ["<tr><th>channel</th><th>mean</th><th>std</th><th>least</th><th>largest</th></tr>"]
+    columns = zip(statistics["sum"], statistics["sum_squares"], statistics["min"], statistics["max"], strict=True)
+    for channel, (total, squares, least, largest) in enumerate(columns):
+        mean = total / count
+        std = math.sqrt(max(squares / count - mean**2, 0.0))
+        values = "".join(f'<td class="number">{value:.4f}</td>' for value in (mean, std, least, largest))
+        rows.append(f"<tr><td>{channel}</td>{values}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _pretty(tree: Mapping[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{indent}{key}:\n{_pretty(value, indent + '  ')}")
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""A run from configuration to outcome: claims the root, makes what is left, sums up.
+
+It does not make latents (task.py), talk to Ray (cluster.py) or print (jobs/).
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import encoder
+from encoder.spec import LatentSpec
+from pipeline.clips import check_clip_config
+from pipeline.cluster import Cluster, connected
+from pipeline.config import FORMAT_VERSION, Config, differing_fields, fingerprint, identity
+from pipeline.errors import ConfigError, RunMismatchError
+from pipeline.ledger import done_shards
+from pipeline.listing import list_shards
+from pipeline.plan import WorkQueue, shards_left, within_limit
+from pipeline.records import Event, ShardFailed, ShardRef
+from pipeline.report import render_report
+from pipeline.store import Store, public_url
+from pipeline.summary import read_manifests, summarise
+
+RUN_FILE = "run.json"
+SUCCESS_FILE = "_SUCCESS.json"
+LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdataset", "fsspec", "numpy", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked configuration: its shards, what the encoder is, and which shards are done."""
+
+    config: Config
+    shards: tuple[ShardRef, ...]
+    done: frozenset[str]
+    spec: LatentSpec
+    identity: dict[str, Any]
+
+    @property
+    def left(self) -> tuple[ShardRef, ...]:
+        return shards_left(self.shards, self.done)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `failed` names the shards given up, with the last error of each."""
+
+    summary: dict[str, Any]
+    failed: dict[str, str]
+    left: int
+    within_limit: bool
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if not self.left and self.within_limit else 1
+
+
+def prepare(config: Config) -> Prepared:
+    """Reads weights and lists shards; refuses what cannot work before any replica is started.
+
+    Raises:
+        UserError: configuration, weights, shards or the output root do not fit.
+    """
+    shards = list_shards(config.input.shards)
+    try:
+        loaded = encoder.load(config.encoder.name, **config.encoder.load_options())
+    except ValueError as error:
+        raise ConfigError(f"encoder: {error}") from error
+    check_clip_config(config.clip, loaded.spec)
+    store = Store(config.output.path)
+    values = identity(config, loaded.weights_sha256)
+    check_root(store, values)
+    return Prepared(config, shards, done_shards(store), loaded.spec, values)
+
+
+def check_root(store: Store, ours: Mapping[str, Any]) -> None:
+    """Refuses an output root that another configuration began."""
+    try:
+        theirs = json.loads(store.read(RUN_FILE))
+    except FileNotFoundError:
+        return
+    if theirs["fingerprint"] != fingerprint(ours):
+        fields = "; ".join(differing_fields(theirs["identity"], ours))
+        raise RunMismatchError(f"{store.root} was begun with another configuration ({fields}): use a new output.path")
+
+
+def claim_root(store: Store, prepared: Prepared) -> None:
+    """Writes run.json unless it is there, then checks that the one that stands is ours."""
+    values = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint(prepared.identity),
+        "identity": prepared.identity,
+        "config": public_config(prepared.config),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "created_unix_seconds": int(time.time()),
+    }
+    store.create(RUN_FILE, json.dumps(values, indent=1).encode())
+    check_root(store, prepared.identity)
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """The resolved configuration without what URLs may hide."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    values["input"]["shards"] = [_public_pattern(pattern) for pattern in config.input.shards]
+    values["output"]["path"] = public_url(config.output.path)
+    if "://" in config.encoder.weights:
+        values["encoder"]["weights"] = public_url(config.encoder.weights)
+    return values
+
+
+def _public_pattern(pattern: str) -> str:
+    return f"@{public_url(pattern[1:])}" if pattern.startswith("@") else public_url(pattern)
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def execute(prepared: Prepared, on_start: Callable[[int], None], on_event: Callable[[Event], None]) -> Outcome:
+    """Makes every shard that is left, then writes summary, report and, where nothing is left, _SUCCESS.json.
+
+    Args:
+        on_start: called with the number of replicas once they are ready to be fed.
+        on_event: called with every event.
+    """
+    store = Store(prepared.config.output.path)
+    claim_root(store, prepared)
+    failed: dict[str, str] = {}
+    if prepared.left:
+        for event in _events(prepared, on_start):
+            note_failure(failed, event)
+            on_event(event)
+    return conclude(prepared, store, failed)
+
+
+def _events(prepared: Prepared, on_start: Callable[[int], None]) -> Iterator[Event]:
+    queue = WorkQueue(prepared.config.limits.max_attempts)
+    queue.extend(prepared.left)
+    with connected(prepared.config.runtime):
+        cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
+        on_start(cluster.replicas)
+        try:
+            yield from cluster.run()
+        finally:
+            cluster.stop()
+
+
+def note_failure(failed: dict[str, str], event: Event) -> None:
+    """Keeps the last error of each shard that was given up."""
+    if isinstance(event, ShardFailed) and event.final:
+        failed[event.shard] = event.error
+
+
+def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Outcome:
+    """Sums up what stands in storage; writes summary.json, report.html and, where all is done, _SUCCESS.json."""
+    done = done_shards(store)
+    names = [shard.name for shard in prepared.shards if shard.name in done]
+    summary = summarise(read_manifests(store, names)) | {
+        "shards_left": len(shards_left(prepared.shards, done)),
+        "shards_failed": dict(failed),
+    }
+    outcome = Outcome(
+        summary=summary,
+        failed=dict(failed),
+        left=summary["shards_left"],
+        within_limit=within_limit(
+            summary["samples_rejected"], summary["samples"], prepared.config.limits.max_reject_fraction
+        ),
+    )
+    text = json.dumps(summary, indent=1).encode()
+    store.replace("summary.json", text)
+    store.replace("report.html", render_report(summary, json.loads(store.read(RUN_FILE))).encode())
+    if not outcome.left:
+        store.create(SUCCESS_FILE, text)
+    return outcome

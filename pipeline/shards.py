@@ -1,0 +1,205 @@
+"""WebDataset shards: a tar becomes samples, as WebDataset groups them, and the tar's end is proved.
+
+It does not judge videos, and it never shortens a damaged shard in silence: that is a ShardError.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from webdataset.tariterators import base_plus_ext, group_by_keys
+
+from pipeline.config import InputConfig
+from pipeline.errors import ShardError
+from pipeline.records import Sample
+from pipeline.store import open_url, public_url
+
+BLOCK_BYTES = 512
+STREAM_BUFFER_BYTES = 1 << 20
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Turns every damaged header into an error; tarfile itself takes most of them for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # a block of zeros, as a tar ends
+                raise
+            raise ShardError(f"damaged tar header at byte {tarfile_.offset:,}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    data: bytes | None
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """What the tar walk knows and WebDataset's grouping does not pass on."""
+
+    offset_bytes: int
+    at_end: bool = False
+    ignored_files: int = 0
+    twins: list[str] = field(default_factory=list)
+    first_offsets: list[int] = field(default_factory=list)
+
+
+def read_samples(
+    url: str, rules: InputConfig, max_video_bytes: int, offset_bytes: int = 0, first_index: int = 0
+) -> Iterator[Sample]:
+    """Streams the samples of a tar from `offset_bytes`, where sample number `first_index` begins.
+
+    Raises:
+        ShardError: the tar is missing, no tar, damaged, cut short, or followed by other data.
+    """
+    try:
+        with open_url(url) as file:
+            file.seek(offset_bytes)
+            cursor = _Cursor(offset_bytes)
+            files = _walk(file, cursor, rules, max_video_bytes)
+            yield from _numbered(group_by_keys(files, handler=_remember(cursor)), cursor, rules, first_index)
+    except FileNotFoundError:
+        raise ShardError(f"{public_url(url)} does not exist") from None
+    except tarfile.TarError as error:
+        raise ShardError(f"{public_url(url)}: {error}") from error
+    except ShardError as error:
+        raise ShardError(f"{public_url(url)}: {error}") from error
+
+
+def _numbered(groups: Iterator[dict[str, Any]], cursor: _Cursor, rules: InputConfig, first: int) -> Iterator[Sample]:
+    # A group is complete when the first file of the next one was read, or the tar's end: the cursor stands there.
+    for index, group in enumerate(groups, start=first):
+        yield _sample(index, group, cursor, rules)
+        cursor.ignored_files = 0
+        cursor.twins.clear()
+
+
+def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConfig) -> Sample:
+    members = {suffix: value for suffix, value in group.items() if isinstance(value, _Member)}
+    videos = [member for suffix, member in members.items() if _is_video(suffix, rules)]
+    problem = _problem(videos, cursor.twins)
+    metadata = _text(members.get("json"))
+    return Sample(
+        key=group["__key__"],
+        index=index,
+        offset_bytes=cursor.first_offsets.pop(0),
+        next_offset_bytes=cursor.offset_bytes,
+        last=cursor.at_end,
+        ignored_files=cursor.ignored_files,
+        video=b"" if problem else videos[0].data or b"",
+        video_name=videos[0].name if videos else "",
+        caption=_caption(members, metadata, rules),
+        metadata=metadata,
+        problem=problem,
+    )
+
+
+def _problem(videos: list[_Member], twins: list[str]) -> tuple[str, str] | None:
+    names = ", ".join(member.name for member in videos)
+    if twins:
+        return "duplicate_file", f"the shard holds {twins[0]} twice in one sample"
+    if not videos:
+        return "no_video", "no file of the sample has an extension of input.video"
+    if len(videos) > 1:
+        return "several_videos", f"{names} share a key: WebDataset's key ends at the first dot of the name"
+    if videos[0].data is None:
+        return "unreadable_video", f"{names} is a link, or larger than limits.max_video_bytes: {videos[0].size_bytes:,}"
+    return None
+
+
+def _caption(members: dict[str, _Member], metadata: str, rules: InputConfig) -> str:
+    for source in rules.caption:
+        suffix, _, path = source.partition(":")
+        if suffix not in members:
+            continue
+        text = _json_field(metadata if suffix == "json" else _text(members[suffix]), path)
+        if text is not None:
+            return text
+    return ""
+
+
+def _json_field(text: str, path: str) -> str | None:
+    """The value at a dotted path of a JSON text; the text itself where there is no path."""
+    if not path:
+        return text
+    try:
+        value = json.loads(text)
+        for key in path.split("."):
+            value = value[key]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _text(member: _Member | None) -> str:
+    return (member.data or b"").decode("utf-8", errors="replace") if member else ""
+
+
+def _is_video(suffix: str, rules: InputConfig) -> bool:
+    return suffix.rpartition(".")[2] in rules.video
+
+
+def _remember(cursor: _Cursor) -> Any:
+    """WebDataset's handler for a name that stands twice in a sample: note it and read on; the sample is rejected."""
+
+    def handler(error: Exception) -> bool:
+        if not isinstance(error, ValueError):
+            raise error
+        cursor.twins.append(str(error.args[0]).partition(":")[0])
+        return True
+
+    return handler
+
+
+def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes: int) -> Iterator[dict[str, Any]]:
+    """Yields `{fname, data, __url__}` for each file of the tar, then proves that the tar ends here."""
+    start = cursor.offset_bytes
+    wanted = {"json", *(source.partition(":")[0] for source in rules.caption)}
+    group: str | None = None
+    with tarfile.open(fileobj=file, mode="r|", bufsize=STREAM_BUFFER_BYTES, tarinfo=_StrictTarInfo) as tar:
+        for info in tar:
+            tar.members.clear()  # type: ignore[attr-defined] # tarfile keeps every header otherwise
+            cursor.offset_bytes = start + info.offset
+            if info.isdir():
+                continue
+            key, suffix = base_plus_ext(info.name)
+            if key is None:
+                cursor.ignored_files += 1
+                continue
+            is_video = _is_video(suffix.lower(), rules)
+            if key != group:
+                group = key
+                cursor.first_offsets.append(cursor.offset_bytes)
+            read = (is_video and info.size <= max_video_bytes) or suffix.lower() in wanted
+            data = _read(tar, info) if read else None
+            yield {"fname": info.name, "data": _Member(info.name, data, info.size), "__url__": ""}
+        _prove_end(tar, start)
+        cursor.offset_bytes = start + tar.offset
+    cursor.at_end = True
+
+
+def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:
+    if not info.isreg():
+        return None
+    content = tar.extractfile(info)
+    assert content is not None, "a regular file has content"
+    data = content.read()
+    if len(data) != info.size:
+        raise ShardError(f"cut short inside {info.name}: {len(data):,} of {info.size:,} bytes are there")
+    return data
+
+
+def _prove_end(tar: tarfile.TarFile, start: int) -> None:
+    """After the last file a tar holds a block of zeros, and nothing but zeros may follow."""
+    stream: Any = tar.fileobj
+    while block := stream.read(STREAM_BUFFER_BYTES):
+        if block.strip(b"\0"):
+            end = start + tar.offset
+            raise ShardError(f"other data follows the end of the tar at byte {end:,}: are these tars put together?")

@@ -1,0 +1,209 @@
+"""Storage through fsspec: list, open, read, and the one write that the commit protocol knows, create-if-absent.
+
+It does not know what the files mean.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import infer_storage_options
+
+from pipeline.errors import TransientError, UserError
+from pipeline.records import FileInfo
+
+READ_BLOCK_BYTES = 4 << 20
+ATTEMPTS = 5
+PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+T = TypeVar("T")
+
+
+def public_url(url: str) -> str:
+    """The URL without user, password and query, which may hold secrets; a local path becomes absolute."""
+    if "://" not in url:
+        return os.path.abspath(url)
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+class Store:
+    """A folder on any fsspec file system. Paths are relative to `root`, `/`-separated.
+
+    Raises:
+        UserError: the URL's protocol is unknown or its library is not installed.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root if "://" in root else os.path.abspath(root)
+        self.fs, self._base = _filesystem(self.root)
+        self._local = isinstance(self.fs, LocalFileSystem)
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return type(self), (self.root,)
+
+    def url(self, path: str) -> str:
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def _full(self, path: str) -> str:
+        return f"{self._base.rstrip('/')}/{path}" if path else self._base
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names of what lies in a folder, by one listing; none where the folder is missing."""
+        self.fs.invalidate_cache()
+        try:
+            found = _retried(lambda: self.fs.ls(self._full(folder), detail=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = (path.rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(name for name in names if name and not name.startswith(".tmp-"))
+
+    def exists(self, path: str) -> bool:
+        return bool(_retried(lambda: self.fs.exists(self._full(path))))
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file. Raises FileNotFoundError."""
+        return bytes(_retried(lambda: self.fs.cat_file(self._full(path))))
+
+    def open(self, path: str) -> IO[bytes]:
+        """A seekable reader of a file."""
+        return _retried(lambda: self.fs.open(self._full(path), "rb"))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Creates a small file unless it exists. Returns whether this call made it."""
+        if self._local:
+            return _create_local(Path(self._full(path)), lambda handle: handle.write(data))
+        return self._create_remote(lambda full: self.fs.pipe_file(full, data, mode="create"), path)
+
+    def create_from(self, path: str, local_file: str) -> bool:
+        """Creates a file with the bytes of a local one unless it exists. Returns whether this call made it."""
+        if self._local:
+            return _create_local(Path(self._full(path)), lambda handle: _copy(local_file, handle))
+        return self._create_remote(lambda full: self.fs.put_file(local_file, full, mode="create"), path)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Writes a file that is made again by each run (summary, report): never a part or a manifest."""
+        if self._local:
+            target = Path(self._full(path))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+            scratch.write_bytes(data)
+            scratch.replace(target)
+        else:
+            _retried(lambda: self.fs.pipe_file(self._full(path), data))
+
+    def move(self, source: str, target: str) -> None:
+        """Sets a bad file aside (`verify --repair`)."""
+        if self._local:
+            Path(self._full(target)).parent.mkdir(parents=True, exist_ok=True)
+        _retried(lambda: self.fs.mv(self._full(source), self._full(target)))
+
+    def _create_remote(self, put: Callable[[str], object], path: str) -> bool:
+        # A lost acknowledgement answers "exists" on the second try: the caller then checks what is there, as it
+        # does when another process won the race.
+        try:
+            _retried(lambda: put(self._full(path)), give_up=(FileExistsError,))
+        except FileExistsError:
+            return False
+        return True
+
+
+def _create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
+    """Temporary file beside the target, flushed to disk, then linked to its name, which fails if the name exists."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".tmp-{target.name}-{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        with open(scratch, "xb") as handle:
+            write(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.link(scratch, target)
+    except FileExistsError:
+        return False
+    finally:
+        scratch.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(local_file: str, handle: IO[bytes]) -> None:
+    with open(local_file, "rb") as source:
+        while block := source.read(READ_BLOCK_BYTES):
+            handle.write(block)
+
+
+def _retried(action: Callable[[], T], give_up: tuple[type[OSError], ...] = ()) -> T:
+    """Tries an action again after passing faults of the storage, waiting longer each time."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except OSError as error:
+            if isinstance(error, PERMANENT + give_up):
+                raise
+            if attempt == ATTEMPTS - 1:
+                raise TransientError(f"storage still fails after {ATTEMPTS} attempts: {error}") from error
+            time.sleep(0.1 * 4**attempt)
+    raise AssertionError("unreachable")
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UserError(f"{public_url(url)} needs a library that is not installed: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{public_url(url)} cannot be opened: {error}") from None
+    return filesystem, path
+
+
+def read_url(url: str) -> bytes:
+    """All bytes behind a URL or path. Raises FileNotFoundError."""
+    filesystem, path = _filesystem(url)
+    return bytes(_retried(lambda: filesystem.cat_file(path)))
+
+
+def open_url(url: str) -> IO[bytes]:
+    """A reader made for one pass from front to back: read-ahead, no cache of the whole file."""
+    filesystem, path = _filesystem(url)
+    options = {} if isinstance(filesystem, LocalFileSystem) else {"cache_type": "readahead"}
+    return _retried(lambda: filesystem.open(path, "rb", block_size=READ_BLOCK_BYTES, **options))
+
+
+def glob_urls(pattern: str) -> list[str]:
+    """Sorted URLs that match a glob."""
+    filesystem, path = _filesystem(pattern)
+    return [_with_protocol(pattern, found) for found in sorted(_retried(lambda: filesystem.glob(path)))]
+
+
+def _with_protocol(like: str, path: str) -> str:
+    protocol = infer_storage_options(like)["protocol"] if "://" in like else ""
+    return f"{protocol}://{path}" if protocol and "://" not in path else path
+
+
+def stat_url(url: str) -> FileInfo:
+    """Size and version tag of a file: the storage's etag, or a local file's time of change.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    filesystem, path = _filesystem(url)
+    filesystem.invalidate_cache()
+    info = _retried(lambda: filesystem.info(path))
+    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    if not etag and info.get("mtime"):
+        etag = f"mtime-{int(info['mtime'])}"
+    return FileInfo(size_bytes=int(info.get("size") or 0), etag=etag)

@@ -1,0 +1,66 @@
+"""Totals of a run from its manifests: samples, rows, rejects by reason, seconds by stage.
+
+It does not open parts: verify.py does.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipeline.ledger import manifest_path
+from pipeline.parts import merge_statistics
+from pipeline.store import Store
+
+READERS = 16
+WAITING_STAGES = ("wait_for_samples", "wait_for_frames")
+
+
+def read_manifests(store: Store, shards: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The manifests of the named shards, in order, read several at a time."""
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(lambda shard: json.loads(store.read(manifest_path(shard))), shards)
+
+
+def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds up manifests.
+
+    `encoder_busy_fraction` is the share of a replica's time in which it encoded rather than waited for frames.
+    """
+    totals: Counter[str] = Counter()
+    rejects: Counter[str] = Counter()
+    buckets: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    statistics: dict[str, Any] = {}
+    for manifest in manifests:
+        totals.update(_counts(manifest))
+        rejects.update(f"{reject['stage']}/{reject['reason']}" for reject in manifest["rejects"])
+        for part in manifest["parts"]:
+            buckets[part["bucket"]] += part["rows"]
+        seconds.update(manifest["seconds"])
+        statistics = merge_statistics(statistics, manifest["latent_statistics"])
+    busy = seconds["encode"] + sum(seconds[stage] for stage in WAITING_STAGES)
+    return {
+        **{key: totals[key] for key in ("shards", "samples", "samples_with_clips", "samples_rejected")},
+        **{key: totals[key] for key in ("rows", "rejects", "ignored_files", "parts", "size_bytes")},
+        "rejects_by_reason": dict(sorted(rejects.items())),
+        "rows_by_bucket": dict(sorted(buckets.items())),
+        "seconds_by_stage": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
+        "encoder_busy_fraction": round(seconds["encode"] / busy, 4) if busy else None,
+        "latent_statistics": statistics,
+    }
+
+
+def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        "shards": 1,
+        "samples": manifest["samples"],
+        "samples_with_clips": manifest["samples_with_clips"],
+        "samples_rejected": manifest["samples"] - manifest["samples_with_clips"],
+        "rows": manifest["rows"],
+        "rejects": len(manifest["rejects"]),
+        "ignored_files": manifest["ignored_files"],
+        "parts": len(manifest["parts"]),
+        "size_bytes": sum(part["size_bytes"] for part in manifest["parts"]),
+    }

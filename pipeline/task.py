@@ -1,0 +1,300 @@
+"""One shard from start to end in one process: read, decode, encode, write, commit; yields an event per slice.
+
+It does not know Ray: cluster.py runs it in an actor and hands it another decoder; tests and debuggers run it as it is.
+"""
+
+import itertools
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from encoder.replica import Posterior, Stream, VideoEncoder, joined
+from encoder.spec import LatentSpec
+from pipeline.clips import ClipRules
+from pipeline.config import FORMAT_VERSION, Config, fingerprint, identity
+from pipeline.decode import decode_sample
+from pipeline.errors import SampleError, ShardError
+from pipeline.ledger import ShardLedger, bucket_names
+from pipeline.overlap import WriteBehind, read_ahead
+from pipeline.records import (
+    Chunk,
+    ClipSpec,
+    CommittedSlice,
+    DecodeItem,
+    Event,
+    Failure,
+    FloatLatent,
+    Opened,
+    Progress,
+    Row,
+    Sample,
+    ShardDone,
+    ShardRef,
+    SliceDone,
+)
+from pipeline.shards import read_samples
+from pipeline.slices import SliceWriter
+from pipeline.store import Store, public_url, stat_url
+
+ROWS_BEHIND = 4  # rows that may wait for the writer: bounds the memory, hides its time
+
+
+class Decoder(Protocol):
+    """Starts decoding a sample; the items come when asked for."""
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDecoder:
+    """Decodes in this process, when the items are asked for: for tests and debuggers, a bad video can kill it."""
+
+    config: Config
+    spec: LatentSpec
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+        rules = ClipRules(self.spec, self.config.encoder.chunk_frames)
+        items = decode_sample(sample.video, self.config.clip, self.config.limits, self.config.input.strict, rules)
+        yield from items
+
+
+def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the footer of every part of a run says, whichever shard it is of."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint(identity(config, encoder_identity["weights_sha256"])),
+        "encoder": dict(encoder_identity),
+        "preprocessing": {
+            "clip": config.clip.model_dump(mode="json"),
+            "input": config.input.model_dump(mode="json", exclude={"shards"}),
+            "resize": "uint8 antialiased bicubic, then centre crop",
+            "value_range": [-1, 1],
+        },
+        "posterior": config.output.posterior,
+        "dtype": config.output.dtype,
+        "part_samples": config.output.part_samples,
+    }
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by stage. Stages in different threads have different names."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+@dataclass(slots=True)
+class _Step:
+    """A sample to be made, with its decoding under way (None: nothing of it is wanted)."""
+
+    writer: SliceWriter
+    sample: Sample
+    items: Generator[DecodeItem, None, None] | None
+    ends_slice: bool
+
+
+@dataclass(slots=True)
+class _OpenClip:
+    """A clip whose chunks are arriving."""
+
+    spec: ClipSpec
+    stream: Stream
+    parts: list[Posterior] = field(default_factory=list)
+    frames: int = 0
+
+
+@dataclass(slots=True)
+class ShardTask:
+    """Makes the latents of shards with one encoder; `run` may be called again for the next shard."""
+
+    config: Config
+    encoder: VideoEncoder
+    decoder: Decoder
+    store: Store
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    _frames: int = 0
+
+    def run(self, shard: ShardRef) -> Iterator[Event]:
+        """Makes what is missing of a shard and commits its manifest.
+
+        Raises:
+            ShardError: the shard cannot be read to its end, or storage holds parts of other input.
+            TransientError: the same may pass when it is tried again.
+        """
+        self.watch = Stopwatch()
+        ledger = self._ledger(shard)
+        slices: list[CommittedSlice] = []
+        for committed, reused in self._slices(ledger):
+            if committed is None:
+                yield Progress(shard.name, self._frames)
+                self._frames = 0
+            else:
+                slices.append(committed)
+                yield _slice_done(shard.name, committed, reused)
+        manifest = ledger.commit_manifest(slices, self.watch.seconds)
+        yield ShardDone(shard.name, manifest["samples"], self.watch.seconds)
+
+    def _slices(self, ledger: ShardLedger) -> Iterator[tuple[CommittedSlice | None, bool]]:
+        """Every slice of the shard as it stands committed, in order, and whether it was so before; None between."""
+        with (
+            closing(read_ahead(self._steps(ledger), self.config.runtime.decode_ahead)) as steps,
+            WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
+        ):
+            while (step := self._next(steps)) is not None:
+                if isinstance(step, CommittedSlice):
+                    yield from ((made, False) for made in behind.drain() if made)
+                    yield step, True
+                else:
+                    yield from ((made, False) for made in self._make(step, behind) if made)
+                    yield None, False
+            yield from ((made, False) for made in behind.drain() if made)
+
+    def _next(self, steps: Iterator["CommittedSlice | _Step"]) -> "CommittedSlice | _Step | None":
+        with self.watch("wait_for_samples"):
+            return next(steps, None)
+
+    def _ledger(self, shard: ShardRef) -> ShardLedger:
+        try:
+            info = stat_url(shard.url)
+        except FileNotFoundError:
+            raise ShardError(f"{public_url(shard.url)} does not exist") from None
+        description = describe(self.config, self.encoder.identity)
+        return ShardLedger(self.store, shard, info, description, tuple(bucket_names(self.store)))
+
+    def _steps(self, ledger: ShardLedger) -> Iterator[CommittedSlice | _Step]:
+        """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
+        slice_index, sample_index, offset_bytes, last = 0, 0, 0, False
+        reader: Iterator[Sample] | None = None
+        while not last:
+            begun = ledger.slice_of(slice_index)
+            if begun and not begun.missing_buckets:
+                yield begun
+                reader, record = None, begun.record
+                sample_index += record.samples
+                offset_bytes, last = record.next_offset_bytes, record.last
+            else:
+                reader = reader or self._read(ledger.shard, offset_bytes, sample_index)
+                writer = SliceWriter(ledger, slice_index, self.config.output.posterior, self.config.output.dtype, begun)
+                yield from self._slice_steps(writer, reader)
+                if not writer.counts.samples:
+                    return  # a shard without samples has no slice
+                sample_index += writer.counts.samples
+                offset_bytes, last = writer.counts.next_offset_bytes, writer.counts.last
+            slice_index += 1
+
+    def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
+        for sample in itertools.islice(reader, self.config.output.part_samples):
+            writer.counts.add(sample)
+            wanted = writer.wanted(sample.index) and not sample.problem
+            items = self.decoder.start(sample) if wanted else None
+            full = writer.counts.samples == self.config.output.part_samples
+            yield _Step(writer, sample, items, ends_slice=sample.last or full)
+
+    def _read(self, shard: ShardRef, offset_bytes: int, first_index: int) -> Iterator[Sample]:
+        limit_bytes = self.config.limits.max_video_bytes
+        return read_samples(shard.url, self.config.input, limit_bytes, offset_bytes, first_index)
+
+    def _make(self, step: _Step, behind: WriteBehind[CommittedSlice | None]) -> list[CommittedSlice | None]:
+        """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
+        ready: list[CommittedSlice | None] = []
+        if step.sample.problem:
+            ready += behind.submit(partial(self._reject, step, -1, SampleError("read", *step.sample.problem)))
+        elif step.items:
+            with closing(step.items):
+                for made in self._encode(step.sample, step.items):
+                    call = (
+                        partial(self._write, step, made)
+                        if isinstance(made, Row)
+                        else partial(self._reject, step, *made)
+                    )
+                    ready += behind.submit(call)
+        if step.ends_slice:
+            ready += behind.submit(partial(self._commit, step))
+        return ready
+
+    def _write(self, step: _Step, row: Row) -> None:
+        with self.watch("write"):
+            step.writer.add(row)
+
+    def _reject(self, step: _Step, window_index: int, error: SampleError) -> None:
+        step.writer.reject(step.sample, window_index, error)
+
+    def _commit(self, step: _Step) -> CommittedSlice:
+        with self.watch("commit"):
+            return step.writer.commit()
+
+    def _encode(self, sample: Sample, items: Iterator[DecodeItem]) -> Iterator[Row | tuple[int, SampleError]]:
+        """Rows of the clips that were decoded whole, then (window_index, why) for each that was not."""
+        opened: Opened | None = None
+        clips: dict[int, _OpenClip] = {}
+        error = SampleError("decode", "incomplete", "the decoder stopped before the clip's last frame")
+        while (item := self._next_item(items)) is not None:
+            match item:
+                case Opened():
+                    opened = item
+                    clips = {
+                        spec.window_index: _OpenClip(spec, self.encoder.stream(spec.frames)) for spec in item.clips
+                    }
+                case Chunk():
+                    clip = clips[item.window_index]
+                    mean, logvar = self._push(clip, item)
+                    if mean is not None:
+                        assert opened is not None, "a chunk comes after its header"
+                        yield _row(sample, opened, clips.pop(item.window_index).spec, mean, logvar)
+                case Failure():
+                    error = SampleError(item.stage, item.reason, item.detail)
+        for window_index in clips or (() if opened else (-1,)):
+            yield window_index, error
+
+    def _next_item(self, items: Iterator[DecodeItem]) -> DecodeItem | None:
+        with self.watch("wait_for_frames"):
+            return next(items, None)
+
+    def _push(self, clip: _OpenClip, chunk: Chunk) -> tuple[FloatLatent | None, FloatLatent | None]:
+        """Encodes a chunk; (mean, logvar) `c t h w` of the whole clip when it was the last, else (None, None)."""
+        with self.watch("encode"):
+            part = clip.stream.push(self.encoder.to_video(chunk.frames))
+            clip.frames += len(chunk.frames)
+            self._frames += len(chunk.frames)
+            if part is not None:
+                clip.parts.append(part)
+            if clip.frames < clip.spec.frames:
+                return None, None
+            clip.stream.finish()
+            posterior = joined(clip.parts)
+            return posterior.mean[0].cpu().numpy(), self._logvar(posterior)
+
+    def _logvar(self, posterior: Posterior) -> FloatLatent | None:
+        wanted = self.config.output.posterior == "moments"
+        return posterior.logvar[0].cpu().numpy() if wanted else None
+
+
+def _row(sample: Sample, opened: Opened, clip: ClipSpec, mean: FloatLatent, logvar: FloatLatent | None) -> Row:
+    several = len(opened.clips) > 1
+    return Row(
+        sample, clip, opened.header, f"{sample.key}:{clip.window_index}" if several else sample.key, mean, logvar
+    )
+
+
+def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:
+    record, parts = committed.record, committed.parts
+    return SliceDone(
+        shard=shard,
+        slice_index=record.index,
+        samples=record.samples,
+        rows=sum(part.rows for part in parts),
+        rejects=record.rejects,
+        size_bytes=sum(part.size_bytes for part in parts),
+        reused=reused,
+    )
