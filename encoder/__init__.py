@@ -11,7 +11,7 @@ from encoder.spec import LatentSpec, names, spec_of
 if TYPE_CHECKING:
     from encoder.replica import VideoEncoder
 
-__all__ = ["LatentSpec", "chunk_plan", "load", "names", "spec_of"]
+__all__ = ["LatentSpec", "chunk_plan", "load", "names", "set_threads", "spec_of"]
 
 
 def load(
@@ -29,7 +29,7 @@ def load(
         name: one of `names()`.
         weights: `random:SEED`, a diffusers VAE folder, or a `.safetensors` file.
         dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
         chunk_frames: frames that are encoded in one pass, a multiple of the encoder's temporal ratio.
         norm_scope: over which frames GroupNorm takes its statistics: `chunk` (as diffusers) or `frame`.
 
@@ -39,3 +39,10 @@ def load(
     from encoder.replica import load_video_encoder  # torch takes seconds to import: only who encodes pays
 
     return load_video_encoder(name, weights, dtype, device, chunk_frames, norm_scope)
+
+
+def set_threads(threads: int) -> None:
+    """Sets how many CPU threads encoders of this process compute with; results do not depend on it."""
+    import torch
+
+    torch.set_num_threads(threads)

@@ -169,10 +169,12 @@ def place(module: Encoder, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"{name!r} is no device: cpu, cuda and cuda:N are") from None
+        raise ValueError(f"{name!r} is no device: cpu, cuda, cuda:N and auto are") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name} was asked for, but torch sees no CUDA device here: use cpu")
     return device
