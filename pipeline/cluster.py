@@ -35,7 +35,7 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
     if runtime.address is not None:
         options = {"address": runtime.address, "runtime_env": {"py_modules": _our_packages()}}
     try:
-        ray.init(log_to_driver=False, logging_level="WARNING", namespace="latentmill", **options)
+        ray.init(log_to_driver=False, logging_level="ERROR", namespace="latentmill", **options)
     except ConnectionError as error:
         raise UserError(f"runtime.address: no Ray cluster answers at {runtime.address}: {error}") from None
     try:

@@ -1,0 +1,11 @@
+"""`python -m jobs`, the same as `latentmill`.
+
+It holds nothing of its own.
+"""
+
+import sys
+
+from jobs.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

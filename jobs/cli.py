@@ -1,0 +1,94 @@
+"""The command line: what each command takes, and how errors and signals become exit codes.
+
+It does not do the work: jobs/commands.py does.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from jobs import commands
+from jobs.signals import Stopped, stoppable
+from pipeline.config import InputConfig
+from pipeline.errors import LatentmillError, UserError
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+EXIT_CODES = """exit codes:
+  0  every sample is accounted for and rejects are within limits.max_reject_fraction
+  1  work is left, something does not verify, or rejects are over the limit
+  2  the input is wrong (configuration, paths, weights)
+  130, 143  stopped by SIGINT, SIGTERM; the same command goes on where it stopped"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    chosen = build_parser().parse_args(arguments)
+    try:
+        with stoppable():
+            code: int = chosen.command(chosen)
+            return code
+    except UserError as error:
+        print(f"latentmill: {error}", file=sys.stderr)
+        return 2
+    except LatentmillError as error:
+        print(f"latentmill: {error}; run the same command again to go on", file=sys.stderr)
+        return 1
+    except Stopped as stop:
+        print(f"latentmill: stopped by {stop.name}; run the same command again to go on", file=sys.stderr)
+        return stop.exit_code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its arguments and help."""
+    parser = argparse.ArgumentParser(
+        prog="latentmill",
+        description="Precompute video latents: WebDataset shards in, Parquet latents out, every sample accounted for.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(subparsers)
+    _add_pack(subparsers)
+    for name, command, text in (
+        ("plan", commands.plan, "what a run would do, before any GPU is taken"),
+        ("run", commands.run, "make the latents; run it again and it goes on where it stopped"),
+    ):
+        with_config = _add(subparsers, name, command, text)
+        with_config.add_argument("config", help="a YAML file, such as configs/cogvideox-2b.yaml")
+        with_config.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as clip.fps=16")
+        with_config.epilog = commands.encoder_names()
+    for name, command, text in (
+        ("status", commands.status, "where a run stands, by shard; also while it goes on"),
+        ("verify", commands.verify, "reopen everything a run wrote: accounts, checksums, columns, shapes, values"),
+    ):
+        _add(subparsers, name, command, text).add_argument("out", help="the output.path of a run")
+    return parser
+
+
+def _add(subparsers: Subparsers, name: str, command: commands.Command, text: str) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_demo(subparsers: Subparsers) -> None:
+    demo = _add(subparsers, "demo", commands.demo, "make small videos and run the whole pipeline on them, on the CPU")
+    demo.add_argument("out", nargs="?", default="out/demo", help="an empty folder (default: out/demo)")
+
+
+def _add_pack(subparsers: Subparsers) -> None:
+    pack = _add(subparsers, "pack", commands.pack, "folders of videos, .txt and .json beside them, into shards")
+    pack.add_argument("videos", nargs="+", help="folders or video files")
+    pack.add_argument("out", help="folder or fsspec URL for the shards")
+    pack.add_argument("--shard-samples", type=_positive, default=1000, help="samples in a shard (default: 1000)")
+    extensions = InputConfig.model_fields["video"].default
+    pack.set_defaults(extensions=extensions)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number

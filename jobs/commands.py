@@ -1,0 +1,150 @@
+"""What each command does: calls into the pipeline, and what is printed.
+
+It does not parse arguments (cli.py) or decide anything about latents.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import encoder
+from encoder.spec import LatentSpec
+from jobs.demo import make_demo
+from jobs.signals import take_signals
+from pipeline.config import Config, load_config
+from pipeline.pack import pack as pack_folders
+from pipeline.progress import RunProgress
+from pipeline.status import ShardStatus, read_status
+from pipeline.store import Store, stat_url
+from pipeline.verify import Verified
+from pipeline.verify import verify as verify_root
+
+Command = Callable[[argparse.Namespace], int]
+LISTED_SHARDS = 40
+READERS = 16
+
+console = Console(soft_wrap=True)
+
+
+def encoder_names() -> str:
+    return f"encoder.name is one of: {', '.join(encoder.names())}"
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    config = make_demo(Path(chosen.out))
+    code = _run(config)
+    console.print(f"latents: {config.output.path}/latents\nreport:  {config.output.path}/report.html", highlight=False)
+    return code
+
+
+def pack(chosen: argparse.Namespace) -> int:
+    packed = pack_folders(chosen.videos, chosen.out, chosen.extensions, chosen.shard_samples)
+    console.print(f"{packed.samples:,} samples in {len(packed.urls):,} shards: {packed.urls[0]} ...", highlight=False)
+    return 0
+
+
+def plan(chosen: argparse.Namespace) -> int:
+    from pipeline.run import prepare  # Ray takes a second to import: only who runs pays
+
+    prepared = prepare(load_config(chosen.config, chosen.overrides))
+    with ThreadPoolExecutor(READERS) as pool:
+        sizes = list(pool.map(_size_bytes, (shard.url for shard in prepared.left)))
+    there = [size for size in sizes if size is not None]
+    console.print(
+        f"shards: {len(prepared.shards):,}, done: {len(prepared.done):,}, left: {len(prepared.left):,}"
+        f" ({sum(there):,} bytes to read, {len(sizes) - len(there):,} not found)",
+        highlight=False,
+    )
+    _print_buckets(prepared.config, prepared.spec)
+    return 0 if len(there) == len(sizes) else 1
+
+
+def run(chosen: argparse.Namespace) -> int:
+    return _run(load_config(chosen.config, chosen.overrides))
+
+
+def status(chosen: argparse.Namespace) -> int:
+    shards = read_status(Store(chosen.out))
+    states = [shard.state for shard in shards]
+    counts = ", ".join(f"{state}: {states.count(state):,}" for state in ("done", "running", "left"))
+    rows, rejects = sum(shard.rows for shard in shards), sum(shard.rejects for shard in shards)
+    console.print(f"shards {counts}; rows in finished shards: {rows:,}, rejects: {rejects:,}", highlight=False)
+    _print_shards(sorted(shards, key=lambda shard: ("running", "left", "done").index(shard.state)))
+    return 0 if states.count("done") == len(states) else 1
+
+
+def verify(chosen: argparse.Namespace) -> int:
+    seen, problems = Verified(), 0
+    for problem in verify_root(Store(chosen.out), seen):
+        problems += 1
+        console.print(f"{problem.path}: {problem.what}", markup=False, highlight=False)
+    console.print(
+        f"{seen.shards:,} shards, {seen.parts:,} parts, {seen.rows:,} rows, {seen.samples:,} samples, "
+        f"{seen.rejects:,} rejects: {f'{problems:,} problems' if problems else 'all as it should be'}",
+        highlight=False,
+    )
+    return 1 if problems else 0
+
+
+def _run(config: Config) -> int:
+    from pipeline.run import execute, prepare  # as in plan
+
+    prepared = prepare(config)
+    with RunProgress(len(prepared.shards), len(prepared.shards) - len(prepared.left), console) as progress:
+
+        def on_start(replicas: int) -> None:
+            take_signals()  # Ray has put its own handler there
+            progress.started(replicas)
+
+        outcome = execute(prepared, on_start, progress.event)
+    summary = outcome.summary
+    console.print(
+        f"{summary['shards']:,} shards done, {outcome.left:,} left: {summary['samples']:,} samples, "
+        f"{summary['rows']:,} clips, {summary['samples_rejected']:,} samples rejected",
+        highlight=False,
+    )
+    for reason, count in summary["rejects_by_reason"].items():
+        console.print(f"  {count:,} x {reason}", highlight=False)
+    for shard, error in outcome.failed.items():
+        console.print(f"given up: {shard}: {error}", markup=False, highlight=False)
+    if not outcome.within_limit:
+        console.print(f"more rejects than limits.max_reject_fraction ({config.limits.max_reject_fraction:g}) allows")
+    return outcome.exit_code
+
+
+def _size_bytes(url: str) -> int | None:
+    try:
+        return stat_url(url).size_bytes
+    except FileNotFoundError:
+        return None
+
+
+def _print_buckets(config: Config, spec: LatentSpec) -> None:
+    frames = config.clip.frames if not config.clip.whole_video else 1
+    assert isinstance(frames, int), "a whole-video clip has no fixed count"
+    table = Table("bucket (pixels)", "latent c x t x h x w", "bytes a clip" if frames > 1 else "bytes a latent frame")
+    for bucket, (height_px, width_px) in zip(config.clip.buckets, config.clip.bucket_sizes_px, strict=True):
+        shape = spec.latent_shape(frames, height_px, width_px)
+        table.add_row(bucket, "x".join(map(str, shape)), f"{_latent_bytes(config, shape):,}")
+    console.print(table)
+
+
+def _latent_bytes(config: Config, shape: tuple[int, ...]) -> int:
+    size_bytes = {"float16": 2, "bfloat16": 2, "float32": 4}[config.output.dtype]
+    return math.prod(shape) * size_bytes * (2 if config.output.posterior == "moments" else 1)
+
+
+def _print_shards(shards: list[ShardStatus]) -> None:
+    table = Table("shard", "state", "slices", "samples", "rows", "rejects")
+    for shard in shards[:LISTED_SHARDS]:
+        table.add_row(
+            shard.name, shard.state, str(shard.slices), str(shard.samples), str(shard.rows), str(shard.rejects)
+        )
+    console.print(table)
+    if len(shards) > LISTED_SHARDS:
+        console.print(f"... and {len(shards) - LISTED_SHARDS:,} more")

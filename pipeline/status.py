@@ -1,0 +1,63 @@
+"""Where a run stands, read from its output root alone, while it goes on or later.
+
+It does not talk to Ray and opens no part.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.ledger import BUCKET_PREFIX, LATENTS, REJECTS, bucket_names, done_shards
+from pipeline.listing import list_shards
+from pipeline.store import Store
+from pipeline.summary import read_manifests
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """One shard: `state` is done, running (some slices are committed) or left."""
+
+    name: str
+    state: str
+    samples: int = 0
+    rows: int = 0
+    rejects: int = 0
+    slices: int = 0
+
+
+def read_run(store: Store) -> dict[str, Any]:
+    """run.json of a root. Raises UserError where there is none."""
+    try:
+        run: dict[str, Any] = json.loads(store.read("run.json"))
+    except FileNotFoundError:
+        raise UserError(f"{store.root} is not the output of a run: it has no run.json") from None
+    return run
+
+
+def read_status(store: Store) -> list[ShardStatus]:
+    """Every shard of the run, in the order of its inputs."""
+    run = read_run(store)
+    done = done_shards(store)
+    names = [shard.name for shard in list_shards(run["config"]["input"]["shards"])]
+    names += sorted(done - set(names))
+    manifests = {manifest["shard"]["name"]: manifest for manifest in read_manifests(store, done)}
+    begun = committed_slices(store)
+    return [_status(name, manifests.get(name), len(begun.get(name, ()))) for name in names]
+
+
+def committed_slices(store: Store) -> dict[str, set[int]]:
+    """Slices that have a part or a reject file, by shard."""
+    files = [name for bucket in bucket_names(store) for name in store.names(f"{LATENTS}/{BUCKET_PREFIX}{bucket}")]
+    slices: dict[str, set[int]] = {}
+    for name in files + store.names(REJECTS):
+        shard, _, number = name.split(".", 1)[0].rpartition("-")
+        slices.setdefault(shard, set()).add(int(number))
+    return slices
+
+
+def _status(name: str, manifest: Mapping[str, Any] | None, slices: int) -> ShardStatus:
+    if manifest is None:
+        return ShardStatus(name, "running" if slices else "left", slices=slices)
+    return ShardStatus(name, "done", manifest["samples"], manifest["rows"], len(manifest["rejects"]), slices)

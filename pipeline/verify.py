@@ -1,0 +1,162 @@
+"""Reopens everything that a run wrote and compares it with what it says of itself.
+
+It does not encode or change anything.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.ledger import bucket_names, done_shards, manifest_path, part_path
+from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, schema, sha256_of
+from pipeline.status import committed_slices, read_run
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be, and in which file."""
+
+    path: str
+    what: str
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was looked at."""
+
+    shards: int = 0
+    parts: int = 0
+    rows: int = 0
+    samples: int = 0
+    rejects: int = 0
+
+
+def verify(store: Store, seen: Verified) -> Iterator[Problem]:
+    """Checks every manifest and every part that it names; counts into `seen` as it goes.
+
+    Raises:
+        UserError: the root is not that of a run.
+    """
+    run = read_run(store)
+    done = sorted(done_shards(store))
+    named: set[str] = set()
+    for shard in done:
+        manifest = json.loads(store.read(manifest_path(shard)))
+        seen.shards += 1
+        seen.samples += manifest["samples"]
+        seen.rejects += len(manifest["rejects"])
+        named |= {part["path"] for part in manifest["parts"]}
+        accounted = {reject["sample_index"] for reject in manifest["rejects"]}
+        for part in manifest["parts"]:
+            seen.parts += 1
+            seen.rows += part["rows"]
+            yield from check_part(store, part, manifest, run, accounted)
+        yield from check_manifest(shard, manifest, run, accounted)
+    yield from _orphans(store, frozenset(done), named)
+
+
+def check_manifest(
+    shard: str, manifest: Mapping[str, Any], run: Mapping[str, Any], accounted: set[int]
+) -> Iterator[Problem]:
+    """The account of a shard adds up; `accounted` are the samples that have a row or a reject."""
+    path = manifest_path(shard)
+    if manifest["fingerprint"] != run["fingerprint"]:
+        yield Problem(path, f"fingerprint {manifest['fingerprint'][:12]} is not the run's {run['fingerprint'][:12]}")
+    if accounted != set(range(manifest["samples"])):
+        lost = sorted(set(range(manifest["samples"])) - accounted)
+        yield Problem(path, f"of {manifest['samples']:,} samples, {len(lost):,} have no row and no reject: {lost[:5]}")
+    rows = sum(part["rows"] for part in manifest["parts"])
+    if rows != manifest["rows"]:
+        yield Problem(path, f"says {manifest['rows']:,} rows, its parts have {rows:,}")
+
+
+def check_part(
+    store: Store, part: Mapping[str, Any], manifest: Mapping[str, Any], run: Mapping[str, Any], accounted: set[int]
+) -> Iterator[Problem]:
+    """A part is there, is the bytes that its manifest says, and every row of it can be used.
+
+    Adds the sample of each row to `accounted`.
+    """
+    path = part["path"]
+    try:
+        with store.open(path) as file:
+            digest, size_bytes = sha256_of(file)
+            if (digest, size_bytes) != (part["sha256"], part["size_bytes"]):
+                yield Problem(path, f"{size_bytes:,} bytes with another sha256 than the manifest's")
+                return
+            file.seek(0)
+            footer = read_footer(file)
+            if read_schema(file) != schema(footer["posterior"]):
+                yield Problem(path, "its columns are not those of this format version")
+            yield from (Problem(path, what) for what in _footer_problems(footer, part, manifest, run))
+            samples_per_slice = run["identity"]["output"]["part_samples"]
+            for what in _row_problems(read_rows(file), footer, part, samples_per_slice, accounted):
+                yield Problem(path, what)
+    except FileNotFoundError:
+        yield Problem(path, "is named by a manifest but is not there")
+    except ValueError as error:
+        yield Problem(path, str(error))
+
+
+def _footer_problems(
+    footer: Mapping[str, Any], part: Mapping[str, Any], manifest: Mapping[str, Any], run: Mapping[str, Any]
+) -> Iterator[str]:
+    expected = {"fingerprint": run["fingerprint"], "shard": manifest["shard"], "bucket": part["bucket"]}
+    for key, value in expected.items():
+        if footer[key] != value:
+            yield f"its footer says {key} {footer[key]}, not {value}"
+    if footer["slice"]["index"] != part["slice_index"]:
+        yield f"its footer says slice {footer['slice']['index']}, not {part['slice_index']}"
+
+
+def _row_problems(
+    rows: Iterator[dict[str, Any]],
+    footer: Mapping[str, Any],
+    part: Mapping[str, Any],
+    samples_per_slice: int,
+    accounted: set[int],
+) -> Iterator[str]:
+    shape = [int(side) for side in part["bucket"].split("x")]
+    clips = []
+    for row in rows:
+        clips.append([row["sample_index"], row["window_index"]])
+        yield from _latent_problems(row, shape)
+    samples = {sample for sample, _ in clips}
+    accounted |= samples
+    if clips != footer["slice"]["clips"][part["bucket"]]:
+        yield f"holds {len(clips)} rows that are not those of its footer"
+    if any(sample // samples_per_slice != part["slice_index"] for sample in samples):
+        yield "holds samples of another slice"
+
+
+def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
+    for name in ("vae_latent", "vae_logvar"):
+        if f"{name}_bytes" not in row:
+            continue
+        if row[f"{name}_shape"] != shape:
+            yield f"row {row['id']}: {name} has shape {row[f'{name}_shape']}, its bucket {shape}"
+            continue
+        try:
+            latent = decode_latent(row[f"{name}_bytes"], shape, row[f"{name}_dtype"])
+        except ValueError:
+            yield f"row {row['id']}: {name} has {len(row[f'{name}_bytes']):,} bytes for {math.prod(shape):,} values"
+            continue
+        if not np.isfinite(latent).all():
+            yield f"row {row['id']}: {name} has values that are not finite"
+
+
+def _orphans(store: Store, done: frozenset[str], named: set[str]) -> Iterator[Problem]:
+    """Parts of finished shards that no manifest names."""
+    for shard, slices in committed_slices(store).items():
+        if shard not in done:
+            continue
+        for bucket in bucket_names(store):
+            for number in sorted(slices):
+                path = part_path(shard, number, bucket)
+                if path not in named and store.exists(path):
+                    yield Problem(path, "is there, but its shard's manifest does not name it")

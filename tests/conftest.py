@@ -1,0 +1,80 @@
+"""What tests share: small videos made once, shards made of them, a tiny encoder, a configuration that fits.
+
+It holds no tests.
+"""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import encoder
+from encoder.replica import VideoEncoder
+from pipeline.config import Config, parse_config
+from pipeline.synthetic import make_video
+
+SHARED_VIDEOS = Path(__file__).parent.parent.parent / "shared" / "videos"
+
+Files = Iterable[tuple[str, bytes]]
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture(scope="session")
+def videos() -> tuple[bytes, ...]:
+    """Eight small videos of 20 to 27 frames, 96x64 and 64x96 pixels in turn."""
+    sizes = ((96, 64), (64, 96))
+    return tuple(make_video(20 + number, 8, *sizes[number % 2], seed=number) for number in range(8))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> VideoEncoder:
+    return encoder.load("tiny", weights="random:0")
+
+
+def write_tar(path: Path, files: Files, format_: int = tarfile.PAX_FORMAT) -> Path:
+    """A tar of named contents, the same bytes each time."""
+    with tarfile.open(path, "w", format=format_) as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples_of(videos: Iterable[bytes]) -> list[tuple[str, bytes]]:
+    """Files `clip-000.mp4`, `clip-000.txt` … of a shard."""
+    return [
+        member
+        for number, video in enumerate(videos)
+        for member in ((f"clip-{number:03d}.mp4", video), (f"clip-{number:03d}.txt", b"caption %d" % number))
+    ]
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> MakeConfig:
+    """Builds a configuration for the tiny encoder that reads `*.tar` and writes `out` in the test's folder."""
+
+    def make(**sections: dict[str, Any]) -> Config:
+        tree: dict[str, dict[str, Any]] = {
+            "input": {"shards": f"{tmp_path}/*.tar"},
+            "output": {"path": str(tmp_path / "out"), "part_samples": 3},
+            "clip": {"frames": 9, "buckets": ["64x96", "96x64"]},
+            "encoder": {"name": "tiny", "weights": "random:0", "dtype": "float32"},
+            "limits": {"max_reject_fraction": 1.0},
+        }
+        return parse_config({name: tree.get(name, {}) | sections.get(name, {}) for name in tree | sections})
+
+    return make
+
+
+def output_files(root: Path) -> dict[str, bytes]:
+    """Every part and reject file below a root, by relative path."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for folder in ("latents", "rejects")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file()
+    }
