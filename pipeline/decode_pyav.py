@@ -5,6 +5,7 @@ It does not decide which decoder is used (decode.py does).
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import chain
 from typing import cast
 
@@ -18,7 +19,7 @@ from av.video.stream import VideoStream
 from pipeline.config import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.probe import Probe, describe, open_video
-from pipeline.records import Uint8Frames
+from pipeline.records import Uint8Frames, VideoHeader
 
 SAME_TIME_SECONDS = 1e-6  # probe and decoder read the same integers; only floats differ
 
@@ -34,14 +35,16 @@ def pyav_pictures(
     if strict and probe.shortfall:
         raise SampleError("decode", "incomplete", probe.shortfall)
     with open_video(path, probe.header.container, limits) as (opened, stream):
-        to_rgb = _ToRgb(probe)
+        if strict:
+            stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
+        to_rgb = _ToRgb(probe.header, stream)
         position = -1
         wanted = iter(needed)
         index = next(wanted)
         for frame in _frames(opened, stream, skip_errors=not strict and probe.start_seconds is not None):
             if strict and frame.is_corrupt:
                 raise SampleError("decode", "damaged", f"the decoder reports damage in the frame after {position}")
-            position = _position(frame, position, probe)
+            position = _position(frame.pts, stream.time_base, position, probe)
             if position > index:
                 break
             if position == index:
@@ -67,12 +70,12 @@ def _frames(opened: InputContainer, stream: VideoStream, skip_errors: bool) -> I
                 raise SampleError("decode", "damaged", what) from error
 
 
-def _position(frame: VideoFrame, previous: int, probe: Probe) -> int:
+def _position(pts: int | None, time_base: Fraction | None, previous: int, probe: Probe) -> int:
     """Index of a frame among those that the container announced, by its time or, without times, by counting."""
     if probe.start_seconds is None:
         return previous + 1
     pts_seconds = probe.header.pts_seconds
-    time_seconds = -1.0 if frame.time is None else frame.time - probe.start_seconds
+    time_seconds = -1.0 if pts is None or time_base is None else float(pts * time_base) - probe.start_seconds
     at = max(previous + 1, bisect_left(pts_seconds, time_seconds - SAME_TIME_SECONDS))
     if at == len(pts_seconds) or abs(pts_seconds[at] - time_seconds) > SAME_TIME_SECONDS:
         raise SampleError(
@@ -82,34 +85,30 @@ def _position(frame: VideoFrame, previous: int, probe: Probe) -> int:
 
 
 class _ToRgb:
-    """Frame -> `h w c`, by the same filters of FFmpeg that Decord uses: both give the same bytes."""
+    """Frame -> upright `h w c`, by the same filters of FFmpeg that Decord uses: both give the same bytes."""
 
-    def __init__(self, probe: Probe) -> None:
-        self._header = probe.header
+    def __init__(self, header: VideoHeader, stream: VideoStream) -> None:
+        self._time_base = stream.time_base  # the last frames of a video come without one
+        self._quarter_turns = header.rotation_degrees // 90
+        shown_px = (header.width_px, header.height_px)
+        self._stored_px = shown_px[::-1] if self._quarter_turns % 2 else shown_px
         self._graphs: dict[str, Graph] = {}
 
     def __call__(self, frame: VideoFrame) -> Uint8Frames:
+        size_px = (frame.width, frame.height)
+        if size_px != self._stored_px:
+            raise SampleError("decode", "size_changes", f"a frame of {size_px} after {self._stored_px} (width, height)")
         graph = self._graphs.get(frame.format.name) or self._add_graph(frame)
         graph.push(frame)
-        picture = cast(Uint8Frames, graph.pull().to_ndarray())
-        turned = np.rot90(picture, self._header.rotation_degrees // 90)
-        if turned.shape[:2] != (self._header.height_px, self._header.width_px):
-            raise SampleError(
-                "decode",
-                "size_changes",
-                f"a frame of {turned.shape[0]}x{turned.shape[1]} (height x width) in a video of "
-                f"{self._header.height_px}x{self._header.width_px}",
-            )
-        return turned
+        return np.rot90(cast(Uint8Frames, graph.pull().to_ndarray()), self._quarter_turns)
 
     def _add_graph(self, frame: VideoFrame) -> Graph:
-        graph = Graph()
+        graph = self._graphs[frame.format.name] = Graph()
         source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+            width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
         )
         convert, sink = graph.add("format", "rgb24"), graph.add("buffersink")
         source.link_to(convert)
         convert.link_to(sink)
         graph.configure()
-        self._graphs[frame.format.name] = graph
         return graph

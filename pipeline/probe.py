@@ -27,7 +27,8 @@ DECORD_CONTAINERS = ("mov", "matroska", "avi", "asf", "flv")
 DECORD_LEAST_SIDE_PX = 64  # below it Decord mistakes the length of a row
 DECORD_MOST_PX = 4096 * 2304  # above it Decord's queue of decoded frames, which has no bound, takes gigabytes
 TIMELESS_CONTAINERS = ("avi",)  # they store the order of decoding, not the times of showing
-DECORD_NEVER_CODECS = ("mjpeg", "theora")  # MJPEG may change its size with any frame, Theora repeats without a packet
+# Decord scales frames of another size to the first one's in silence, and Theora repeats a frame without a packet
+DECORD_NEVER_CODECS = ("mjpeg", "theora", "vp8", "vp9")
 
 
 @dataclass(frozen=True, slots=True)
