@@ -24,7 +24,7 @@ from pipeline.records import VideoHeader
 SHORTFALL_SECONDS = 0.25  # of 125 valid files none ended earlier than declared by more than this and three frames
 SHORTFALL_FRAMES = 3
 DECORD_CONTAINERS = ("mov", "matroska", "avi", "asf", "flv")
-DECORD_LEAST_SIDE_PX = 64  # below it Decord mistakes the length of a row
+DECORD_LEAST_WIDTH_PX = 128  # below it FFmpeg pads rows so much that Decord may take the padding for channels
 DECORD_MOST_PX = 4096 * 2304  # above it Decord's queue of decoded frames, which has no bound, takes gigabytes
 TIMELESS_CONTAINERS = ("avi",)  # they store the order of decoding, not the times of showing
 # Decord scales frames of another size to the first one's in silence, and Theora repeats a frame without a packet
@@ -265,7 +265,7 @@ def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -
     doubts = {
         f"in {header.container}": header.container not in DECORD_CONTAINERS,
         f"coded by {header.codec}": header.codec in DECORD_NEVER_CODECS,
-        f"{picture[0]}x{picture[1]} pixels": min(picture) < DECORD_LEAST_SIDE_PX
+        f"{picture[0]}x{picture[1]} pixels": picture[0] < DECORD_LEAST_WIDTH_PX
         or picture[0] * picture[1] > DECORD_MOST_PX,
         "the picture is turned": header.rotation_degrees != 0,
         "no first picture": packets.first_frame is None,
