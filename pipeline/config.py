@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -32,7 +32,7 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class InputConfig(Section):
@@ -88,7 +88,7 @@ class ClipConfig(Section):
         return buckets
 
     @model_validator(mode="after")
-    def _full_has_one_window(self) -> Self:
+    def _full_has_one_window(self) -> "ClipConfig":
         if self.frames == "full" and self.window not in ("head", "full"):
             raise ValueError(f"frames: full is one clip of the whole video, which window: {self.window} contradicts")
         return self
@@ -162,14 +162,31 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: naming the file, the path of the key, what came and what is allowed.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text("utf-8"))
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    tree = _read_yaml(content, path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no sections; it needs at least input, output and encoder")
     return parse_config(apply_overrides(tree, overrides), source=path)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; a key that stands twice is refused, where PyYAML drops the first in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twins = [key for position, key in enumerate(keys) if key in keys[:position]]
+        if twins:
+            raise yaml.constructor.ConstructorError(None, None, f"{twins[0]} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str | bytes, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45 looks like a date
+        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -177,16 +194,16 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     result: dict[str, Any] = copy.deepcopy(dict(tree))
     for override in overrides:
         dotted, equals, text = override.partition("=")
-        if not equals or not dotted:
-            raise ConfigError(f"{override!r} is no override: write section.key=value, as in clip.fps=16")
         *parents, key = dotted.split(".")
+        if not equals or not all((*parents, key)):
+            raise ConfigError(f"{override!r} is no override: write section.key=value, as in clip.fps=16")
         node = result
         for parent in parents:
             child = node.setdefault(parent, {})
             if not isinstance(child, dict):
                 raise ConfigError(f"{override!r}: {parent} is a value, it has no keys below it")
             node = child
-        node[key] = yaml.safe_load(text)
+        node[key] = _read_yaml(text, override)
     return result
 
 

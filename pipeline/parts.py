@@ -23,6 +23,11 @@ ROW_GROUP_BYTES = 16 << 20
 DICTIONARY_COLUMNS = ["media_type", "shard", "posterior", "bucket", "vae_latent_dtype", "vae_logvar_dtype"]
 
 Dtype = Literal["float16", "bfloat16", "float32"]
+LARGEST: dict[Dtype, float] = {
+    "float16": float(np.finfo(np.float16).max),
+    "bfloat16": (2 - 2**-7) * 2.0**127,
+    "float32": float(np.finfo(np.float32).max),
+}
 
 CROP = pa.struct([(name, pa.int32()) for name in ("resized_width", "resized_height", "left", "top")])
 DESCRIBING_FIELDS = [
@@ -71,13 +76,13 @@ def encode_latent(latent: FloatLatent, dtype: Dtype) -> bytes:
     finite = np.isfinite(latent)
     if not finite.all():
         raise SampleError("encode", "non_finite", f"{latent.size - int(finite.sum()):,} of {latent.size:,} values")
+    largest, limit = float(np.abs(latent).max(initial=0)), LARGEST[dtype]
+    if largest > limit:
+        raise SampleError("encode", "out_of_range", f"{largest:g} is beyond {dtype}'s {limit:g}; use output.dtype")
     if dtype == "float32":
         return np.ascontiguousarray(latent, "<f4").tobytes()
     if dtype == "bfloat16":
         return _bfloat16_bits(latent).tobytes()
-    largest, limit = float(np.abs(latent).max(initial=0)), float(np.finfo(np.float16).max)
-    if largest > limit:
-        raise SampleError("encode", "out_of_range", f"{largest:g} is beyond float16's {limit:g}; use output.dtype")
     return np.ascontiguousarray(latent, "<f2").tobytes()
 
 
@@ -199,6 +204,10 @@ class PartWriter:
         self._flush()
         text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
         self._writer.add_key_value_metadata({FOOTER_KEY.decode(): text})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Ends writing without making the file whole; harmless after `close`."""
         self._writer.close()
 
     def _flush(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from pipeline.errors import SampleError, TransientError
+from pipeline.errors import SampleError, ShardError, TransientError
 from pipeline.ledger import ShardLedger, merge_records
 from pipeline.parts import Dtype, PartWriter, merge_statistics, row_values
 from pipeline.records import CommittedSlice, PartInfo, Reject, Row, Sample, SliceRecord
@@ -77,7 +77,7 @@ class SliceWriter:
             self.reject(row.sample, row.clip.window_index, error)
             return
         if bucket not in self._parts:
-            scratch = tempfile.TemporaryFile()  # noqa: SIM115 - closed by commit or with the process
+            scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
             self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior))
         self._parts[bucket].writer.add(values, row.mean)
 
@@ -86,6 +86,13 @@ class SliceWriter:
         self._rejects.append(
             Reject(sample.key, sample.index, window_index, error.stage, error.reason, error.detail[:500])
         )
+
+    def close(self) -> None:
+        """Drops what is not committed."""
+        while self._parts:
+            _, part = self._parts.popitem()
+            part.writer.abandon()
+            part.scratch.close()
 
     def commit(self) -> CommittedSlice:
         """Publishes every part of the slice, or its reject file where it has none.
@@ -98,9 +105,10 @@ class SliceWriter:
         statistics: dict[str, Any] = dict(self.begun.statistics) if self.begun else {}
         own = {part.bucket: record for part in parts}
         for bucket in sorted(self._parts):
-            part, own[bucket] = self._publish(bucket, record)
+            part, own[bucket], of_part = self._publish(bucket, record)
             parts.append(part)
-            statistics = merge_statistics(statistics, self._parts[bucket].writer.statistics.as_json())
+            statistics = merge_statistics(statistics, of_part)
+        self.close()
         if not parts:
             self.ledger.commit_rejects(record)
         committed = CommittedSlice(merge_records(own, [record]), tuple(parts), statistics)
@@ -108,12 +116,12 @@ class SliceWriter:
             raise TransientError(f"slice {self.index} is also being made by another writer, whose parts are awaited")
         return committed
 
-    def _publish(self, bucket: str, record: SliceRecord) -> tuple[PartInfo, SliceRecord]:
+    def _publish(self, bucket: str, record: SliceRecord) -> tuple[PartInfo, SliceRecord, dict[str, Any]]:
         part = self._parts[bucket]
-        part.writer.close(self.ledger.footer(record, bucket, part.writer.statistics.as_json()))
+        statistics = part.writer.statistics.as_json()
+        part.writer.close(self.ledger.footer(record, bucket, statistics))
         part.scratch.flush()
-        with part.scratch:
-            return self.ledger.commit_part(part.scratch, record, bucket)
+        return self.ledger.commit_part(part.scratch, record, bucket, statistics)
 
     def _record(self) -> SliceRecord:
         made = {bucket: tuple(part.writer.clips) for bucket, part in self._parts.items()}
@@ -124,6 +132,9 @@ class SliceWriter:
         rows = {pair for pairs in (*kept.values(), *made.values()) for pair in pairs}
         known = (*self._rejects, *(before.rejects if before else ()))
         rejects = {(reject.sample_index, reject.window_index): reject for reject in known}
+        accounted = len({sample for sample, _ in (*rows, *rejects)})
+        if accounted != self.counts.samples:
+            raise ShardError(f"slice {self.index} accounts for {accounted} of {self.counts.samples} samples")
         return SliceRecord(
             index=self.index,
             samples=self.counts.samples,

@@ -6,7 +6,7 @@ It does not know Ray: cluster.py runs it in an actor and hands it another decode
 import itertools
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -148,8 +148,9 @@ class ShardTask:
     def _slices(self, ledger: ShardLedger) -> Iterator[tuple[CommittedSlice | None, bool]]:
         """Every slice of the shard as it stands committed, in order, and whether it was so before; None between."""
         with (
-            closing(read_ahead(self._steps(ledger), self.config.runtime.decode_ahead)) as steps,
+            ExitStack() as writers,
             WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
+            closing(read_ahead(self._steps(ledger, writers), self.config.runtime.decode_ahead)) as steps,
         ):
             while (step := self._next(steps)) is not None:
                 if isinstance(step, CommittedSlice):
@@ -172,7 +173,7 @@ class ShardTask:
         description = describe(self.config, self.encoder.identity)
         return ShardLedger(self.store, shard, info, description, tuple(bucket_names(self.store)))
 
-    def _steps(self, ledger: ShardLedger) -> Iterator[CommittedSlice | _Step]:
+    def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:
         """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
         slice_index, sample_index, offset_bytes, last = 0, 0, 0, False
         reader: Iterator[Sample] | None = None
@@ -186,6 +187,7 @@ class ShardTask:
             else:
                 reader = reader or self._read(ledger.shard, offset_bytes, sample_index)
                 writer = SliceWriter(ledger, slice_index, self.config.output.posterior, self.config.output.dtype, begun)
+                writers.callback(writer.close)
                 yield from self._slice_steps(writer, reader)
                 if not writer.counts.samples:
                     return  # a shard without samples has no slice

@@ -61,7 +61,7 @@ def make_config(tmp_path: Path) -> MakeConfig:
         tree: dict[str, dict[str, Any]] = {
             "input": {"shards": f"{tmp_path}/*.tar"},
             "output": {"path": str(tmp_path / "out"), "part_samples": 3},
-            "clip": {"frames": 9, "buckets": ["64x96", "96x64"]},
+            "clip": {"frames": 5, "buckets": ["32x48", "48x32"]},
             "encoder": {"name": "tiny", "weights": "random:0", "dtype": "float32"},
             "limits": {"max_reject_fraction": 1.0},
         }

@@ -1,0 +1,122 @@
+"""Decoding in tasks that may die: what a crash, a hang or a retry costs, on a local Ray."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from conftest import MakeConfig
+
+import encoder
+from pipeline import cluster
+from pipeline.clips import ClipRules
+from pipeline.cluster import RayDecoder
+from pipeline.config import Config
+from pipeline.decode import decode_sample
+from pipeline.records import Chunk, DecodeItem, Failure, Opened, Sample
+
+pytestmark = pytest.mark.ray
+
+RULES = ClipRules(encoder.spec_of("tiny"), 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers import the stand-in decoders below
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+    del os.environ["PYTHONPATH"]
+
+
+def sample_of(video: bytes, caption: str = "") -> Sample:
+    return Sample("a", 0, 0, 0, True, 0, video, "a.mp4", caption, "", None)
+
+
+def decoder_of(config: Config) -> RayDecoder:
+    return RayDecoder(config, ray.put(config), RULES)
+
+
+def crash_always(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    yield None
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def crash_once_half_way(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    yield None
+    mark = Path(config.output.path)
+    for number, item in enumerate(decode_sample(video, config.clip, config.limits, False, rules)):
+        if number == 2 and not mark.exists():
+            mark.touch()
+            time.sleep(1)  # what was yielded before must reach the reader
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield item
+
+
+def hang(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    yield None
+    time.sleep(3600)
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
+    task = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(function)
+    monkeypatch.setattr(cluster, "_decode_task", task)
+
+
+def test_a_task_gives_what_decoding_in_this_process_gives(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
+    config = make_config(clip={"frames": 17, "fps": None})
+    items = list(decoder_of(config).start(sample_of(videos[0])))
+    expected = list(decode_sample(videos[0], config.clip, config.limits, False, RULES))
+    assert isinstance(items[0], Opened)
+    assert items[0] == expected[0]
+    for item, other in zip(items[1:], expected[1:], strict=True):
+        assert isinstance(item, Chunk)
+        assert isinstance(other, Chunk)
+        np.testing.assert_array_equal(item.frames, other.frames)
+
+
+def test_a_decoder_that_always_dies_costs_its_own_sample_only(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    decoder = decoder_of(make_config())
+    beside = decoder.start(sample_of(videos[0]))
+    put_in_place(monkeypatch, crash_always)
+    (failure,) = decoder.start(sample_of(videos[1]))
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.reason) == ("decode", "decoder_crashed")
+    assert not any(isinstance(item, Failure) for item in beside)
+
+
+def test_a_decoder_that_dies_half_way_is_tried_again_and_nothing_comes_twice(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(clip={"frames": 17, "fps": None}, output={"path": str(tmp_path / "mark")})
+    put_in_place(monkeypatch, crash_once_half_way)
+    opened, *chunks = decoder_of(config).start(sample_of(videos[0]))
+    assert (tmp_path / "mark").exists(), "the first attempt must have died"
+    assert isinstance(opened, Opened)
+    assert [len(chunk.frames) for chunk in chunks if isinstance(chunk, Chunk)] == [9, 8]
+
+
+def test_a_decoder_that_hangs_is_killed_and_named(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    config = make_config(limits={"decode_timeout_seconds": 0.5})
+    put_in_place(monkeypatch, hang)
+    (failure,) = decoder_of(config).start(sample_of(videos[0]))
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.reason) == ("decode", "timeout")
+
+
+def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
+    decoder = decoder_of(make_config(clip={"frames": 17, "fps": None}))
+    for _ in range(8):  # more than there are CPUs: what is not cancelled would hold them
+        items = decoder.start(replace(sample_of(videos[0])))
+        assert isinstance(next(items), Opened)
+        items.close()
+    assert len(list(decoder.start(sample_of(videos[0])))) == 3

@@ -1,0 +1,237 @@
+"""One shard in one process: accounting, the same bytes however often it is interrupted, and what it refuses."""
+
+import json
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MakeConfig, output_files, samples_of, write_tar
+
+from encoder.replica import VideoEncoder
+from pipeline.clips import ClipRules
+from pipeline.config import Config, fingerprint, identity
+from pipeline.decode import decode_sample
+from pipeline.errors import ShardError
+from pipeline.ledger import done_shards
+from pipeline.listing import list_shards
+from pipeline.parts import decode_latent, read_rows
+from pipeline.records import Chunk, DecodeItem, Event, Failure, Sample, ShardDone, SliceDone
+from pipeline.shards import read_samples
+from pipeline.store import Store
+from pipeline.task import LocalDecoder, ShardTask
+from pipeline.verify import Verified, verify
+
+
+class KilledError(BaseException):
+    """Stands for the death of the process."""
+
+
+class MortalStore(Store):
+    """Dies before or after the n-th creation, as a process killed there would."""
+
+    def __init__(self, root: str, creations: int, after: bool) -> None:
+        super().__init__(root)
+        self.creations_left, self.after = creations, after
+
+    def create(self, path: str, data: bytes) -> bool:
+        return self._counted(lambda: super(MortalStore, self).create(path, data))
+
+    def create_from(self, path: str, local_file: str) -> bool:
+        return self._counted(lambda: super(MortalStore, self).create_from(path, local_file))
+
+    def _counted(self, create: Callable[[], bool]) -> bool:
+        self.creations_left -= 1
+        if self.creations_left < 0 and not self.after:
+            raise KilledError
+        made = create()
+        if self.creations_left < 0:
+            raise KilledError
+        return made
+
+
+class CountingDecoder(LocalDecoder):
+    """Notes which samples are decoded."""
+
+    seen: list[int]
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+        self.seen.append(sample.index)
+        return super().start(sample)
+
+
+def counting(config: Config, tiny: VideoEncoder) -> CountingDecoder:
+    decoder = CountingDecoder(config, tiny.spec)
+    object.__setattr__(decoder, "seen", [])
+    return decoder
+
+
+def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
+    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
+    return [event for shard in list_shards(config.input.shards) for event in task.run(shard)]
+
+
+@pytest.fixture
+def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
+    """Nine samples: good ones of two shapes, an HTML page, a video without frames enough, and one without video."""
+    files = samples_of([*videos[:4], b"<html>", videos[4], videos[5][:2000], videos[6]])
+    return write_tar(tmp_path / "a.tar", [*files, ("zz.txt", b"alone")])
+
+
+def test_every_sample_is_a_row_or_a_reject(shard: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:
+    config = make_config()
+    events = run_all(config, tiny)
+    done = [event for event in events if isinstance(event, ShardDone)]
+    slices = [event for event in events if isinstance(event, SliceDone)]
+    assert [event.samples for event in done] == [9]
+    assert sum(event.rows for event in slices) == 6
+    rejects = {reject.key: reject.reason for event in slices for reject in event.rejects}
+    assert rejects == {"clip-004": "not_a_video", "clip-006": "unreadable", "zz": "no_video"}
+
+
+def test_the_output_verifies(shard: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:
+    config = make_config()
+    run_all(config, tiny)
+    store = Store(config.output.path)
+    store.create("run.json", run_json(config, tiny))
+    seen = Verified()
+    assert list(verify(store, seen)) == []
+    assert (seen.shards, seen.rows, seen.samples, seen.rejects) == (1, 6, 9, 3)
+
+
+def run_json(config: Config, tiny: VideoEncoder) -> bytes:
+    values = identity(config, tiny.weights_sha256)
+    return json.dumps({"identity": values, "fingerprint": fingerprint(values)}).encode()
+
+
+def test_a_latent_is_what_the_encoder_gives_for_the_frames_of_its_row(
+    shard: Path, make_config: MakeConfig, tiny: VideoEncoder
+) -> None:
+    config = make_config(output={"dtype": "float32"})
+    run_all(config, tiny)
+    path = sorted((Path(config.output.path) / "latents").rglob("*-00000.parquet"))[0]
+    with open(path, "rb") as file:
+        row = next(read_rows(file))
+    sample = samples_in(config)[row["sample_index"]]
+    items = decode_sample(sample.video, config.clip, config.limits, False, ClipRules(tiny.spec, 8))
+    frames = np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
+    posterior = tiny.encode(tiny.to_video(frames))
+    assert row["id"] == sample.key
+    stored = decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], row["vae_latent_dtype"])
+    np.testing.assert_array_equal(stored, posterior.mean[0].numpy())
+    stored = decode_latent(row["vae_logvar_bytes"], row["vae_logvar_shape"], row["vae_logvar_dtype"])
+    np.testing.assert_array_equal(stored, posterior.logvar[0].numpy())
+
+
+def samples_in(config: Config) -> list[Sample]:
+    (ref,) = list_shards(config.input.shards)
+    return list(read_samples(ref.url, config.input, 1 << 30))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("creations", range(6))
+def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(
+    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
+) -> None:
+    calm = make_config(output={"path": str(tmp_path / "calm")})
+    run_all(calm, tiny)
+    config = make_config()
+    with pytest.raises(KilledError):
+        run_all(config, tiny, MortalStore(config.output.path, creations, after))
+    run_all(config, tiny)
+    assert output_files(Path(config.output.path)) == output_files(Path(calm.output.path))
+    assert len(output_files(Path(calm.output.path))) == 5, "with the manifest, six creations: the kills reach each"
+
+
+def test_what_was_committed_is_not_decoded_again(
+    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path
+) -> None:
+    config = make_config()
+    with pytest.raises(KilledError):  # slice 0 has two parts: the first is committed, the second is not
+        run_all(config, tiny, MortalStore(config.output.path, 1, after=False))
+    (part,) = output_files(Path(config.output.path))
+    decoder = counting(config, tiny)
+    task = ShardTask(config, tiny, decoder, Store(config.output.path))
+    (ref,) = list_shards(config.input.shards)
+    list(task.run(ref))
+    with open(Path(config.output.path) / part, "rb") as file:
+        kept = {row["sample_index"] for row in read_rows(file)}
+    assert kept
+    assert kept.isdisjoint(decoder.seen)
+    assert set(decoder.seen) | kept == set(range(8))
+
+
+def test_a_finished_shard_gives_its_manifest_once(shard: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:
+    config = make_config()
+    run_all(config, tiny)
+    manifests = {path: path.read_bytes() for path in (Path(config.output.path) / "manifests").iterdir()}
+    decoder = counting(config, tiny)
+    task = ShardTask(config, tiny, decoder, Store(config.output.path))
+    list(task.run(list_shards(config.input.shards)[0]))
+    assert decoder.seen == []
+    assert {path: path.read_bytes() for path in manifests} == manifests
+
+
+def test_a_truncated_shard_never_gets_a_manifest(shard: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:
+    shard.write_bytes(shard.read_bytes()[: -4 * 10240])
+    config = make_config()
+    with pytest.raises(ShardError, match=r"a\.tar"):
+        run_all(config, tiny)
+    assert not done_shards(Store(config.output.path))
+
+
+def test_a_missing_shard_is_named(make_config: MakeConfig, tiny: VideoEncoder) -> None:
+    config = make_config(input={"shards": "/nowhere/b.tar"})
+    with pytest.raises(ShardError, match=r"/nowhere/b\.tar does not exist"):
+        run_all(config, tiny)
+
+
+def test_parts_made_from_other_input_are_refused(
+    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    config = make_config()
+    with pytest.raises(KilledError):
+        run_all(config, tiny, MortalStore(config.output.path, 1, after=True))
+    write_tar(shard, samples_of(videos))
+    with pytest.raises(ShardError, match="changed input"):
+        run_all(config, tiny)
+
+
+def test_an_empty_shard_is_done_with_no_samples(tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:
+    write_tar(tmp_path / "empty.tar", [])
+    events = run_all(make_config(), tiny)
+    assert [event.samples for event in events if isinstance(event, ShardDone)] == [0]
+
+
+def test_windows_of_one_video_are_rows_with_their_own_id(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "w.tar", samples_of(videos[7:]))
+    config = make_config(clip={"frames": 5, "window": "slide:6", "fps": None, "buckets": ["32x48", "48x32"]})
+    run_all(config, tiny)
+    (part,) = (Path(config.output.path) / "latents").rglob("*.parquet")
+    with open(part, "rb") as file:
+        rows = list(read_rows(file))
+    assert [row["id"] for row in rows] == [f"clip-000:{window}" for window in range(4)]
+    assert [row["frame_indices"][0] for row in rows] == [0, 6, 12, 18]
+
+
+class FailingDecoder(LocalDecoder):
+    """Ends every sample with a failure after the first of its clip's two chunks."""
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+        items = super().start(sample)
+        yield next(items)
+        yield next(items)
+        yield Failure("decode", "damaged", "half of it")
+
+
+def test_a_clip_that_fails_half_way_is_a_reject_with_its_window(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "half.tar", samples_of(videos[:2]))
+    config = make_config(clip={"frames": 17, "buckets": ["32x48", "48x32"]})
+    task = ShardTask(config, tiny, FailingDecoder(config, tiny.spec), Store(config.output.path))
+    slices = [event for event in task.run(list_shards(config.input.shards)[0]) if isinstance(event, SliceDone)]
+    rejects = [(reject.key, reject.window_index, reject.reason) for event in slices for reject in event.rejects]
+    assert rejects == [("clip-000", 0, "damaged"), ("clip-001", 0, "damaged")]
