@@ -22,23 +22,28 @@ def load(
     device: str = "cpu",
     chunk_frames: int = 8,
     norm_scope: str = "chunk",
+    chunk_plan: str = "diffusers",
+    tiles: tuple[int, int, int, int] | None = None,
 ) -> "VideoEncoder":
     """Returns the encoder `name` with its weights on `device`, ready to encode.
 
     Args:
         name: one of `names()`.
-        weights: `random:SEED`, a diffusers VAE folder, or a `.safetensors` file.
+        weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`.
         dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
         chunk_frames: frames that are encoded in one pass, a multiple of the encoder's temporal ratio.
-        norm_scope: over which frames GroupNorm takes its statistics: `chunk` (as diffusers) or `frame`.
+        norm_scope: over which frames GroupNorm takes its statistics: `chunk` as diffusers, `clip` as the original
+            training code (the clip must fit in memory whole), or `frame`, where no frame sees a later one.
+        chunk_plan: `diffusers` folds a clip's remainder into its first chunk, `even` keeps all chunks small.
+        tiles: height, width, and their strides in pixels: larger pictures are encoded in such overlapping tiles.
 
     Raises:
         ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
     """
-    from encoder.replica import load_video_encoder  # torch takes seconds to import: only who encodes pays
+    from encoder.loading import load_video_encoder  # torch takes seconds to import: only who encodes pays
 
-    return load_video_encoder(name, weights, dtype, device, chunk_frames, norm_scope)
+    return load_video_encoder(name, weights, dtype, device, chunk_frames, norm_scope, chunk_plan, tiles)
 
 
 def set_threads(threads: int) -> None:

@@ -3,6 +3,8 @@
 It does not encode: pure functions over frame counts, without torch.
 """
 
+PLANS = ("diffusers", "even")
+
 
 def check_chunk_frames(chunk_frames: int, temporal_ratio: int) -> None:
     """Raises ValueError where chunks of this size would split the frames of one latent frame."""
@@ -13,19 +15,41 @@ def check_chunk_frames(chunk_frames: int, temporal_ratio: int) -> None:
         )
 
 
-def chunk_plan(frames: int, chunk_frames: int, temporal_ratio: int = 4) -> tuple[int, ...]:
-    """Frames of each chunk of a clip, as diffusers cuts it: the remainder is folded into the first chunk.
+def chunk_plan(frames: int, chunk_frames: int, temporal_ratio: int = 4, plan: str = "diffusers") -> tuple[int, ...]:
+    """Frames of each chunk of a clip. The first has the frame that is a latent frame by itself.
 
     Args:
         frames: frames of the clip, a legal count: 1 + k * temporal_ratio.
-        chunk_frames: frames of every chunk but the first; a clip with fewer is one chunk.
+        chunk_frames: frames of a chunk, a multiple of the ratio.
+        plan: `diffusers` folds the remainder into the first chunk, which so has up to twice as many frames;
+            `even` makes as few chunks as it can of nearly equal size, none over chunk_frames + 1.
 
     Raises:
-        ValueError: `frames` is no legal count, or `chunk_frames` no multiple of the ratio.
+        ValueError: `frames` is no legal count, `chunk_frames` no multiple of the ratio, or `plan` unknown.
     """
     check_chunk_frames(chunk_frames, temporal_ratio)
     if frames < 1 or (frames - 1) % temporal_ratio:
         raise ValueError(f"{frames} frames cannot be cut into chunks: a clip has 1 + {temporal_ratio}k frames")
+    if plan == "diffusers":
+        return _remainder_first(frames, chunk_frames)
+    if plan == "even":
+        return _even(frames, chunk_frames, temporal_ratio)
+    raise ValueError(f"chunk_plan is {plan!r}, but it must be one of: {', '.join(PLANS)}")
+
+
+def causal_plan(frames: int, temporal_ratio: int) -> tuple[int, ...]:
+    """The smallest chunks: the first frame, then as many as make one latent frame each: 1, 4, 4, …"""
+    return (1, *[temporal_ratio] * ((frames - 1) // temporal_ratio))
+
+
+def _remainder_first(frames: int, chunk_frames: int) -> tuple[int, ...]:
     if frames < chunk_frames:
         return (frames,)
     return (chunk_frames + frames % chunk_frames, *[chunk_frames] * (frames // chunk_frames - 1))
+
+
+def _even(frames: int, chunk_frames: int, temporal_ratio: int) -> tuple[int, ...]:
+    steps = (frames - 1) // temporal_ratio  # latent frames after the first, to be shared among the chunks
+    chunks = max(1, -(-(frames - 1) // chunk_frames))
+    sizes = [(steps // chunks + (i < steps % chunks)) * temporal_ratio for i in range(chunks)]
+    return (1 + sizes[0], *sizes[1:])

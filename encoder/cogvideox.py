@@ -59,7 +59,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b 3 t h w -> b c t h w`"""
         room = self.conv.room_frames
-        roomy = empty_frames(x, room + x.shape[2], *x.shape[3:])
+        roomy = empty_frames(x, room + x.shape[2])
         roomy[:, :, room:] = x
         y: tuple[Tensor, Past] = self.conv(roomy, past)
         return y
@@ -110,6 +110,7 @@ class Encoder(nn.Module):
 
     def __init__(self, params: CogVideoXParams, scope: NormScope) -> None:
         super().__init__()
+        self.params = params
         deep = params.channels[-1]
         self.stem = Stem(params)
         self.levels = nn.ModuleList(Level(params, i, scope) for i in range(len(params.channels)))

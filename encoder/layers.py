@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Past = tuple[Tensor, ...]
-NormScope = Literal["chunk", "frame"]
+NormScope = Literal["chunk", "clip", "frame"]
 
 BAND_PX = 2048  # on a CPU: pixels that are normalised together, so that their channels stay in its cache
 
 
-def empty_frames(like: Tensor, frames: int, height_px: int, width_px: int) -> Tensor:
-    """An uninitialised `b c frames height_px width_px` tensor with the batch, channels and type of `like`."""
-    shape = (like.shape[0], like.shape[1], frames, height_px, width_px)
+def empty_frames(like: Tensor, frames: int, *, channels: int = 0, margin_px: int = 0) -> Tensor:
+    """An uninitialised `b c frames h+margin w+margin` tensor like `like`, with `channels` where they are given."""
+    b, c, _, h, w = like.shape
+    shape = (b, channels or c, frames, h + margin_px, w + margin_px)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 
@@ -64,7 +65,8 @@ def merge_moments(parts: list[Moments]) -> Moments:
 class GroupNorm(nn.Module):
     """GroupNorm, then swish where asked for; statistics in float32 whatever the type of `x`.
 
-    `scope` says over which frames a group's statistics go: `chunk`, all that come in one call; `frame`, each its own.
+    `scope` says over which frames a group's statistics go: `chunk`, all that come in one call; `frame`, each its own;
+    `clip`, those of the moments that are given with each call.
     Written out rather than `F.group_norm` and `F.silu`, whose float32 results depend on the number of threads.
     """
 
@@ -74,10 +76,11 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.groups, self.eps, self.scope, self.swish = groups, eps, scope, swish
 
-    def forward(self, x: Tensor, room_frames: int = 0) -> Tensor:
+    def forward(self, x: Tensor, room_frames: int = 0, clip: Moments | None = None) -> Tensor:
         """`b c t h w -> b c room_frames+t h w`; the first `room_frames` frames are left uninitialised."""
-        out = empty_frames(x, room_frames + x.shape[2], *x.shape[3:])
-        moments = [self.moments(frame) for frame in x.unbind(2)]
+        assert (clip is not None) == (self.scope == "clip"), "moments of the clip are for scope clip, and needed there"
+        out = empty_frames(x, room_frames + x.shape[2])
+        moments = [self.moments(frame) for frame in x.unbind(2)] if clip is None else [clip] * x.shape[2]
         if self.scope == "chunk":
             moments = [merge_moments(moments)] * len(moments)
         for frame, out_frame, frame_moments in zip(
@@ -152,10 +155,13 @@ class SpaceAttention(nn.Module):
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c t h w`"""
-        pixels = self.norm(x).permute(0, 2, 3, 4, 1).flatten(2, 3)  # b t hw c
+        return x + self.attend(self.norm(x)), ()
+
+    def attend(self, normed: Tensor) -> Tensor:
+        """What attention adds to the input, `b c t h w`, given its norm."""
+        pixels = normed.permute(0, 2, 3, 4, 1).flatten(2, 3)  # b t hw c
         mixed = F.scaled_dot_product_attention(self.query(pixels), self.key(pixels), self.value(pixels))
-        added = torch.unflatten(self.project(mixed), 2, x.shape[3:]).permute(0, 4, 1, 2, 3)
-        return x + added, ()
+        return torch.unflatten(self.project(mixed), 2, normed.shape[3:]).permute(0, 4, 1, 2, 3)
 
 
 class Downsample(nn.Module):
@@ -174,7 +180,7 @@ class Downsample(nn.Module):
         """`b c t h w -> b c t' h//2 w//2`"""
         first = 1 if past is None else 0
         frames = first + (x.shape[2] - first) // 2 if self.in_time else x.shape[2]
-        padded = empty_frames(x, frames, x.shape[3] + 1, x.shape[4] + 1)  # a row below and a column right, of zeros
+        padded = empty_frames(x, frames, margin_px=1)  # a row below and a column right, of zeros
         padded[..., -1, :] = 0
         padded[..., -1] = 0
         self._pool_time(x, padded[..., :-1, :-1], first)

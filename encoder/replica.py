@@ -1,50 +1,40 @@
-"""One encoder on one device: its precision, the copies to the device, clips and streams of chunks.
+"""One encoder on one device: clips and streams of frames in, posteriors out, and the copies to the device.
 
-It does not know the architecture (cogvideox.py) or where frames come from.
+It does not know the model (an engine runs it) or where frames come from.
 """
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from encoder.chunks import check_chunk_frames, chunk_plan
-from encoder.cogvideox import PRESETS, Encoder, State
-from encoder.layers import NormScope
-from encoder.spec import LatentSpec, spec_of
-from encoder.weights import assign, read_weights
+from encoder.engines import Engine
+from encoder.memory import available_bytes, readable
+from encoder.posterior import Posterior, from_moments, joined
+from encoder.spec import LatentSpec
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Posterior:
-    """What the encoder says of a clip or some of its chunks: `b z t' h' w'` each, float32, unscaled.
-
-    `logvar` is unclamped: clamp it to [-30, 20] before taking its exponential, as the decoder's training did.
-    """
-
-    mean: Tensor
-    logvar: Tensor
+__all__ = ["ClipMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
 
 
-def joined(parts: list[Posterior]) -> Posterior:
-    """Posteriors of consecutive chunks as one, along time."""
-    return Posterior(torch.cat([part.mean for part in parts], 2), torch.cat([part.logvar for part in parts], 2))
+class ClipMemoryError(ValueError):
+    """An encoder that must see a clip whole has not the memory for this one."""
 
 
 class Stream:
-    """One clip on its way through the encoder: frames in any portions; memory does not grow with the clip."""
+    """One clip on its way through the encoder: frames in any portions.
 
-    def __init__(self, module: Encoder, spec: LatentSpec, plan: tuple[int, ...]) -> None:
-        self._module, self._spec, self._plan = module, spec, plan
-        self._state: State | None = None
+    Memory does not grow with the clip, except where the encoder must see it whole (`VideoEncoder.clip_bytes`).
+    """
+
+    def __init__(self, encoder: "VideoEncoder", frames: int) -> None:
+        self._encoder, self._frames = encoder, frames
+        self._plan = list(encoder.plan(frames))  # the chunks that are still to be encoded
+        self._state: Any = None
         self._waiting: list[Tensor] = []
         self._frames_pushed = 0
-        self._chunks_done = 0
+        self._picture: tuple[int, ...] | None = None  # batch, height and width of the clip, once known
 
     @torch.inference_mode()
     def push(self, video: Tensor) -> Posterior | None:
@@ -52,32 +42,27 @@ class Stream:
 
         Raises:
             ValueError: more frames than the stream was opened for, or frames that do not fit those before.
+            ClipMemoryError: the clip must be encoded whole and is too large.
         """
         self._check(video)
         self._frames_pushed += video.shape[2]
-        self._waiting.append(video)
+        self._waiting.append(video.to(self._encoder.device, self._encoder.dtype))
         ready = []
-        while self._chunks_done < len(self._plan) and self._waiting_frames() >= self._plan[self._chunks_done]:
-            ready.append(self._encode(self._plan[self._chunks_done]))
+        while self._plan and sum(part.shape[2] for part in self._waiting) >= self._plan[0]:
+            ready.append(self._encode(self._plan.pop(0)))
         return joined(ready) if ready else None
 
     def finish(self) -> None:
         """Says that the clip is over; ValueError where frames are missing."""
-        if self._frames_pushed < sum(self._plan):
-            raise ValueError(f"the clip ended after {self._frames_pushed} frames of {sum(self._plan)}")
+        if self._frames_pushed < self._frames:
+            raise ValueError(f"the clip ended after {self._frames_pushed} frames of {self._frames}")
 
     def _encode(self, frames: int) -> Posterior:
         together = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting, 2)
         self._waiting = [together[:, :, frames:]] if together.shape[2] > frames else []
-        moments, self._state = self._module(together[:, :, :frames], self._state)
-        self._chunks_done += 1
-        if self._chunks_done == len(self._plan):
-            self._state = None
-        mean, logvar = moments.float().chunk(2, dim=1)
-        return Posterior(mean, logvar)
-
-    def _waiting_frames(self) -> int:
-        return sum(video.shape[2] for video in self._waiting)
+        moments, state = self._encoder.engine.encode_chunk(together[:, :, :frames], self._state)
+        self._state = state if self._plan else None
+        return from_moments(moments, self._encoder.spec.latent_channels)
 
     def _check(self, video: Tensor) -> None:
         if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
@@ -85,34 +70,35 @@ class Stream:
                 f"push takes `b 3 t h w` floats in [-1, 1], got {video.dtype} {tuple(video.shape)}; "
                 "to_video makes them from uint8 frames"
             )
-        if self._frames_pushed + video.shape[2] > sum(self._plan):
-            raise ValueError(f"{self._frames_pushed + video.shape[2]} frames pushed into a stream of {sum(self._plan)}")
-        self._spec.latent_shape(sum(self._plan), *video.shape[3:])
+        if self._frames_pushed + video.shape[2] > self._frames:
+            raise ValueError(f"{self._frames_pushed + video.shape[2]} frames pushed into a stream of {self._frames}")
+        batch, _, _, height_px, width_px = video.shape
+        if self._picture is None:
+            self._encoder.check_clip(batch, self._frames, height_px, width_px)
+            self._picture = (batch, height_px, width_px)
+        elif self._picture != (batch, height_px, width_px):
+            raise ValueError(f"frames of (batch, height, width) {(batch, height_px, width_px)} after {self._picture}")
 
 
 class VideoEncoder:
-    """One encoder with its weights on one device. `encoder.load` makes it."""
+    """One encoder with its weights on one device. `encoder.load` makes it.
 
-    def __init__(self, module: Encoder, spec: LatentSpec, identity: dict[str, Any]) -> None:
-        self._module = module
-        self._parameter = next(module.parameters())
-        self.spec = spec
-        self.identity = identity
+    `identity` is plain JSON that names all that changes a latent: what files of latents should say of their encoder.
+    """
+
+    def __init__(
+        self, engine: Engine, spec: LatentSpec, identity: dict[str, Any], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.engine, self.spec, self.identity = engine, spec, identity
+        self.device, self.dtype = device, dtype
         self.weights_sha256: str = identity["weights_sha256"]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._parameter.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._parameter.device
 
     def encode(self, video: Tensor) -> Posterior:
         """`b 3 t h w` in [-1, 1] to its posterior, chunk by chunk.
 
         Raises:
             ValueError: an illegal frame count or picture size, or not such a tensor.
+            ClipMemoryError: the clip must be encoded whole and is too large.
         """
         if video.ndim != 5:
             raise ValueError(f"encode takes `b 3 t h w`, got {tuple(video.shape)}")
@@ -121,14 +107,36 @@ class VideoEncoder:
         stream.finish()
         return joined([part for part in parts if part is not None])
 
+    def encode_first_frame(self, video: Tensor) -> Posterior:
+        """The posterior of the clip's first frame encoded alone, as image-to-video training wants it.
+
+        Where norms look across frames it is not the first latent frame of the clip.
+        """
+        return self.encode(video[:, :, :1])
+
     def stream(self, frames: int) -> Stream:
         """Opens a clip of `frames` frames, a legal count, that will be pushed in portions."""
-        return Stream(self._module, self.spec, self.plan(frames))
+        return Stream(self, frames)
 
     def plan(self, frames: int) -> tuple[int, ...]:
         """The chunks in which a clip of `frames` frames is encoded; ValueError for an illegal count."""
         self.spec.latent_frames(frames)
-        return chunk_plan(frames, self.identity["chunk_frames"], self.spec.temporal_ratio)
+        return self.engine.plan(frames)
+
+    def clip_bytes(self, frames: int, height_px: int, width_px: int) -> int:
+        """Memory that a clip takes because it cannot be streamed; 0 where memory does not grow with the clip."""
+        return self.engine.clip_bytes(frames, height_px, width_px)
+
+    def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:
+        """Raises ValueError or ClipMemoryError where such a clip cannot be encoded."""
+        self.spec.latent_shape(frames, height_px, width_px)
+        needed = batch * self.clip_bytes(frames, height_px, width_px)
+        if needed and needed > (available := available_bytes(self.device)):
+            raise ClipMemoryError(
+                f"{batch} clip(s) of {frames}x{height_px}x{width_px} must be encoded whole, which needs about "
+                f"{readable(needed)}, and {self.device} has {readable(available)}: "
+                "use fewer frames, smaller pictures, tiles, or an encoder that streams (norm_scope chunk or frame)"
+            )
 
     @torch.inference_mode()
     def to_video(self, frames: npt.NDArray[np.uint8]) -> Tensor:
@@ -140,46 +148,3 @@ class VideoEncoder:
         np.copyto(staging.numpy(), frames)
         there = staging.to(self.device, non_blocking=on_cuda)
         return there.float().div_(127.5).sub_(1).to(self.dtype).permute(3, 0, 1, 2)[None]
-
-
-def load_video_encoder(
-    name: str, weights: str, dtype: str, device: str, chunk_frames: int, norm_scope: str
-) -> VideoEncoder:
-    """What `encoder.load` does; see there."""
-    spec, params = spec_of(name), PRESETS[name]
-    check_chunk_frames(chunk_frames, spec.temporal_ratio)
-    _check_choice("dtype", dtype, tuple(DTYPES))
-    _check_choice("norm_scope", norm_scope, get_args(NormScope))
-    with torch.device("meta"):
-        module = Encoder(params, cast(NormScope, norm_scope))
-    checkpoint = read_weights(weights, module, name, params)
-    weights_sha256 = assign(module, checkpoint.tensors, weights)
-    place(module, _device(device), DTYPES[dtype])
-    spec = replace(spec, **checkpoint.scaling)
-    choices = {"dtype": dtype, "chunk_frames": chunk_frames, "norm_scope": norm_scope}
-    return VideoEncoder(module, spec, asdict(spec) | choices | {"weights_sha256": weights_sha256})
-
-
-def place(module: Encoder, device: torch.device, dtype: torch.dtype) -> None:
-    """Moves the parameters to where and how they compute: frozen, 3D kernels in channels-last order."""
-    module.requires_grad_(False).to(device, dtype)
-    for parameter in module.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"{name!r} is no device: cpu, cuda, cuda:N and auto are") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name} was asked for, but torch sees no CUDA device here: use cpu")
-    return device
-
-
-def _check_choice(what: str, came: str, allowed: tuple[str, ...]) -> None:
-    if came not in allowed:
-        raise ValueError(f"{what} is {came!r}, but it must be one of: {', '.join(allowed)}")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,24 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from encoder.cogvideox import CogVideoXParams
+from encoder.layouts import Layout
 
 Tensors = dict[str, Tensor]
 
-DIFFUSERS_CLASS = "AutoencoderKLCogVideoX"
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
-DIFFUSERS_NAMES = (
-    (r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\.", r"levels.\1.blocks.\2."),
-    (r"encoder\.down_blocks\.(\d+)\.downsamplers\.0\.conv\.", r"levels.\1.down."),
-    (r"encoder\.mid_block\.resnets\.(\d+)\.", r"middle.\1."),
-    (r"encoder\.conv_in\.conv\.", "stem.conv."),
-    (r"encoder\.norm_out\.", "head.norm."),
-    (r"encoder\.conv_out\.conv\.", "head.conv."),
-    (r"\.conv([12])\.conv\.", r".conv\1."),
-    (r"\.conv_shortcut\.", ".shortcut."),
-)
+PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+WRAPPERS = ("state_dict", "module", "model")  # keys under which training code puts the tensors
 SCALING_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-NOT_ENCODER = ("decoder.", "post_quant_conv.")
 
 
 class WeightsError(ValueError):
@@ -49,8 +40,8 @@ class Checkpoint:
     scaling: dict[str, Any] = field(default_factory=dict)
 
 
-def read_weights(source: str, module: nn.Module, name: str, params: CogVideoXParams) -> Checkpoint:
-    """Reads `random:SEED`, a diffusers VAE folder or a safetensors file for the encoder `name`.
+def read_weights(source: str, module: nn.Module, name: str, layout: Layout) -> Checkpoint:
+    """Reads `random:SEED`, a diffusers VAE folder, a safetensors file or a .pt file for the encoder `name`.
 
     Raises:
         WeightsError: nothing is there, it cannot be read, or its config describes another architecture.
@@ -59,11 +50,11 @@ def read_weights(source: str, module: nn.Module, name: str, params: CogVideoXPar
         return Checkpoint(random_weights(module, source))
     path = Path(source)
     if not path.exists():
-        raise WeightsError(f"no weights at {source}: give random:SEED, a diffusers VAE folder or a .safetensors file")
+        raise WeightsError(f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors")
     config = read_config(path)
-    check_config(config, name, params)
+    check_config(config, name, layout)
     scaling = {key: config[key] for key in SCALING_FIELDS if config.get(key) is not None}
-    return Checkpoint(read_tensors(path), {key: _frozen(value) for key, value in scaling.items()})
+    return Checkpoint(read_tensors(path, layout), {key: _frozen(value) for key, value in scaling.items()})
 
 
 def random_weights(module: nn.Module, source: str) -> Tensors:
@@ -93,30 +84,19 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     config_path = path / "config.json"
     if not config_path.is_file():
-        raise WeightsError(f"{path} holds no config.json: give a diffusers VAE folder or a .safetensors file")
+        raise WeightsError(f"{path} holds no config.json: give a diffusers VAE folder or a file of tensors")
     try:
         config = json.loads(config_path.read_text("utf-8"))
     except ValueError as error:
         raise WeightsError(f"{config_path} is not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("_class_name") != DIFFUSERS_CLASS:
-        came = config.get("_class_name") if isinstance(config, dict) else type(config).__name__
-        raise WeightsError(f"{config_path} describes {came}, but this encoder reads {DIFFUSERS_CLASS}")
+    if not isinstance(config, dict) or "_class_name" not in config:
+        raise WeightsError(f"{config_path} names no _class_name: it is not the config of a diffusers VAE")
     return config
 
 
-def check_config(config: Mapping[str, Any], name: str, params: CogVideoXParams) -> None:
-    """Raises WeightsError naming each field of a diffusers config that says another architecture than `params`."""
-    expected = {
-        "in_channels": params.in_channels,
-        "latent_channels": params.latent_channels,
-        "block_out_channels": list(params.channels),
-        "layers_per_block": params.blocks_per_level,
-        "norm_num_groups": params.groups,
-        "norm_eps": params.eps,
-        "temporal_compression_ratio": params.temporal_ratio,
-        "act_fn": "silu",
-        "use_quant_conv": False,
-    }
+def check_config(config: Mapping[str, Any], name: str, layout: Layout) -> None:
+    """Raises WeightsError naming each field of a diffusers config that says another architecture."""
+    expected = {"_class_name": layout.diffusers_class, **layout.config}
     differing = [
         f"{key} is {config[key]}, not {value}" for key, value in expected.items() if config.get(key, value) != value
     ]
@@ -124,50 +104,66 @@ def check_config(config: Mapping[str, Any], name: str, params: CogVideoXParams) 
         raise WeightsError(f"the checkpoint's config is not encoder {name!r}: {'; '.join(differing)}")
 
 
-def read_tensors(path: Path) -> Tensors:
-    """Encoder tensors by our names from a diffusers folder (sharded or not) or one safetensors file."""
-    tensors: Tensors = {}
+def read_tensors(path: Path, layout: Layout) -> Tensors:
+    """The encoder's tensors by our names; what belongs to a decoder, a loss or another model is left out."""
+    published: Tensors = {}
     for file in _files(path):
-        try:
-            tensors |= load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{file} cannot be read as safetensors: {error}") from None
-    return {our_name(name): tensor for name, tensor in tensors.items() if not name.startswith(NOT_ENCODER)}
+        published |= _read_pickle(file) if file.suffix in PICKLES else _read_safetensors(file)
+    prefixes = {
+        name.removesuffix(first)
+        for name in published
+        for first in layout.first
+        if name == first or name.endswith(f".{first}")
+    }
+    if len(prefixes) > 1:
+        raise WeightsError(f"{path} holds several encoders, under {', '.join(sorted(prefixes))}: give a file with one")
+    prefix = prefixes.pop() if prefixes else ""
+    own = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
+    return {layout.our_name(name): tensor for name, tensor in own.items() if not name.startswith(layout.foreign)}
 
 
-def our_name(diffusers_name: str) -> str:
-    """Our name of a tensor of diffusers' AutoencoderKLCogVideoX; what it does not know comes back as it is."""
-    name = diffusers_name
-    for pattern, replacement in DIFFUSERS_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+def _read_safetensors(file: Path) -> Tensors:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read as safetensors: {error}") from None
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> str:
+def _read_pickle(file: Path) -> Tensors:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise WeightsError(f"{file} holds more than tensors, and reading that could run code: not read") from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read as a file of torch.save: {_first_line(error)}") from None
+    while isinstance(content, dict) and (wrapper := next((key for key in WRAPPERS if key in content), None)):
+        content = content[wrapper]
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} holds a {type(content).__name__}, not tensors by name")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
     """Makes `tensors` the parameters of `module` (built on the meta device) and returns their sha256.
 
     Raises:
-        WeightsError: naming what is missing, extra, of another shape, or not finite numbers.
+        WeightsError: naming what is missing, extra, of another shape, or not floating point.
     """
-    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    problems = [
-        ("missing", sorted(shapes.keys() - tensors.keys())),
-        ("not part of this encoder", sorted(tensors.keys() - shapes.keys())),
-        (
-            "of another shape",
-            [
-                f"{name} {tuple(tensors[name].shape)} for {shape}"
-                for name, shape in shapes.items()
-                if name in tensors and tuple(tensors[name].shape) != shape
-            ],
-        ),
-        ("not floating point", [name for name, tensor in tensors.items() if not tensor.is_floating_point()]),
-    ]
-    found = [f"{what}: {_some(which)}" for what, which in problems if which]
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    common = shapes.keys() & tensors.keys()
+    misshapen = [name for name in common if not _same_but_for_ones(tensors[name].shape, shapes[name])]
+    problems = {
+        "missing": shapes.keys() - common,
+        "not part of this encoder": tensors.keys() - common,
+        "of another shape": [f"{name} {tuple(tensors[name].shape)} for {tuple(shapes[name])}" for name in misshapen],
+        "not floating point": [name for name in common if not tensors[name].is_floating_point()],
+    }
+    found = [f"{what}: {_some(sorted(which))}" for what, which in problems.items() if which]
     if found:
         raise WeightsError(f"{source} does not fit this encoder; {'; '.join(found)}")
-    module.load_state_dict(dict(tensors), strict=True, assign=True)
-    return sha256_of(tensors)
+    fitted = {name: tensors[name].reshape(shape) for name, shape in shapes.items()}
+    module.load_state_dict(fitted, strict=True, assign=True)
+    return sha256_of(fitted)
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
@@ -182,8 +178,8 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        if path.suffix != ".safetensors":
-            raise WeightsError(f"{path} is no .safetensors file: give one, a diffusers VAE folder, or random:SEED")
+        if path.suffix not in (".safetensors", *PICKLES):
+            raise WeightsError(f"{path} is no file of tensors: give .safetensors, {', '.join(PICKLES)}, or a folder")
         return [path]
     index = path / f"{DIFFUSERS_FILE}.index.json"
     if index.is_file():
@@ -194,6 +190,16 @@ def _files(path: Path) -> list[Path]:
     if absent:
         raise WeightsError(f"{path} lacks {', '.join(absent)}")
     return files
+
+
+def _same_but_for_ones(came: torch.Size, expected: torch.Size) -> bool:
+    """Whether the shapes differ at most in ones at the end: a 1x1 kernel is a matrix."""
+    shortest = min(len(came), len(expected))
+    return came[:shortest] == expected[:shortest] and set((*came[shortest:], *expected[shortest:])) <= {1}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _frozen(value: Any) -> Any:

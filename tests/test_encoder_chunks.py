@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from encoder import LatentSpec, chunk_plan, names, spec_of
+from encoder.chunks import causal_plan
 
 
 @pytest.mark.parametrize(
@@ -86,3 +89,31 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 def test_names_shapes_and_plans_need_no_torch() -> None:
     code = "import sys, encoder, encoder.chunks, encoder.spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(steps=st.integers(0, 60), chunk_steps=st.integers(1, 6), ratio=st.sampled_from([1, 4, 6, 8]))
+def test_even_chunks_are_whole_latent_frames_of_nearly_one_size_and_bounded(
+    steps: int, chunk_steps: int, ratio: int
+) -> None:
+    frames, chunk_frames = 1 + steps * ratio, chunk_steps * ratio
+    first, *later = chunk_plan(frames, chunk_frames, ratio, "even")
+    sizes = [first - 1, *later]
+    assert sum(sizes) == frames - 1
+    assert all(size % ratio == 0 and size <= chunk_frames for size in sizes)
+    assert max(sizes) - min(sizes) <= ratio
+    assert len(sizes) == max(1, -(-(frames - 1) // chunk_frames))
+
+
+def test_an_even_plan_bounds_the_first_chunk_that_diffusers_lets_grow() -> None:
+    assert chunk_plan(13, 8, plan="diffusers") == (13,)
+    assert chunk_plan(13, 8, plan="even") == (9, 4)
+
+
+def test_the_causal_plan_is_the_first_frame_and_then_one_latent_frame_at_a_time() -> None:
+    assert causal_plan(1, 4) == (1,)
+    assert causal_plan(13, 4) == (1, 4, 4, 4)
+
+
+def test_an_unknown_plan_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="chunk_plan is 'odd', but it must be one of: diffusers, even"):
+        chunk_plan(13, 8, plan="odd")

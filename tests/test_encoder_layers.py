@@ -55,7 +55,7 @@ def test_norm_leaves_room_before_its_frames() -> None:
 
 
 def with_room(conv: CausalConv3d, x: torch.Tensor) -> torch.Tensor:
-    roomy = empty_frames(x, conv.room_frames + x.shape[2], *x.shape[3:])
+    roomy = empty_frames(x, conv.room_frames + x.shape[2])
     roomy[:, :, conv.room_frames :] = x
     return roomy
 

@@ -10,7 +10,9 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 
 import encoder
-from encoder.weights import WeightsError
+from encoder.cogvideox import CogVideoXParams, Encoder
+from encoder.layouts import cogvideox_layout
+from encoder.weights import WeightsError, assign, random_weights, read_tensors, sha256_of
 
 FILE = "diffusion_pytorch_model.safetensors"
 
@@ -94,7 +96,7 @@ def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path)
 
 def test_a_config_of_another_model_is_refused_by_its_class(folder: Path) -> None:
     edit_config(folder, _class_name="AutoencoderKLWan")
-    with pytest.raises(WeightsError, match="describes AutoencoderKLWan"):
+    with pytest.raises(WeightsError, match="_class_name is AutoencoderKLWan, not AutoencoderKLCogVideoX"):
         encoder.load("tiny", weights=str(folder))
 
 
@@ -132,7 +134,7 @@ def test_integers_are_no_weights(folder: Path) -> None:
     [
         (lambda path: None, "no weights at .*: give random:SEED"),
         (lambda path: path.mkdir(), "holds no config.json"),
-        (lambda path: path.write_bytes(b"xx"), "is no .safetensors file"),
+        (lambda path: path.write_bytes(b"xx"), "is no file of tensors"),
     ],
 )
 def test_a_path_that_holds_no_weights_is_refused_with_what_may_be_given(tmp_path, make, message) -> None:
@@ -151,3 +153,89 @@ def test_a_folder_without_its_tensors_is_refused_by_the_file_it_lacks(folder: Pa
     (folder / FILE).unlink()
     with pytest.raises(WeightsError, match=f"lacks {FILE}"):
         encoder.load("tiny", weights=str(folder))
+
+
+def sat_name(name: str) -> str:
+    """The name of a diffusers tensor in the layout that CogVideoX was first published in."""
+    for theirs, original in (
+        ("down_blocks.", "down."),
+        ("resnets.", "block."),
+        ("downsamplers.0", "downsample"),
+        ("conv_shortcut", "nin_shortcut"),
+        ("mid_block.block.0", "mid.block_1"),
+        ("mid_block.block.1", "mid.block_2"),
+    ):
+        name = name.replace(theirs, original)
+    return name
+
+
+def sat_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = load_file(folder / FILE)
+    return {sat_name(name): tensor for name, tensor in tensors.items()} | {"loss.logvar": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("prefix", ["", "first_stage_model."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_the_original_layout_is_the_same_weights_and_gives_the_same_latents(
+    folder: Path, dtype: torch.dtype, prefix: str, wrapper: str | None
+) -> None:
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(folder / FILE).items()}, folder / FILE)
+    content: dict[str, object] = {prefix + name: tensor for name, tensor in sat_tensors(folder).items()}
+    if prefix:
+        content["conditioner.encoder.weight"] = torch.zeros(2)
+    torch.save(content if wrapper is None else {wrapper: content, "epoch": 3}, folder / "3d-vae.pt")
+    theirs, original = (encoder.load("tiny", weights=str(path)) for path in (folder, folder / "3d-vae.pt"))
+    assert original.weights_sha256 == theirs.weights_sha256
+    clip = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    assert torch.equal(original.encode(clip).mean, theirs.encode(clip).mean)
+
+
+def test_attention_of_the_original_layout_is_read_with_its_1x1_kernels(tmp_path: Path) -> None:
+    params = CogVideoXParams((8, 16), 1, groups=4, attention_levels=(1,), middle_attention=True)
+    with torch.device("meta"):
+        module = Encoder(params, "chunk")
+    ours = random_weights(module, "random:0")
+    published = {}
+    for name, tensor in ours.items():
+        original = name.replace("levels.1.attentions.0", "encoder.down.1.attn.0").replace(
+            "middle.1", "encoder.mid.attn_1"
+        )
+        for mine, theirs in (("query", "q"), ("key", "k"), ("value", "v"), ("project", "proj_out")):
+            original = original.replace(f".{mine}.", f".{theirs}.")
+        is_kernel = original != name and tensor.ndim == 2
+        published[original] = tensor[..., None, None, None] if is_kernel else tensor
+    torch.save(published, tmp_path / "vae.pt")
+    read = read_tensors(tmp_path / "vae.pt", cogvideox_layout(params))
+    assert assign(module, read, "vae.pt") == sha256_of(ours)
+
+
+def test_a_file_with_two_encoders_is_refused_by_their_prefixes(folder: Path) -> None:
+    tensors = sat_tensors(folder)
+    torch.save({f"{prefix}.{name}": t for name, t in tensors.items() for prefix in ("vae", "ema")}, folder / "two.pt")
+    with pytest.raises(WeightsError, match=r"several encoders, under ema\., vae\.: give a file with one"):
+        encoder.load("tiny", weights=str(folder / "two.pt"))
+
+
+class Harmful:
+    """An object whose unpickling would call something."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("ran",)
+
+
+def test_a_pickle_that_could_run_code_is_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"encoder.conv_in.conv.weight": Harmful()}, folder / "bad.pt")
+    with pytest.raises(WeightsError, match=r"bad\.pt holds more than tensors"):
+        encoder.load("tiny", weights=str(folder / "bad.pt"))
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_a_damaged_pickle_and_one_without_tensors_are_refused_by_name(folder: Path) -> None:
+    torch.save(sat_tensors(folder), folder / "cut.pt")
+    (folder / "cut.pt").write_bytes((folder / "cut.pt").read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"cut\.pt cannot be read as a file of torch\.save"):
+        encoder.load("tiny", weights=str(folder / "cut.pt"))
+    torch.save([1, 2], folder / "list.pt")
+    with pytest.raises(WeightsError, match=r"list\.pt holds a list, not tensors by name"):
+        encoder.load("tiny", weights=str(folder / "list.pt"))

@@ -1,0 +1,85 @@
+"""Encoding with norm statistics over the whole clip (`norm_scope: clip`): layer by layer, each over all chunks.
+
+It does not stream: a layer's statistics need every frame of the layer before, so two whole activations are alive at
+a time, and `clip_bytes` says beforehand how much memory that takes.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from encoder.cogvideox import CogVideoXParams, Encoder, Head
+from encoder.layers import CausalConv3d, GroupNorm, Past, ResidualBlock, SpaceAttention, empty_frames, merge_moments
+
+CHUNK_BUFFERS = 4  # largest activations of one chunk that live at once beside the two whole ones: measured
+
+
+def encode_clip(encoder: Encoder, video: Tensor, chunk_frames: int) -> Tensor:
+    """`b 3 t h w` to moments `b 2z t' h' w'`, whose values do not depend on `chunk_frames`."""
+    x = video
+    for layer in encoder.layers():
+        match layer:
+            case ResidualBlock():
+                x = _residual(layer, x, chunk_frames)
+            case SpaceAttention():
+                x = _attention(layer, x, chunk_frames)
+            case Head():
+                x = _norm_conv(layer.norm, layer.conv, x, chunk_frames)
+            case _:
+                x = _without_norm(layer, x, chunk_frames)
+    return x
+
+
+def clip_bytes(
+    params: CogVideoXParams, frames: int, height_px: int, width_px: int, chunk_frames: int, value_bytes: int
+) -> int:
+    """Memory that `encode_clip` takes for one clip above weights and video: two whole activations and a chunk's."""
+    frame_values = params.channels[0] * height_px * width_px
+    largest = 2 * frame_values * frames
+    for before, channels in zip(params.channels, params.channels[1:], strict=False):
+        height_px, width_px, frames = height_px // 2, width_px // 2, 1 + (frames - 1) // 2
+        largest = max(largest, (before + channels) * height_px * width_px * frames)
+    return (largest + CHUNK_BUFFERS * frame_values * (chunk_frames + 1)) * value_bytes
+
+
+def _residual(block: ResidualBlock, x: Tensor, chunk_frames: int) -> Tensor:
+    h = _norm_conv(block.norm1, block.conv1, x, chunk_frames)
+    h = _norm_conv(block.norm2, block.conv2, h, chunk_frames, out=h)
+    for chunk in _chunks(x, chunk_frames):
+        h[:, :, chunk] += x[:, :, chunk] if block.shortcut is None else block.shortcut(x[:, :, chunk], None)[0]
+    return h
+
+
+def _attention(layer: SpaceAttention, x: Tensor, chunk_frames: int) -> Tensor:
+    moments = merge_moments([layer.norm.moments(frame) for frame in x.unbind(2)])
+    for chunk in _chunks(x, chunk_frames):
+        x[:, :, chunk] += layer.attend(layer.norm(x[:, :, chunk], clip=moments))
+    return x
+
+
+def _norm_conv(norm: GroupNorm, conv: CausalConv3d, x: Tensor, chunk_frames: int, out: Tensor | None = None) -> Tensor:
+    """`conv(swish(norm(x)))` into `out`, which may be `x`: a chunk is written when it has been read."""
+    moments = merge_moments([norm.moments(frame) for frame in x.unbind(2)])
+    if out is None:
+        out = empty_frames(x, x.shape[2], channels=conv.weight.shape[0])
+    past: Past | None = None
+    for chunk in _chunks(x, chunk_frames):
+        out[:, :, chunk], past = conv(norm(x[:, :, chunk], conv.room_frames, moments), past)
+    return out
+
+
+def _without_norm(layer: nn.Module, x: Tensor, chunk_frames: int) -> Tensor:
+    past: Past | None = None
+    parts = []
+    for chunk in _chunks(x, chunk_frames):
+        y, past = layer(x[:, :, chunk], past)
+        parts.append(y)
+    return torch.cat(parts, 2)
+
+
+def _chunks(x: Tensor, chunk_frames: int) -> Iterator[slice]:
+    """Slices of time, the first with the frame more that begins a clip, so that later ones hold whole pairs."""
+    yield slice(0, 1 + chunk_frames)
+    for start in range(1 + chunk_frames, x.shape[2], chunk_frames):
+        yield slice(start, start + chunk_frames)
