@@ -43,6 +43,11 @@ def commands() -> list[str]:
     return [name for action in actions._group_actions for name in (action.choices or ())]
 
 
+def reading_example() -> str:
+    """The code that the README gives for reading latents."""
+    return (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
 @pytest.fixture
 def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
     """Three shards, good and bad samples in each."""
@@ -66,6 +71,8 @@ def test_a_run_ends_with_everything_that_the_contract_names(
     seen = Verified()
     assert list(verify(Store(str(out)), seen)) == []
     assert (seen.samples, seen.rows, seen.rejects) == (21, 15, 6)
+    printed = subprocess.run([sys.executable, "-c", reading_example(), str(out)], capture_output=True, check=True)
+    assert b"(16, 2, " in printed.stdout
 
 
 @pytest.mark.ray
