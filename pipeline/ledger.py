@@ -7,6 +7,7 @@ stays. Each part's footer holds the account of its whole slice: any part tells w
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any
@@ -20,14 +21,26 @@ MANIFESTS = "manifests"
 LATENTS = "latents"
 REJECTS = "rejects"
 BUCKET_PREFIX = "bucket="
+SLICE_FILE = re.compile(r"(.+)-(\d{5,})\.(parquet|rejects\.json)")
+WHOLE_SAMPLE = -1  # the window index of a reject that stands for every clip of its sample
+
+
+def bucket_path(bucket: str) -> str:
+    return f"{LATENTS}/{BUCKET_PREFIX}{bucket}"
 
 
 def part_path(shard: str, slice_index: int, bucket: str) -> str:
-    return f"{LATENTS}/{BUCKET_PREFIX}{bucket}/{shard}-{slice_index:05d}.parquet"
+    return f"{bucket_path(bucket)}/{shard}-{slice_index:05d}.parquet"
 
 
 def rejects_path(shard: str, slice_index: int) -> str:
     return f"{REJECTS}/{shard}-{slice_index:05d}.rejects.json"
+
+
+def slice_of_file(name: str) -> tuple[str, int] | None:
+    """(shard, slice index) of the name of a part or reject file; None where it is neither."""
+    match = SLICE_FILE.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
 def manifest_path(shard: str) -> str:
@@ -49,7 +62,7 @@ def merge_records(own: Mapping[str, SliceRecord], others: Iterable[SliceRecord] 
 
     A part's own record decides its rows. A bucket without a part keeps the clips that any record claims for it.
     A reject that any record names stands, unless a part holds the row after all: a slow writer may have given up
-    on a clip that a later one encoded.
+    on a clip, or a whole sample, that a later one encoded.
 
     Args:
         own: the record in the footer of each bucket's part.
@@ -59,7 +72,8 @@ def merge_records(own: Mapping[str, SliceRecord], others: Iterable[SliceRecord] 
     assert records, "a slice without any record is not begun"
     rows = {pair for bucket, record in own.items() for pair in record.clips.get(bucket, ())}
     rejects = {(reject.sample_index, reject.window_index): reject for record in records for reject in record.rejects}
-    standing = {at: reject for at, reject in rejects.items() if at not in rows}
+    kept = rows | {(sample, WHOLE_SAMPLE) for sample, _ in rows}
+    standing = {at: reject for at, reject in rejects.items() if at not in kept}
     clips = {bucket: record.clips[bucket] for bucket, record in own.items()}
     for bucket in sorted({bucket for record in records for bucket in record.clips} - own.keys()):
         claimed = {pair for record in records for pair in record.clips.get(bucket, ())}
@@ -79,7 +93,7 @@ def merge_records(own: Mapping[str, SliceRecord], others: Iterable[SliceRecord] 
 
 
 def _rejected(pair: tuple[int, int], rejects: Mapping[tuple[int, int], Reject]) -> bool:
-    return pair in rejects or (pair[0], -1) in rejects
+    return pair in rejects or (pair[0], WHOLE_SAMPLE) in rejects
 
 
 @dataclass(frozen=True)
@@ -157,19 +171,21 @@ class ShardLedger:
         of_part = {"bucket": bucket, "statistics": dict(statistics)} if bucket else {}
         return {**self.description, **of_slice, **of_part}
 
-    def commit_part(self, scratch: IO[bytes], record: SliceRecord, bucket: str) -> tuple[PartInfo, SliceRecord]:
+    def commit_part(
+        self, scratch: IO[bytes], record: SliceRecord, bucket: str, statistics: Mapping[str, Any]
+    ) -> tuple[PartInfo, SliceRecord, dict[str, Any]]:
         """Publishes a finished scratch file; where another writer was first, its part stands and ours is dropped.
 
         Returns:
-            The part that stands and the record in its footer.
+            As `adopt`, of the part that stands.
         """
         path = part_path(self.shard.name, record.index, bucket)
         if not self.store.create_from(path, f"/proc/self/fd/{scratch.fileno()}"):
-            part, theirs, _ = self.adopt(path)
-            return part, theirs
+            return self.adopt(path)
         scratch.seek(0)
         digest, size_bytes = sha256_of(scratch)
-        return PartInfo(path, record.index, bucket, len(record.clips[bucket]), size_bytes, digest), record
+        part = PartInfo(path, record.index, bucket, len(record.clips[bucket]), size_bytes, digest)
+        return part, record, dict(statistics)
 
     def commit_rejects(self, record: SliceRecord) -> None:
         """Publishes the account of a slice that has no part."""

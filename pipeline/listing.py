@@ -22,7 +22,9 @@ def list_shards(patterns: Iterable[str]) -> tuple[ShardRef, ...]:
     Raises:
         UserError: nothing matches, or one shard is named twice.
     """
-    urls = [url for pattern in patterns for url in _expand(pattern)]
+    urls = [url for pattern in patterns for url in _listed(pattern)]
+    if not urls:
+        raise UserError("input.shards: no shard is named")
     shards = tuple(ShardRef(shard_name(url), url) for url in urls)
     _refuse_twins(shards)
     return shards
@@ -36,9 +38,13 @@ def shard_name(url: str) -> str:
     return f"{readable or 'shard'}-{hashlib.sha256(public.encode()).hexdigest()[:8]}"
 
 
+def _listed(pattern: str) -> list[str]:
+    if not pattern.startswith("@"):
+        return _expand(pattern)
+    return [url for line in _lines(pattern[1:]) for url in _expand(line)]
+
+
 def _expand(pattern: str) -> list[str]:
-    if pattern.startswith("@"):
-        return [url for line in _lines(pattern[1:]) for url in _expand(line)]
     try:
         expanded = list(braceexpand(pattern))
     except ValueError as error:
@@ -49,8 +55,10 @@ def _expand(pattern: str) -> list[str]:
 def _lines(path: str) -> list[str]:
     try:
         text = read_url(path).decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"input.shards: the list @{path} does not exist") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"input.shards: the list @{public_url(path)} does not exist") from None
+    except UnicodeDecodeError:
+        raise UserError(f"input.shards: the list @{public_url(path)} is no text in UTF-8") from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

@@ -16,7 +16,9 @@ POLL_SECONDS = 0.2
 
 
 def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """Runs an iterator in a thread, at most `depth` items ahead; its exception is raised here, in its place.
+    """Runs an iterator in a thread; its exception is raised here, in its place.
+
+    At most `depth` items wait for the consumer, while the thread makes one more.
 
     The thread ends when the consumer stops (closes the generator) or the iterator does.
     """
@@ -65,16 +67,21 @@ def _offer(
 
 
 class WriteBehind(Generic[T]):
-    """Runs calls one after the other in a thread, at most `depth` waiting; a failed call fails the next use."""
+    """Runs calls one after the other in a thread, at most `depth` waiting.
+
+    After a call that failed none is run any more: what follows a failed write must not be committed. The failure is
+    raised by the next use.
+    """
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
         self._waiting: deque[Future[T]] = deque()
+        self._failure: BaseException | None = None
 
     def submit(self, call: Callable[[], T]) -> list[T]:
         """Queues a call, waiting while too many are queued. Returns the results that became ready, in order."""
-        self._waiting.append(self._pool.submit(call))
+        self._waiting.append(self._pool.submit(self._run, call))
         ready = []
         while len(self._waiting) > self._depth or (self._waiting and self._waiting[0].done()):
             ready.append(self._waiting.popleft().result())
@@ -85,6 +92,15 @@ class WriteBehind(Generic[T]):
         ready = [future.result() for future in self._waiting]
         self._waiting.clear()
         return ready
+
+    def _run(self, call: Callable[[], T]) -> T:
+        if self._failure:
+            raise self._failure
+        try:
+            return call()
+        except BaseException as failure:
+            self._failure = failure
+            raise
 
     def __enter__(self) -> "WriteBehind[T]":
         return self

@@ -41,6 +41,8 @@ def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samp
     """
     samples = find_samples([Path(folder) for folder in folders], frozenset(extensions))
     store = Store(out)
+    if there := [name for name in store.names("") if name.endswith(".tar")]:
+        raise UserError(f"{store.url(there[0])} exists: pack into an empty folder")
     urls = []
     for number, begin in enumerate(range(0, len(samples), shard_samples)):
         name = f"videos-{number:06d}.tar"

@@ -67,6 +67,8 @@ def read_samples(
             yield from _numbered(group_by_keys(files, handler=_remember(cursor)), cursor, rules, first_index)
     except FileNotFoundError:
         raise ShardError(f"{public_url(url)} does not exist") from None
+    except IsADirectoryError:
+        raise ShardError(f"{public_url(url)} is a folder") from None
     except tarfile.TarError as error:
         raise ShardError(f"{public_url(url)}: {error}") from error
     except ShardError as error:
@@ -126,16 +128,18 @@ def _caption(members: dict[str, _Member], metadata: str, rules: InputConfig) -> 
 
 
 def _json_field(text: str, path: str) -> str | None:
-    """The value at a dotted path of a JSON text; the text itself where there is no path."""
+    """The value at a dotted path of a JSON text, None where it is null or missing; without a path the text itself."""
     if not path:
         return text
     try:
         value = json.loads(text)
         for key in path.split("."):
             value = value[key]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return value if isinstance(value, str) else json.dumps(value)
+    if value is None:
+        return None
+    return _printable(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _text(member: _Member | None) -> str:
@@ -169,8 +173,9 @@ def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes:
             cursor.offset_bytes = start + info.offset
             if info.isdir():
                 continue
-            key, suffix = base_plus_ext(info.name)
-            if key is None:
+            name = _printable(info.name)
+            key, suffix = base_plus_ext(name)
+            if key is None or suffix.startswith("__"):  # WebDataset's own marks: __bad__ would hide the sample
                 cursor.ignored_files += 1
                 continue
             is_video = _is_video(suffix.lower(), rules)
@@ -179,10 +184,15 @@ def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes:
                 cursor.first_offsets.append(cursor.offset_bytes)
             read = (is_video and info.size <= max_video_bytes) or suffix.lower() in wanted
             data = _read(tar, info) if read else None
-            yield {"fname": info.name, "data": _Member(info.name, data, info.size), "__url__": ""}
+            yield {"fname": name, "data": _Member(name, data, info.size), "__url__": ""}
         _prove_end(tar, start)
         cursor.offset_bytes = start + tar.offset
     cursor.at_end = True
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot hold: names in another encoding, halves of JSON's surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:

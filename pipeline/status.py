@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.ledger import BUCKET_PREFIX, LATENTS, REJECTS, bucket_names, done_shards
+from pipeline.ledger import REJECTS, bucket_names, bucket_path, done_shards, slice_of_file
 from pipeline.listing import list_shards
 from pipeline.store import Store
 from pipeline.summary import read_manifests
@@ -41,19 +41,18 @@ def read_status(store: Store) -> list[ShardStatus]:
     run = read_run(store)
     done = done_shards(store)
     names = [shard.name for shard in list_shards(run["config"]["input"]["shards"])]
-    names += sorted(done - set(names))
-    manifests = {manifest["shard"]["name"]: manifest for manifest in read_manifests(store, done)}
     begun = committed_slices(store)
+    names += sorted((done | begun.keys()) - set(names))
+    manifests = {manifest["shard"]["name"]: manifest for manifest in read_manifests(store, done)}
     return [_status(name, manifests.get(name), len(begun.get(name, ()))) for name in names]
 
 
 def committed_slices(store: Store) -> dict[str, set[int]]:
     """Slices that have a part or a reject file, by shard."""
-    files = [name for bucket in bucket_names(store) for name in store.names(f"{LATENTS}/{BUCKET_PREFIX}{bucket}")]
+    files = [name for bucket in bucket_names(store) for name in store.names(bucket_path(bucket))]
     slices: dict[str, set[int]] = {}
-    for name in files + store.names(REJECTS):
-        shard, _, number = name.split(".", 1)[0].rpartition("-")
-        slices.setdefault(shard, set()).add(int(number))
+    for shard, number in filter(None, map(slice_of_file, files + store.names(REJECTS))):
+        slices.setdefault(shard, set()).add(number)
     return slices
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -28,7 +29,7 @@ def public_url(url: str) -> str:
     """The URL without user, password and query, which may hold secrets; a local path becomes absolute."""
     if "://" not in url:
         return os.path.abspath(url)
-    parts = urlsplit(url)
+    parts = urlsplit(url, allow_fragments=False)  # a # is part of an object's name
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
@@ -54,26 +55,30 @@ class Store:
     def _full(self, path: str) -> str:
         return f"{self._base.rstrip('/')}/{path}" if path else self._base
 
+    def _fresh(self) -> Any:
+        """The file system without the listings that it remembers: other processes write there too."""
+        self.fs.invalidate_cache()
+        return self.fs
+
     def names(self, folder: str) -> list[str]:
         """Sorted names of what lies in a folder, by one listing; none where the folder is missing."""
-        self.fs.invalidate_cache()
         try:
-            found = _retried(lambda: self.fs.ls(self._full(folder), detail=False))
+            found = _retried(lambda: self._fresh().ls(self._full(folder), detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = (path.rstrip("/").rpartition("/")[2] for path in found)
         return sorted(name for name in names if name and not name.startswith(".tmp-"))
 
     def exists(self, path: str) -> bool:
-        return bool(_retried(lambda: self.fs.exists(self._full(path))))
+        return bool(_retried(lambda: self._fresh().exists(self._full(path))))
 
     def read(self, path: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError."""
-        return bytes(_retried(lambda: self.fs.cat_file(self._full(path))))
+        return bytes(_retried(lambda: self._fresh().cat_file(self._full(path))))
 
     def open(self, path: str) -> IO[bytes]:
         """A seekable reader of a file."""
-        return _retried(lambda: self.fs.open(self._full(path), "rb"))
+        return _retried(lambda: self._fresh().open(self._full(path), "rb"))
 
     def create(self, path: str, data: bytes) -> bool:
         """Creates a small file unless it exists. Returns whether this call made it."""
@@ -92,7 +97,7 @@ class Store:
         if self._local:
             target = Path(self._full(path))
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+            scratch = target.with_name(f".tmp-{target.name}-{uuid4().hex}")
             scratch.write_bytes(data)
             scratch.replace(target)
         else:
@@ -117,7 +122,7 @@ class Store:
 def _create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
     """Temporary file beside the target, flushed to disk, then linked to its name, which fails if the name exists."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".tmp-{target.name}-{os.getpid()}-{time.monotonic_ns()}")
+    scratch = target.with_name(f".tmp-{target.name}-{uuid4().hex}")
     try:
         with open(scratch, "xb") as handle:
             write(handle)
@@ -151,13 +156,18 @@ def _retried(action: Callable[[], T], give_up: tuple[type[OSError], ...] = ()) -
     for attempt in range(ATTEMPTS):
         try:
             return action()
-        except OSError as error:
-            if isinstance(error, PERMANENT + give_up):
+        except Exception as error:
+            if isinstance(error, PERMANENT + give_up) or not _of_storage(error):
                 raise
             if attempt == ATTEMPTS - 1:
                 raise TransientError(f"storage still fails after {ATTEMPTS} attempts: {error}") from error
             time.sleep(0.1 * 4**attempt)
     raise AssertionError("unreachable")
+
+
+def _of_storage(error: Exception) -> bool:
+    """An OSError, or one of the other exceptions that storage libraries define for what the network did."""
+    return isinstance(error, OSError) or type(error).__module__ != "builtins"
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ledger import bucket_names, done_shards, manifest_path, part_path
+from pipeline.ledger import bucket_names, bucket_path, done_shards, manifest_path, slice_of_file
 from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, schema, sha256_of
-from pipeline.status import committed_slices, read_run
+from pipeline.status import read_run
 from pipeline.store import Store
 
 
@@ -128,8 +128,10 @@ def _row_problems(
         yield from _latent_problems(row, shape)
     samples = {sample for sample, _ in clips}
     accounted |= samples
-    if clips != footer["slice"]["clips"][part["bucket"]]:
-        yield f"holds {len(clips)} rows that are not those of its footer"
+    if clips != footer["slice"]["clips"].get(part["bucket"]):
+        yield f"holds {len(clips):,} rows that are not those of its footer"
+    if len(clips) != part["rows"]:
+        yield f"holds {len(clips):,} rows, its manifest says {part['rows']:,}"
     if any(sample // samples_per_slice != part["slice_index"] for sample in samples):
         yield "holds samples of another slice"
 
@@ -151,12 +153,9 @@ def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
 
 
 def _orphans(store: Store, done: frozenset[str], named: set[str]) -> Iterator[Problem]:
-    """Parts of finished shards that no manifest names."""
-    for shard, slices in committed_slices(store).items():
-        if shard not in done:
-            continue
-        for bucket in bucket_names(store):
-            for number in sorted(slices):
-                path = part_path(shard, number, bucket)
-                if path not in named and store.exists(path):
-                    yield Problem(path, "is there, but its shard's manifest does not name it")
+    """Files among the latents that no manifest names and no shard under way will: readers of the folder take them."""
+    for bucket in bucket_names(store):
+        for name in store.names(bucket_path(bucket)):
+            path, owner = f"{bucket_path(bucket)}/{name}", slice_of_file(name)
+            if path not in named and (owner is None or owner[0] in done):
+                yield Problem(path, "is there, but no manifest names it")
