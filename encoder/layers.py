@@ -93,12 +93,17 @@ class GroupNorm(nn.Module):
         """The moments of one frame `b c h w`."""
         parts = []
         for band in _bands(frame):
-            grouped = torch.unflatten(band.float(), 2, (self.groups, -1))  # b pixels g c/g
-            values = grouped.shape[1] * grouped.shape[3]
-            mean = grouped.sum(1).sum(2) / values
-            variance = (grouped - mean[:, None, :, None]).square_().sum(1).sum(2) / values
+            band = band.float()
+            values = band.shape[1] * band.shape[2] // self.groups
+            mean = self._of_groups(band.sum(1)) / values
+            centre = mean.repeat_interleave(band.shape[2] // self.groups, dim=1)[:, None]
+            variance = self._of_groups((band - centre).square_().sum(1)) / values
             parts.append(Moments(values, mean, variance))
         return merge_moments(parts)
+
+    def _of_groups(self, of_channels: Tensor) -> Tensor:
+        """Sums over channels `b c` to sums over groups `b g`."""
+        return of_channels.unflatten(1, (self.groups, -1)).sum(2)
 
     def _normalize(self, frame: Tensor, out: Tensor, moments: Moments) -> None:
         per_group = self.weight.float().view(self.groups, -1)
