@@ -4,12 +4,14 @@ It holds no tests.
 """
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import encoder
 from encoder.replica import VideoEncoder
@@ -78,3 +80,13 @@ def output_files(root: Path) -> dict[str, bytes]:
         for path in sorted((root / folder).rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture
+def cuda() -> str:
+    """The device of the GPU lane: skips where there is none, and fails there if LATENTMILL_REQUIRE_CUDA=1."""
+    if torch.cuda.is_available():
+        return "cuda"
+    if os.environ.get("LATENTMILL_REQUIRE_CUDA") == "1":
+        pytest.fail("LATENTMILL_REQUIRE_CUDA=1, but torch sees no CUDA device")
+    pytest.skip("no CUDA device")

@@ -1,0 +1,48 @@
+"""The GPU lane: the same encoder on a CUDA device, near the CPU's numbers, and a replica that Ray pins to it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import MakeConfig, samples_of, write_tar
+
+import encoder
+from jobs.cli import main
+from pipeline.store import Store
+from pipeline.verify import Verified, verify
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 6e-2), ("float16", 1e-2)])
+def test_cuda_gives_the_numbers_of_the_cpu(cuda: str, dtype: str, tolerance: float) -> None:
+    video = torch.rand(1, 3, 17, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    there = encoder.load("tiny", weights="random:0", dtype=dtype, device=cuda)
+    here = encoder.load("tiny", weights="random:0")
+    mean = there.encode(video.to(there.device, there.dtype)).mean.cpu()
+    expected = here.encode(video).mean
+    assert (mean - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_memory_on_the_device_does_not_grow_with_the_clip(cuda: str) -> None:
+    loaded = encoder.load("tiny", weights="random:0", device=cuda)
+    peaks = []
+    for chunks in (6, 24):
+        torch.cuda.reset_peak_memory_stats()
+        stream = loaded.stream(1 + 8 * chunks)
+        for frames in (9, *[8] * (chunks - 1)):
+            stream.push(torch.zeros(1, 3, frames, 128, 192, device=cuda))
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] <= 1.1 * peaks[0]
+
+
+@pytest.mark.ray
+def test_a_run_uses_the_gpu(cuda: str, make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+    write_tar(tmp_path / "a.tar", samples_of(videos[:4]))
+    config = make_config()
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert main(["run", str(tmp_path / "c.yaml")]) == 0
+    seen = Verified()
+    assert list(verify(Store(config.output.path), seen)) == []
+    assert seen.rows == 4
