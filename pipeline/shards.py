@@ -163,7 +163,11 @@ def _remember(cursor: _Cursor) -> Any:
 
 
 def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yields `{fname, data, __url__}` for each file of the tar, then proves that the tar ends here."""
+    """Yields `{fname, data, __url__}` for each file of the tar, then proves that the tar ends here.
+
+    Hidden files and those without extension belong to no sample, nor do suffixes that WebDataset keeps for itself:
+    `__bad__` would make it drop the sample.
+    """
     start = cursor.offset_bytes
     wanted = {"json", *(source.partition(":")[0] for source in rules.caption)}
     group: str | None = None
@@ -175,7 +179,7 @@ def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes:
                 continue
             name = _printable(info.name)
             key, suffix = base_plus_ext(name)
-            if key is None or suffix.startswith("__"):  # WebDataset's own marks: __bad__ would hide the sample
+            if key is None or key.endswith("/") or suffix.startswith("__"):
                 cursor.ignored_files += 1
                 continue
             is_video = _is_video(suffix.lower(), rules)
