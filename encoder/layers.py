@@ -103,7 +103,7 @@ class GroupNorm(nn.Module):
 
     def _of_groups(self, of_channels: Tensor) -> Tensor:
         """Sums over channels `b c` to sums over groups `b g`."""
-        return of_channels.unflatten(1, (self.groups, -1)).sum(2)
+        return torch.unflatten(of_channels, 1, (self.groups, -1)).sum(2)
 
     def _normalize(self, frame: Tensor, out: Tensor, moments: Moments) -> None:
         per_group = self.weight.float().view(self.groups, -1)
@@ -141,7 +141,9 @@ class ResidualBlock(nn.Module):
         """`b c t h w -> b c' t h w`"""
         past1, past2 = (None, None) if past is None else ((past[0],), (past[1],))
         h, past1 = self.conv1(self.norm1(x, self.conv1.room_frames), past1)
-        h, past2 = self.conv2(self.norm2(h, self.conv2.room_frames), past2)
+        roomy = self.norm2(h, self.conv2.room_frames)
+        del h  # or it would be alive while the convolution makes its output, which is when memory peaks
+        h, past2 = self.conv2(roomy, past2)
         if self.shortcut is not None:
             x, _ = self.shortcut(x, None)
         return h.add_(x), past1 + past2

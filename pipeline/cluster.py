@@ -116,11 +116,12 @@ class _Replica:
 
     def __init__(self, config: Config, weights_sha256: str, threads: int) -> None:
         import encoder
+        from pipeline.loading import load_encoder
         from pipeline.store import Store
         from pipeline.task import ShardTask
 
         encoder.set_threads(threads)
-        loaded = encoder.load(config.encoder.name, **config.encoder.load_options(), device="auto")
+        loaded = load_encoder(config.encoder, device="auto")
         if loaded.weights_sha256 != weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames)

@@ -45,10 +45,12 @@ class InputConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where latents go and in which form."""
+    """Where latents go and in which form. `seed` is that of `posterior: sample`."""
 
     path: str = Field(min_length=1)
-    posterior: Literal["moments", "mean"] = "moments"
+    posterior: Literal["moments", "mean", "sample"] = "moments"
+    seed: int = 0
+    first_frame: bool = False
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     part_samples: int = Field(64, ge=1)
 
@@ -105,17 +107,22 @@ class ClipConfig(Section):
 
 
 class EncoderConfig(Section):
-    """Which encoder, with which weights, computing in which precision over which chunks."""
+    """Which encoder, with which weights, computing in which precision over which chunks.
+
+    `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
+    """
 
     name: str = "cogvideox"
     weights: str = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     chunk_frames: int = Field(8, ge=1)
-    norm_scope: Literal["chunk", "frame"] = "chunk"
+    chunk_plan: Literal["diffusers", "even"] = "diffusers"
+    norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
+    tiles: tuple[int, int, int, int] | None = None
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
-        return self.model_dump(exclude={"name"})
+        return self.model_dump(exclude={"name", "weights"})
 
 
 class RuntimeConfig(Section):

@@ -20,7 +20,8 @@ from pipeline.records import FloatLatent, Reject, Row, SliceRecord
 FOOTER_KEY = b"latentmill"
 ROW_GROUP_BYTES = 16 << 20
 # Short columns that repeat; a dictionary of blobs would only cost memory.
-DICTIONARY_COLUMNS = ["media_type", "shard", "posterior", "bucket", "vae_latent_dtype", "vae_logvar_dtype"]
+DICTIONARY_COLUMNS = ["media_type", "shard", "posterior", "bucket"]
+DICTIONARY_COLUMNS += ["vae_latent_dtype", "vae_logvar_dtype", "first_frame_latent_dtype"]
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 LARGEST: dict[Dtype, float] = {
@@ -54,9 +55,9 @@ DESCRIBING_FIELDS = [
 ]
 
 
-def schema(posterior: str) -> pa.Schema:
+def schema(posterior: str, first_frame: bool = False) -> pa.Schema:
     """The columns of a part: what describes a clip first, its latents last."""
-    latents = ["vae_latent", "vae_logvar"] if posterior == "moments" else ["vae_latent"]
+    latents = ["vae_latent"] + ["vae_logvar"] * (posterior == "moments") + ["first_frame_latent"] * first_frame
     fields = list(DESCRIBING_FIELDS)
     for name in latents:
         fields += [
@@ -131,7 +132,8 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
         },
         "metadata": row.sample.metadata,
     }
-    for name, latent in (("vae_latent", row.mean), ("vae_logvar", row.logvar)):
+    latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "first_frame_latent": row.first_frame}
+    for name, latent in latents.items():
         if latent is not None:
             values[f"{name}_shape"] = list(latent.shape)
             values[f"{name}_dtype"] = dtype
@@ -173,8 +175,8 @@ def merge_statistics(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[
 class PartWriter:
     """Writes the rows of one part to a scratch file, a row group at a time, so that memory stays flat."""
 
-    def __init__(self, scratch: IO[bytes], posterior: str) -> None:
-        self._schema = schema(posterior)
+    def __init__(self, scratch: IO[bytes], posterior: str, first_frame: bool = False) -> None:
+        self._schema = schema(posterior, first_frame)
         self._writer = pq.ParquetWriter(
             scratch,
             self._schema,

@@ -50,4 +50,4 @@ def replicas_wanted(configured: int | str, gpus: int, shards: int) -> int:
 
 def within_limit(rejected: int, samples: int, max_fraction: float) -> bool:
     """Whether the rejected samples are few enough; a run without samples is."""
-    return rejected <= max_fraction * samples
+    return not samples or rejected / samples <= max_fraction

@@ -144,14 +144,18 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One clip as it is written: what describes it, and its posterior as float32 `c t h w`."""
+    """One clip as it is written: what describes it, and its latents as float32 `c t h w`.
+
+    `latent` is the posterior's mean or a sample of it; `first_frame` is that of the first frame encoded alone.
+    """
 
     sample: Sample
     clip: ClipSpec
     header: VideoHeader
     id: str
-    mean: FloatLatent
+    latent: FloatLatent
     logvar: FloatLatent | None
+    first_frame: FloatLatent | None = None
 
 
 @dataclass(frozen=True, slots=True)

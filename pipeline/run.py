@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-import encoder
+from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.clips import check_clip_config
 from pipeline.cluster import Cluster, connected
-from pipeline.config import FORMAT_VERSION, Config, differing_fields, fingerprint, identity
+from pipeline.config import FORMAT_VERSION, ClipConfig, Config, differing_fields, fingerprint, identity
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
+from pipeline.loading import load_encoder
 from pipeline.plan import WorkQueue, shards_left, within_limit
 from pipeline.records import Event, ShardFailed, ShardRef
 from pipeline.report import render_report
@@ -66,15 +67,23 @@ def prepare(config: Config) -> Prepared:
         UserError: configuration, weights, shards or the output root do not fit.
     """
     shards = list_shards(config.input.shards)
-    try:
-        loaded = encoder.load(config.encoder.name, **config.encoder.load_options())
-    except ValueError as error:
-        raise ConfigError(f"encoder: {error}") from error
+    loaded = load_encoder(config.encoder, device="cpu")
     check_clip_config(config.clip, loaded.spec)
+    check_memory(config.clip, loaded)
     store = Store(config.output.path)
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)
     return Prepared(config, shards, done_shards(store), loaded.spec, values)
+
+
+def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:
+    """Refuses clips of a fixed length that the encoder must see whole and this machine cannot hold."""
+    if isinstance(clip.frames, int) and not clip.whole_video:
+        for height_px, width_px in clip.bucket_sizes_px:
+            try:
+                loaded.check_clip(1, clip.frames, height_px, width_px)
+            except ValueError as error:
+                raise ConfigError(f"clip: {error}") from None
 
 
 def check_root(store: Store, ours: Mapping[str, Any]) -> None:

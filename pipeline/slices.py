@@ -55,6 +55,7 @@ class SliceWriter:
     posterior: str
     dtype: Dtype
     begun: CommittedSlice | None = None
+    first_frame: bool = False
     counts: SliceCounts = field(default_factory=SliceCounts)
     _parts: dict[str, _OpenPart] = field(default_factory=dict)
     _rejects: list[Reject] = field(default_factory=list)
@@ -68,7 +69,7 @@ class SliceWriter:
 
     def add(self, row: Row) -> None:
         """Takes a row; one whose values cannot be stored becomes a reject."""
-        bucket = bucket_of(row.mean.shape)
+        bucket = bucket_of(row.latent.shape)
         if self.begun and bucket not in self.begun.missing_buckets:
             return
         try:
@@ -78,8 +79,8 @@ class SliceWriter:
             return
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
-            self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior))
-        self._parts[bucket].writer.add(values, row.mean)
+            self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior, self.first_frame))
+        self._parts[bucket].writer.add(values, row.latent)
 
     def reject(self, sample: Sample, window_index: int, error: SampleError) -> None:
         """Counts a sample (`window_index` -1) or one clip of it as rejected."""

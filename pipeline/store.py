@@ -3,7 +3,10 @@
 It does not know what the files mean.
 """
 
+import fcntl
+import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -217,3 +220,35 @@ def stat_url(url: str) -> FileInfo:
     if not etag and info.get("mtime"):
         etag = f"mtime-{int(info['mtime'])}"
     return FileInfo(size_bytes=int(info.get("size") or 0), etag=etag)
+
+
+def is_remote(url: str) -> bool:
+    return "://" in url
+
+
+def local_copy(url: str) -> str:
+    """A file or folder brought to this node, once: whoever comes while it is fetched waits for it.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmill"
+    cache.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = cache / name / url.rstrip("/").rpartition("/")[2].partition("?")[0]
+    with open(cache / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _fetch(url, target)
+    return str(target)
+
+
+def _fetch(url: str, target: Path) -> None:
+    filesystem, path = _filesystem(url)
+    if not _retried(lambda: filesystem.exists(path)):
+        raise FileNotFoundError(url)
+    with tempfile.TemporaryDirectory(dir=target.parent.parent) as scratch:
+        fetched = f"{scratch}/{target.name}"
+        _retried(lambda: filesystem.get(path, fetched, recursive=True))
+        target.parent.mkdir(exist_ok=True)
+        os.rename(fetched, target)

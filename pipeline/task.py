@@ -4,30 +4,25 @@ It does not know Ray: cluster.py runs it in an actor and hands it another decode
 """
 
 import itertools
-import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from encoder.replica import Posterior, Stream, VideoEncoder, joined
+from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.clips import ClipRules
 from pipeline.config import FORMAT_VERSION, Config, fingerprint, identity
 from pipeline.decode import decode_sample
+from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.ledger import ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
 from pipeline.records import (
-    Chunk,
-    ClipSpec,
     CommittedSlice,
     DecodeItem,
     Event,
-    Failure,
-    FloatLatent,
-    Opened,
     Progress,
     Row,
     Sample,
@@ -74,24 +69,11 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
             "value_range": [-1, 1],
         },
         "posterior": config.output.posterior,
+        "first_frame": config.output.first_frame,
+        "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
         "dtype": config.output.dtype,
         "part_samples": config.output.part_samples,
     }
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Seconds by stage. Stages in different threads have different names."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
 @dataclass(slots=True)
@@ -105,16 +87,6 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _OpenClip:
-    """A clip whose chunks are arriving."""
-
-    spec: ClipSpec
-    stream: Stream
-    parts: list[Posterior] = field(default_factory=list)
-    frames: int = 0
-
-
-@dataclass(slots=True)
 class ShardTask:
     """Makes the latents of shards with one encoder; `run` may be called again for the next shard."""
 
@@ -123,7 +95,6 @@ class ShardTask:
     decoder: Decoder
     store: Store
     watch: Stopwatch = field(default_factory=Stopwatch)
-    _frames: int = 0
 
     def run(self, shard: ShardRef) -> Iterator[Event]:
         """Makes what is missing of a shard and commits its manifest.
@@ -137,8 +108,7 @@ class ShardTask:
         slices: list[CommittedSlice] = []
         for committed, reused in self._slices(ledger):
             if committed is None:
-                yield Progress(shard.name, self._frames)
-                self._frames = 0
+                yield Progress(shard.name, self.watch.take_frames())
             else:
                 slices.append(committed)
                 yield _slice_done(shard.name, committed, reused)
@@ -186,7 +156,8 @@ class ShardTask:
                 offset_bytes, last = record.next_offset_bytes, record.last
             else:
                 reader = reader or self._read(ledger.shard, offset_bytes, sample_index)
-                writer = SliceWriter(ledger, slice_index, self.config.output.posterior, self.config.output.dtype, begun)
+                output = self.config.output
+                writer = SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame)
                 writers.callback(writer.close)
                 yield from self._slice_steps(writer, reader)
                 if not writer.counts.samples:
@@ -214,7 +185,7 @@ class ShardTask:
             ready += behind.submit(partial(self._reject, step, -1, SampleError("read", *step.sample.problem)))
         elif step.items:
             with closing(step.items):
-                for made in self._encode(step.sample, step.items):
+                for made in encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch):
                     call = (
                         partial(self._write, step, made)
                         if isinstance(made, Row)
@@ -235,58 +206,6 @@ class ShardTask:
     def _commit(self, step: _Step) -> CommittedSlice:
         with self.watch("commit"):
             return step.writer.commit()
-
-    def _encode(self, sample: Sample, items: Iterator[DecodeItem]) -> Iterator[Row | tuple[int, SampleError]]:
-        """Rows of the clips that were decoded whole, then (window_index, why) for each that was not."""
-        opened: Opened | None = None
-        clips: dict[int, _OpenClip] = {}
-        error = SampleError("decode", "incomplete", "the decoder stopped before the clip's last frame")
-        while (item := self._next_item(items)) is not None:
-            match item:
-                case Opened():
-                    opened = item
-                    clips = {
-                        spec.window_index: _OpenClip(spec, self.encoder.stream(spec.frames)) for spec in item.clips
-                    }
-                case Chunk():
-                    clip = clips[item.window_index]
-                    mean, logvar = self._push(clip, item)
-                    if mean is not None:
-                        assert opened is not None, "a chunk comes after its header"
-                        yield _row(sample, opened, clips.pop(item.window_index).spec, mean, logvar)
-                case Failure():
-                    error = SampleError(item.stage, item.reason, item.detail)
-        for window_index in clips or (() if opened else (-1,)):
-            yield window_index, error
-
-    def _next_item(self, items: Iterator[DecodeItem]) -> DecodeItem | None:
-        with self.watch("wait_for_frames"):
-            return next(items, None)
-
-    def _push(self, clip: _OpenClip, chunk: Chunk) -> tuple[FloatLatent | None, FloatLatent | None]:
-        """Encodes a chunk; (mean, logvar) `c t h w` of the whole clip when it was the last, else (None, None)."""
-        with self.watch("encode"):
-            part = clip.stream.push(self.encoder.to_video(chunk.frames))
-            clip.frames += len(chunk.frames)
-            self._frames += len(chunk.frames)
-            if part is not None:
-                clip.parts.append(part)
-            if clip.frames < clip.spec.frames:
-                return None, None
-            clip.stream.finish()
-            posterior = joined(clip.parts)
-            return posterior.mean[0].cpu().numpy(), self._logvar(posterior)
-
-    def _logvar(self, posterior: Posterior) -> FloatLatent | None:
-        wanted = self.config.output.posterior == "moments"
-        return posterior.logvar[0].cpu().numpy() if wanted else None
-
-
-def _row(sample: Sample, opened: Opened, clip: ClipSpec, mean: FloatLatent, logvar: FloatLatent | None) -> Row:
-    several = len(opened.clips) > 1
-    return Row(
-        sample, clip, opened.header, f"{sample.key}:{clip.window_index}" if several else sample.key, mean, logvar
-    )
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:

@@ -91,7 +91,7 @@ def check_part(
                 return
             file.seek(0)
             footer = read_footer(file)
-            if read_schema(file) != schema(footer["posterior"]):
+            if read_schema(file) != schema(footer["posterior"], footer["first_frame"]):
                 yield Problem(path, "its columns are not those of this format version")
             yield from (Problem(path, what) for what in _footer_problems(footer, part, manifest, run))
             samples_per_slice = run["identity"]["output"]["part_samples"]
@@ -137,11 +137,13 @@ def _row_problems(
 
 
 def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
-    for name in ("vae_latent", "vae_logvar"):
+    channels, _, *picture = shape
+    shapes = {"vae_latent": shape, "vae_logvar": shape, "first_frame_latent": [channels, 1, *picture]}
+    for name, expected in shapes.items():
         if f"{name}_bytes" not in row:
             continue
-        if row[f"{name}_shape"] != shape:
-            yield f"row {row['id']}: {name} has shape {row[f'{name}_shape']}, its bucket {shape}"
+        if row[f"{name}_shape"] != expected:
+            yield f"row {row['id']}: {name} has shape {row[f'{name}_shape']}, its bucket asks for {expected}"
             continue
         try:
             latent = decode_latent(row[f"{name}_bytes"], shape, row[f"{name}_dtype"])

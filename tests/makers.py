@@ -85,7 +85,7 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
         "format_version": 1,
         "fingerprint": FINGERPRINT,
         "encoder": {"name": "made up"},
-        "posterior": "moments",
+        "posterior": "moments", "first_frame": False,
         "dtype": "float32",
         "part_samples": PART_SAMPLES,
     }

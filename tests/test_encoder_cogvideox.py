@@ -1,6 +1,5 @@
 """The CogVideoX encoder against diffusers' AutoencoderKLCogVideoX with the same random weights."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield make_pair("cogvideox", {}, tmp_path_factory.mktemp("full"))
+def full(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair("cogvideox", {}, tmp_path_factory.mktemp("full"))
 
 
 def video(batch: int, frames: int, height_px: int, width_px: int) -> Tensor:

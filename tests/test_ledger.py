@@ -173,7 +173,7 @@ def test_a_part_that_loses_the_race_is_dropped_for_the_first(store: Store) -> No
         row, record = made_row(index), made_record({A: ((index, 0),)})
         with tempfile.TemporaryFile() as scratch:
             writer = PartWriter(scratch, "moments")
-            writer.add(row_values(row, "videos", A, "moments", "float32"), row.mean)
+            writer.add(row_values(row, "videos", A, "moments", "float32"), row.latent)
             statistics = writer.statistics.as_json()
             writer.close(ledger.footer(record, A, statistics))
             scratch.flush()
@@ -221,7 +221,7 @@ def test_a_manifest_adds_up_the_statistics_of_its_parts(store: Store) -> None:
     expected = ChannelStatistics()
     for index, shape in enumerate(sum(SLICES, ())):
         if shape is not None:
-            expected.add(made_row(index, shape=shape).mean)
+            expected.add(made_row(index, shape=shape).latent)
     assert numbers(commit_shard(store)["latent_statistics"]) == pytest.approx(numbers(expected.as_json()))
 
 

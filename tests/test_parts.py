@@ -43,7 +43,7 @@ def written(*rows: Row, posterior: str = "moments", dtype: Dtype = "float32", fo
     file = io.BytesIO()
     writer = PartWriter(file, posterior)
     for row in rows:
-        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype), row.mean)
+        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype), row.latent)
     writer.close({"says": footer})
     return file.getvalue()
 
@@ -64,7 +64,7 @@ def test_rows_come_back_as_they_were_written(dtype: Dtype) -> None:
         (row.id, row.sample.caption, row.sample.index) for row in rows
     ]
     for row, values in zip(rows, found, strict=True):
-        for name, latent in (("vae_latent", row.mean), ("vae_logvar", row.logvar)):
+        for name, latent in (("vae_latent", row.latent), ("vae_logvar", row.logvar)):
             assert latent is not None
             assert (values[f"{name}_shape"], values[f"{name}_dtype"]) == (list(WIDE), dtype)
             back = decode_latent(values[f"{name}_bytes"], values[f"{name}_shape"], dtype)
@@ -151,7 +151,7 @@ def test_a_changed_byte_of_a_latent_is_found() -> None:
 
 def test_a_row_group_ends_after_sixteen_mebibytes() -> None:
     half = np.zeros((16, 1, 300, 512), np.float32)  # 9.4 MiB
-    part = written(*(made_row(index, mean=half, logvar=None) for index in range(5)), posterior="mean")
+    part = written(*(made_row(index, latent=half, logvar=None) for index in range(5)), posterior="mean")
     metadata = pq.ParquetFile(io.BytesIO(part)).metadata
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [2, 2, 1]
 
@@ -159,7 +159,7 @@ def test_a_row_group_ends_after_sixteen_mebibytes() -> None:
 def test_zeros_at_the_end_of_a_latent_survive() -> None:
     mean = made_latent(1)
     mean[-1] = 0
-    (values,) = read(written(made_row(mean=mean)))
+    (values,) = read(written(made_row(latent=mean)))
     assert values["vae_latent_bytes"] == mean.tobytes()
 
 

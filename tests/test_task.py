@@ -1,8 +1,10 @@
 """One shard in one process: accounting, the same bytes however often it is interrupted, and what it refuses."""
 
+import io
 import json
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from pipeline.decode import decode_sample
 from pipeline.errors import ShardError
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
+from pipeline.loading import load_encoder
 from pipeline.parts import decode_latent, read_rows
 from pipeline.records import Chunk, DecodeItem, Event, Failure, Sample, ShardDone, SliceDone
 from pipeline.shards import read_samples
@@ -235,3 +238,52 @@ def test_a_clip_that_fails_half_way_is_a_reject_with_its_window(
     slices = [event for event in task.run(list_shards(config.input.shards)[0]) if isinstance(event, SliceDone)]
     rejects = [(reject.key, reject.window_index, reject.reason) for event in slices for reject in event.rejects]
     assert rejects == [("clip-000", 0, "damaged"), ("clip-001", 0, "damaged")]
+
+
+def rows_of(config: Config) -> list[dict[str, Any]]:
+    parts = sorted((Path(config.output.path) / "latents").rglob("*.parquet"))
+    return [row for part in parts for row in read_rows(io.BytesIO(part.read_bytes()))]
+
+
+def test_samples_of_the_posterior_depend_on_the_seed_and_the_clip_alone(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "s.tar", samples_of([videos[0], videos[0]]))
+    drawn = {}
+    for name, seed in (("a", 1), ("again", 1), ("b", 2)):
+        output = {"path": str(tmp_path / name), "posterior": "sample", "seed": seed, "dtype": "float32"}
+        config = make_config(output=output)
+        run_all(config, tiny)
+        drawn[name] = [row["vae_latent_bytes"] for row in rows_of(config)]
+    assert drawn["a"] == drawn["again"]
+    assert len({*drawn["a"], *drawn["b"]}) == 4
+    assert "vae_logvar_bytes" not in rows_of(config)[0]
+
+
+def test_the_first_frame_encoded_alone_stands_in_columns_of_its_own(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "s.tar", samples_of(videos[:1]))
+    config = make_config(output={"first_frame": True, "dtype": "float32"})
+    run_all(config, tiny)
+    (row,) = rows_of(config)
+    items = decode_sample(videos[0], config.clip, config.limits, False, ClipRules(tiny.spec, 8))
+    frames = np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
+    alone = tiny.encode(tiny.to_video(frames[:1])).mean[0].numpy()
+    stored = decode_latent(row["first_frame_latent_bytes"], row["first_frame_latent_shape"], "float32")
+    np.testing.assert_array_equal(stored, alone)
+    assert stored.shape == (16, 1, 4, 6)
+
+
+def test_statistics_over_the_whole_clip_come_through_the_same_pipeline(
+    tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "s.tar", samples_of(videos[:1]))
+    config = make_config(encoder={"norm_scope": "clip"}, clip={"frames": 17}, output={"dtype": "float32"})
+    whole = load_encoder(config.encoder, "cpu")
+    run_all(config, whole)
+    (row,) = rows_of(config)
+    items = decode_sample(videos[0], config.clip, config.limits, False, ClipRules(whole.spec, 8))
+    frames = np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
+    stored = decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], "float32")
+    np.testing.assert_array_equal(stored, whole.encode(whole.to_video(frames)).mean[0].numpy())

@@ -1,0 +1,25 @@
+"""The encoder that a configuration names, with its weights brought to this node.
+
+It does not know layouts of weights (encoder/weights.py) or how files are fetched (store.py).
+"""
+
+import encoder
+from encoder.replica import VideoEncoder
+from pipeline.config import EncoderConfig
+from pipeline.errors import ConfigError
+from pipeline.store import is_remote, local_copy, public_url
+
+
+def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
+    """Loads the encoder onto `device`; remote weights are downloaded once per node.
+
+    Raises:
+        ConfigError: a choice that the encoder has not, or weights that are missing or do not fit.
+    """
+    try:
+        weights = local_copy(config.weights) if is_remote(config.weights) else config.weights
+        return encoder.load(config.name, weights=weights, device=device, **config.load_options())
+    except FileNotFoundError:
+        raise ConfigError(f"encoder.weights: nothing is at {public_url(config.weights)}") from None
+    except ValueError as error:
+        raise ConfigError(f"encoder: {error}") from error
