@@ -16,6 +16,8 @@ from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, s
 from pipeline.status import read_run
 from pipeline.store import Store
 
+SUCCESS_FILE = "_SUCCESS.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -46,7 +48,11 @@ def verify(store: Store, seen: Verified) -> Iterator[Problem]:
     done = sorted(done_shards(store))
     named: set[str] = set()
     for shard in done:
-        manifest = json.loads(store.read(manifest_path(shard)))
+        try:
+            manifest = json.loads(store.read(manifest_path(shard)))
+        except ValueError as error:
+            yield Problem(manifest_path(shard), f"is no JSON: {error}")
+            continue
         seen.shards += 1
         seen.samples += manifest["samples"]
         seen.rejects += len(manifest["rejects"])
@@ -58,6 +64,7 @@ def verify(store: Store, seen: Verified) -> Iterator[Problem]:
             yield from check_part(store, part, manifest, run, accounted)
         yield from check_manifest(shard, manifest, run, accounted)
     yield from _orphans(store, frozenset(done), named)
+    yield from _lost_manifests(store, len(done))
 
 
 def check_manifest(
@@ -146,9 +153,9 @@ def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
             yield f"row {row['id']}: {name} has shape {row[f'{name}_shape']}, its bucket asks for {expected}"
             continue
         try:
-            latent = decode_latent(row[f"{name}_bytes"], shape, row[f"{name}_dtype"])
+            latent = decode_latent(row[f"{name}_bytes"], expected, row[f"{name}_dtype"])
         except ValueError:
-            yield f"row {row['id']}: {name} has {len(row[f'{name}_bytes']):,} bytes for {math.prod(shape):,} values"
+            yield f"row {row['id']}: {name} has {len(row[f'{name}_bytes']):,} bytes for {math.prod(expected):,} values"
             continue
         if not np.isfinite(latent).all():
             yield f"row {row['id']}: {name} has values that are not finite"
@@ -161,3 +168,11 @@ def _orphans(store: Store, done: frozenset[str], named: set[str]) -> Iterator[Pr
             path, owner = f"{bucket_path(bucket)}/{name}", slice_of_file(name)
             if path not in named and (owner is None or owner[0] in done):
                 yield Problem(path, "is there, but no manifest names it")
+
+
+def _lost_manifests(store: Store, done: int) -> Iterator[Problem]:
+    """A run that was complete has had a manifest for each shard."""
+    if store.exists(SUCCESS_FILE):
+        shards = json.loads(store.read(SUCCESS_FILE))["shards"]
+        if done < shards:
+            yield Problem(SUCCESS_FILE, f"says that {shards:,} shards were done, {done:,} have a manifest")

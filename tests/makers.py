@@ -85,7 +85,8 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
         "format_version": 1,
         "fingerprint": FINGERPRINT,
         "encoder": {"name": "made up"},
-        "posterior": "moments", "first_frame": False,
+        "posterior": "moments",
+        "first_frame": False,
         "dtype": "float32",
         "part_samples": PART_SAMPLES,
     }
@@ -99,9 +100,10 @@ def fill_slice(
     slice_index: int = 0,
     begun: CommittedSlice | None = None,
     dtype: Dtype = "float32",
+    first_frame: bool = False,
 ) -> SliceWriter:
     """A writer that took a sample for each shape, rejected where it is None, and waits for its commit."""
-    writer = SliceWriter(ledger, slice_index, "moments", dtype, begun)
+    writer = SliceWriter(ledger, slice_index, "moments", dtype, begun, first_frame)
     for index, shape in enumerate(shapes, start=slice_index * PART_SAMPLES):
         row = made_row(index, shape=shape or WIDE)
         writer.counts.add(row.sample)
