@@ -36,12 +36,13 @@ from pipeline.parts import (
 )
 from pipeline.records import FloatLatent, Row
 
+FIRST_FRAME = (2, 1, 3, 5)
 DTYPES: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
 
 
 def written(*rows: Row, posterior: str = "moments", dtype: Dtype = "float32", footer: str = "something") -> bytes:
     file = io.BytesIO()
-    writer = PartWriter(file, posterior)
+    writer = PartWriter(file, posterior, first_frame=rows[0].first_frame is not None)
     for row in rows:
         writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype), row.latent)
     writer.close({"says": footer})
@@ -58,15 +59,16 @@ def rounded(latent: FloatLatent, dtype: Dtype) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_come_back_as_they_were_written(dtype: Dtype) -> None:
-    rows = [made_row(index) for index in range(3)]
+    rows = [made_row(index, first_frame=made_latent(index, FIRST_FRAME)) for index in range(3)]
     found = read(written(*rows, dtype=dtype))
     assert [(row["id"], row["caption"], row["sample_index"]) for row in found] == [
         (row.id, row.sample.caption, row.sample.index) for row in rows
     ]
     for row, values in zip(rows, found, strict=True):
-        for name, latent in (("vae_latent", row.latent), ("vae_logvar", row.logvar)):
+        latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "first_frame_latent": row.first_frame}
+        for name, latent in latents.items():
             assert latent is not None
-            assert (values[f"{name}_shape"], values[f"{name}_dtype"]) == (list(WIDE), dtype)
+            assert (values[f"{name}_shape"], values[f"{name}_dtype"]) == (list(latent.shape), dtype)
             back = decode_latent(values[f"{name}_bytes"], values[f"{name}_shape"], dtype)
             np.testing.assert_array_equal(back, rounded(latent, dtype))
 
@@ -101,7 +103,9 @@ def test_latents_stand_last_and_a_mean_alone_has_no_logvar() -> None:
     names = schema("moments").names
     assert names[-6:-3] == ["vae_latent_shape", "vae_latent_dtype", "vae_latent_bytes"]
     assert names[-3:] == ["vae_logvar_shape", "vae_logvar_dtype", "vae_logvar_bytes"]
-    assert schema("mean").names == names[:-3]
+    assert schema("mean").names == schema("sample").names == names[:-3]
+    first_frame = ["first_frame_latent_shape", "first_frame_latent_dtype", "first_frame_latent_bytes"]
+    assert schema("moments", first_frame=True).names == names + first_frame
     assert read_schema(io.BytesIO(written(made_row(), posterior="moments"))) == schema("moments")
     assert read_schema(io.BytesIO(written(made_row(logvar=None), posterior="mean"))) == schema("mean")
 
