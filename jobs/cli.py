@@ -12,6 +12,7 @@ from jobs import commands
 from jobs.signals import Stopped, stoppable
 from pipeline.config import InputConfig
 from pipeline.errors import LatentmillError, UserError
+from pipeline.store import without_secrets
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"latentmill: {error}", file=sys.stderr)
         return 2
     except LatentmillError as error:
-        print(f"latentmill: {error}; run the same command again to go on", file=sys.stderr)
+        print(f"latentmill: {without_secrets(str(error))}; run the same command again to go on", file=sys.stderr)
         return 1
     except Stopped as stop:
         print(f"latentmill: stopped by {stop.name}; run the same command again to go on", file=sys.stderr)
@@ -59,11 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         with_config.add_argument("config", help="a YAML file, such as configs/cogvideox-2b.yaml")
         with_config.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as clip.fps=16")
         with_config.epilog = commands.encoder_names()
-    for name, command, text in (
-        ("status", commands.status, "where a run stands, by shard; also while it goes on"),
-        ("verify", commands.verify, "reopen everything a run wrote: accounts, checksums, columns, shapes, values"),
-    ):
-        _add(subparsers, name, command, text).add_argument("out", help="the output.path of a run")
+    _add_on_output(subparsers)
     return parser
 
 
@@ -71,6 +68,19 @@ def _add(subparsers: Subparsers, name: str, command: commands.Command, text: str
     parser = subparsers.add_parser(name, help=text, description=text)
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_on_output(subparsers: Subparsers) -> None:
+    status = _add(subparsers, "status", commands.status, "where a run stands, by shard; also while it goes on")
+    text = "reopen everything a run wrote: accounts, checksums, columns, shapes, values"
+    verify = _add(subparsers, "verify", commands.verify, text)
+    verify.add_argument("--repair", action="store_true", help="set bad files aside, so that the next run makes them")
+    text = "set aside the slices that hold rejects, so that the next run tries them again"
+    retry = _add(subparsers, "retry-rejects", commands.retry_rejects, text)
+    retry.add_argument("--stage", help="only those of this stage, such as decode")
+    retry.add_argument("--reason", help="only those of this reason, such as timeout")
+    for parser in (status, verify, retry):
+        parser.add_argument("out", help="the output.path of a run")
 
 
 def _add_demo(subparsers: Subparsers) -> None:

@@ -19,6 +19,8 @@ from jobs.signals import take_signals
 from pipeline.config import Config, load_config
 from pipeline.pack import pack as pack_folders
 from pipeline.progress import RunProgress
+from pipeline.repair import repair
+from pipeline.repair import retry_rejects as retry
 from pipeline.status import ShardStatus, read_status
 from pipeline.store import Store, stat_url
 from pipeline.verify import Verified
@@ -79,16 +81,29 @@ def status(chosen: argparse.Namespace) -> int:
 
 
 def verify(chosen: argparse.Namespace) -> int:
-    seen, problems = Verified(), 0
-    for problem in verify_root(Store(chosen.out), seen):
-        problems += 1
+    store, seen, problems = Store(chosen.out), Verified(), []
+    for problem in verify_root(store, seen):
+        problems.append(problem)
         console.print(f"{problem.path}: {problem.what}", markup=False, highlight=False)
     console.print(
         f"{seen.shards:,} shards, {seen.parts:,} parts, {seen.rows:,} rows, {seen.samples:,} samples, "
-        f"{seen.rejects:,} rejects: {f'{problems:,} problems' if problems else 'all as it should be'}",
+        f"{seen.rejects:,} rejects: {f'{len(problems):,} problems' if problems else 'all as it should be'}",
         highlight=False,
     )
+    if problems and chosen.repair:
+        _print_set_aside(repair(store, problems))
     return 1 if problems else 0
+
+
+def retry_rejects(chosen: argparse.Namespace) -> int:
+    rejects, moved = retry(Store(chosen.out), chosen.stage, chosen.reason)
+    console.print(f"{rejects:,} rejects will be tried again", highlight=False)
+    _print_set_aside(moved)
+    return 0
+
+
+def _print_set_aside(moved: list[str]) -> None:
+    console.print(f"{len(moved):,} files set aside; the next run makes what is missing", highlight=False)
 
 
 def _run(config: Config) -> int:

@@ -11,17 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from pipeline.clips import ClipRules
 from pipeline.config import Config, RuntimeConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
+from pipeline.guard import bounded
 from pipeline.plan import WorkQueue, replicas_wanted
 from pipeline.records import DecodeItem, Event, Failure, Sample, ShardFailed, ShardRef
+from pipeline.store import without_secrets
 
 CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
 POLL_SECONDS = 0.5
 START_TIMEOUT_SECONDS = 600.0
+LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
 @contextlib.contextmanager
@@ -54,7 +66,12 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
     from pipeline.decode import decode_sample  # decord is loaded only where decoding happens
 
     yield None  # says that a worker has begun: waiting for a free one is no fault of the video
-    yield from decode_sample(video, config.clip, config.limits, config.input.strict, rules)
+    try:
+        items = decode_sample(video, config.clip, config.limits, config.input.strict, rules)
+        yield from bounded(items, config.limits.decode_memory_bytes)
+    except MemoryError:
+        limit = f"{config.limits.decode_memory_bytes:,} bytes"
+        yield Failure("decode", "memory_limit", f"took more than {limit} (limits.decode_memory_bytes)")
 
 
 _decode_task = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_decode)
@@ -90,7 +107,7 @@ class RayDecoder:
                     limit = f"{self.config.limits.decode_timeout_seconds:g} s"
                     yield Failure("decode", "timeout", f"no frame for {limit} (limits.decode_timeout_seconds)")
                     return
-                except WorkerCrashedError:
+                except LOST_WORKER:
                     stream = self._submit(sample)
             yield Failure("decode", "decoder_crashed", f"the decoder's process died {self.config.limits.max_attempts}x")
         finally:
@@ -219,4 +236,4 @@ class Cluster:
 def _first_line(error: Exception) -> str:
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0] if lines else ''}"
+    return without_secrets(f"{type(cause).__name__}: {lines[0] if lines else ''}")

@@ -149,6 +149,7 @@ class LimitsConfig(Section):
     max_frame_px: int = Field(8192 * 4320, ge=1)
     max_video_frames: int = Field(1_000_000, ge=1)
     max_video_bytes: int = Field(4 << 30, ge=1)
+    decode_memory_bytes: int = Field(8 << 30, ge=1)
 
 
 class Config(Section):

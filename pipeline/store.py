@@ -6,6 +6,7 @@ It does not know what the files mean.
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from pipeline.records import FileInfo
 
 READ_BLOCK_BYTES = 4 << 20
 ATTEMPTS = 5
+USER = re.compile(r"//[^/\s@]+@")
+QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*")
 PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 T = TypeVar("T")
@@ -35,6 +38,11 @@ def public_url(url: str) -> str:
     parts = urlsplit(url, allow_fragments=False)  # a # is part of an object's name
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
+
+
+def without_secrets(text: str) -> str:
+    """A message of some library without the users, passwords and queries of the URLs in it."""
+    return QUERY.sub("", USER.sub("//", text))
 
 
 class Store:
@@ -163,7 +171,8 @@ def _retried(action: Callable[[], T], give_up: tuple[type[OSError], ...] = ()) -
             if isinstance(error, PERMANENT + give_up) or not _of_storage(error):
                 raise
             if attempt == ATTEMPTS - 1:
-                raise TransientError(f"storage still fails after {ATTEMPTS} attempts: {error}") from error
+                said = without_secrets(str(error))
+                raise TransientError(f"storage still fails after {ATTEMPTS} attempts: {said}") from error
             time.sleep(0.1 * 4**attempt)
     raise AssertionError("unreachable")
 

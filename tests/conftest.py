@@ -4,6 +4,7 @@ It holds no tests.
 """
 
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable
@@ -15,8 +16,12 @@ import torch
 
 import encoder
 from encoder.replica import VideoEncoder
-from pipeline.config import Config, parse_config
+from pipeline.config import Config, fingerprint, identity, parse_config
+from pipeline.listing import list_shards
+from pipeline.records import Event
+from pipeline.store import Store
 from pipeline.synthetic import make_video
+from pipeline.task import LocalDecoder, ShardTask
 
 SHARED_VIDEOS = Path(__file__).parent.parent.parent / "shared" / "videos"
 
@@ -90,3 +95,15 @@ def cuda() -> str:
     if os.environ.get("LATENTMILL_REQUIRE_CUDA") == "1":
         pytest.fail("LATENTMILL_REQUIRE_CUDA=1, but torch sees no CUDA device")
     pytest.skip("no CUDA device")
+
+
+def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
+    """Makes every shard in this process."""
+    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
+    return [event for shard in list_shards(config.input.shards) for event in task.run(shard)]
+
+
+def run_json(config: Config, tiny: VideoEncoder) -> bytes:
+    """What verify needs of run.json."""
+    values = identity(config, tiny.weights_sha256)
+    return json.dumps({"identity": values, "fingerprint": fingerprint(values)}).encode()

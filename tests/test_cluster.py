@@ -19,6 +19,7 @@ from pipeline.cluster import RayDecoder
 from pipeline.config import Config
 from pipeline.decode import decode_sample
 from pipeline.records import Chunk, DecodeItem, Failure, Opened, Sample
+from pipeline.synthetic import make_video
 
 pytestmark = pytest.mark.ray
 
@@ -120,3 +121,15 @@ def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], 
         assert isinstance(next(items), Opened)
         items.close()
     assert len(list(decoder.start(sample_of(videos[0])))) == 3
+
+
+def test_a_video_that_takes_too_much_memory_is_rejected_and_the_next_one_is_not(
+    videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    large = make_video(9, 8, 1920, 1080)
+    starved = decoder_of(make_config(limits={"decode_memory_bytes": 4 << 20}))
+    *_, failure = starved.start(sample_of(large))
+    assert isinstance(failure, Failure)
+    assert failure.reason in ("memory_limit", "decoder_crashed", "decoder_error", "damaged")
+    *_, last = decoder_of(make_config()).start(sample_of(videos[0]))
+    assert isinstance(last, Chunk)

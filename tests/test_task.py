@@ -1,25 +1,24 @@
 """One shard in one process: accounting, the same bytes however often it is interrupted, and what it refuses."""
 
 import io
-import json
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeConfig, output_files, samples_of, write_tar
+from conftest import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
 
 from encoder.replica import VideoEncoder
 from pipeline.clips import ClipRules
-from pipeline.config import Config, fingerprint, identity
+from pipeline.config import Config
 from pipeline.decode import decode_sample
 from pipeline.errors import ShardError
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
 from pipeline.parts import decode_latent, read_rows
-from pipeline.records import Chunk, DecodeItem, Event, Failure, Sample, ShardDone, SliceDone
+from pipeline.records import Chunk, DecodeItem, Failure, Sample, ShardDone, SliceDone
 from pipeline.shards import read_samples
 from pipeline.store import Store
 from pipeline.task import LocalDecoder, ShardTask
@@ -69,11 +68,6 @@ def counting(config: Config, tiny: VideoEncoder) -> CountingDecoder:
     return decoder
 
 
-def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
-    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
-    return [event for shard in list_shards(config.input.shards) for event in task.run(shard)]
-
-
 @pytest.fixture
 def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
     """Nine samples: good ones of two shapes, an HTML page, a video without frames enough, and one without video."""
@@ -100,11 +94,6 @@ def test_the_output_verifies(shard: Path, make_config: MakeConfig, tiny: VideoEn
     seen = Verified()
     assert list(verify(store, seen)) == []
     assert (seen.shards, seen.rows, seen.samples, seen.rejects) == (1, 6, 9, 3)
-
-
-def run_json(config: Config, tiny: VideoEncoder) -> bytes:
-    values = identity(config, tiny.weights_sha256)
-    return json.dumps({"identity": values, "fingerprint": fingerprint(values)}).encode()
 
 
 def test_a_latent_is_what_the_encoder_gives_for_the_frames_of_its_row(

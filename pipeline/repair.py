@@ -1,0 +1,68 @@
+"""Setting aside what must be made again: bad parts, or slices whose rejects deserve another try.
+
+It deletes and makes nothing: files move below `set-aside/`, and the next run makes what is missing.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from pipeline.ledger import MANIFESTS, bucket_names, done_shards, manifest_path, part_path, rejects_path, slice_of_file
+from pipeline.status import read_run
+from pipeline.store import Store
+from pipeline.summary import read_manifests
+from pipeline.verify import Problem
+
+SET_ASIDE = "set-aside"
+SUCCESS_FILE = "_SUCCESS.json"
+
+
+def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
+    """Sets aside each bad file and the manifest of its shard. Returns the paths that were moved."""
+    paths = {path for problem in problems for path in _with_manifest(problem.path)}
+    return set_aside(store, sorted(paths))
+
+
+def _with_manifest(path: str) -> Iterator[str]:
+    yield path
+    name = path.rpartition("/")[2]
+    if (slice_ := slice_of_file(name)) and not path.startswith(f"{MANIFESTS}/"):
+        yield manifest_path(slice_[0])
+
+
+def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[int, list[str]]:
+    """Sets aside every slice that holds a reject of this stage and reason (None: any), with its shard's manifest.
+
+    Returns:
+        How many rejects will be tried again, and the paths that were moved.
+
+    Raises:
+        UserError: the root is not that of a run.
+    """
+    part_samples = read_run(store)["identity"]["output"]["part_samples"]
+    buckets = bucket_names(store)
+    rejects, paths = 0, []
+    for manifest in read_manifests(store, sorted(done_shards(store))):
+        chosen = [
+            reject
+            for reject in manifest["rejects"]
+            if stage in (None, reject["stage"]) and reason in (None, reject["reason"])
+        ]
+        rejects += len(chosen)
+        shard = manifest["shard"]["name"]
+        for number in sorted({reject["sample_index"] // part_samples for reject in chosen}):
+            paths += [rejects_path(shard, number), *(part_path(shard, number, bucket) for bucket in buckets)]
+        paths += [manifest_path(shard)] if chosen else []
+    return rejects, set_aside(store, paths)
+
+
+def set_aside(store: Store, paths: Iterable[str]) -> list[str]:
+    """Moves those of `paths` that exist to `set-aside/TIME/`; manifests first, so that no kill leaves a false one."""
+    there = [path for path in paths if store.exists(path)]
+    if not there:
+        return []
+    if store.exists(SUCCESS_FILE):
+        there.append(SUCCESS_FILE)
+    folder = f"{SET_ASIDE}/{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}"
+    for path in sorted(there, key=lambda path: (path != SUCCESS_FILE, not path.startswith(f"{MANIFESTS}/"))):
+        store.move(path, f"{folder}/{path}")
+    return there
