@@ -15,7 +15,7 @@ from rich.table import Table
 import encoder
 from encoder.spec import LatentSpec
 from jobs.demo import make_demo
-from jobs.signals import take_signals
+from jobs.signals import DeferredSignals
 from pipeline.config import Config, load_config
 from pipeline.pack import pack as pack_folders
 from pipeline.progress import RunProgress
@@ -109,14 +109,14 @@ def _print_set_aside(moved: list[str]) -> None:
 def _run(config: Config) -> int:
     from pipeline.run import execute, prepare  # as in plan
 
-    prepared = prepare(config)
+    prepared, signals = prepare(config), DeferredSignals()
     with RunProgress(len(prepared.shards), len(prepared.shards) - len(prepared.left), console) as progress:
 
         def on_start(replicas: int) -> None:
-            take_signals()  # Ray has put its own handler there
+            signals.take()  # after Ray, which puts a handler of its own there
             progress.started(replicas)
 
-        outcome = execute(prepared, on_start, progress.event)
+        outcome = execute(prepared, on_start, progress.event, signals.check)
     summary = outcome.summary
     console.print(
         f"{summary['shards']:,} shards done, {outcome.left:,} left: {summary['samples']:,} samples, "

@@ -39,6 +39,31 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class DeferredSignals:
+    """Signals that only take note, for stretches in which libraries cannot bear an exception from a handler.
+
+    Ray's calls are such: an exception out of them becomes a SystemError and the signal is lost.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: int | None = None
+
+    def take(self) -> None:
+        """From now on the first signal is noted; a second one ends the process at once."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def check(self) -> None:
+        """Raises `Stopped` if a signal has come. To be called often."""
+        if self._arrived is not None:
+            raise Stopped(self._arrived)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._arrived = number
+        for other in SIGNALS:
+            signal.signal(other, _leave)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         signal.signal(other, _leave)

@@ -5,7 +5,7 @@ It does not know what a latent is, and decides nothing that plan.py can decide.
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from pipeline.store import without_secrets
 
 CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
 POLL_SECONDS = 0.5
-START_TIMEOUT_SECONDS = 600.0
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
@@ -174,19 +173,25 @@ class Cluster:
         self.replicas = replicas_wanted(config.runtime.replicas, self._gpus, len(queue))
         self._running: list[_Running] = []
 
-    def run(self) -> Iterator[Event]:
+    def run(self, check: Callable[[], None]) -> Iterator[Event]:
         """Makes every shard of the queue; events come as they happen. Ends when no shard is left.
+
+        `check` is called at least every half second; what it raises ends the loop.
 
         Raises:
             TransientError: replicas cannot be started.
             UserError: as a replica says it.
         """
         self._running = [_Running(self._start_actor()) for _ in range(self.replicas)]
+        started = [replica.actor.ready.remote() for replica in self._running]
         try:
-            ray.get([replica.actor.ready.remote() for replica in self._running], timeout=START_TIMEOUT_SECONDS)
+            while ray.wait(started, num_returns=len(started), timeout=POLL_SECONDS)[1]:
+                check()
+            ray.get(started)
         except RayActorError as error:
             raise TransientError(f"a replica did not start: {_first_line(error)}") from error
         while self._feed():
+            check()
             yield from self._next_events()
 
     def stop(self) -> None:

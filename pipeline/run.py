@@ -132,31 +132,37 @@ def _version(library: str) -> str:
         return "unknown"
 
 
-def execute(prepared: Prepared, on_start: Callable[[int], None], on_event: Callable[[Event], None]) -> Outcome:
+def execute(
+    prepared: Prepared,
+    on_start: Callable[[int], None],
+    on_event: Callable[[Event], None],
+    check: Callable[[], None],
+) -> Outcome:
     """Makes every shard that is left, then writes summary, report and, where nothing is left, _SUCCESS.json.
 
     Args:
         on_start: called with the number of replicas once they are ready to be fed.
         on_event: called with every event.
+        check: called several times a second; what it raises ends the run, which the next one resumes.
     """
     store = Store(prepared.config.output.path)
     claim_root(store, prepared)
     failed: dict[str, str] = {}
     if prepared.left:
-        for event in _events(prepared, on_start):
+        for event in _events(prepared, on_start, check):
             note_failure(failed, event)
             on_event(event)
     return conclude(prepared, store, failed)
 
 
-def _events(prepared: Prepared, on_start: Callable[[int], None]) -> Iterator[Event]:
+def _events(prepared: Prepared, on_start: Callable[[int], None], check: Callable[[], None]) -> Iterator[Event]:
     queue = WorkQueue(prepared.config.limits.max_attempts)
     queue.extend(prepared.left)
     with connected(prepared.config.runtime):
         cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
         on_start(cluster.replicas)
         try:
-            yield from cluster.run()
+            yield from cluster.run(check)
         finally:
             cluster.stop()
 

@@ -109,17 +109,18 @@ def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
 
 
 @pytest.mark.ray
-def test_sigterm_ends_a_run_with_143_and_the_next_one_goes_on(
-    shards: None, make_config: MakeConfig, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_its_code_and_the_next_one_goes_on(
+    shards: None, make_config: MakeConfig, tmp_path: Path, number: signal.Signals
 ) -> None:
     path = config_file(make_config(), tmp_path / "c.yaml")
     process = latentmill("run", path)
-    assert process.stdout is not None
-    process.stdout.readline()  # replicas are about to work
-    process.send_signal(signal.SIGTERM)
+    while not list((tmp_path / "out").rglob("*.parquet")) and process.poll() is None:
+        time.sleep(0.05)  # until the run waits for replicas that are at work
+    process.send_signal(number)
     code, output = finish(process)
-    assert code == 143, output
-    assert "stopped by SIGTERM" in output
+    assert code == 128 + number, output
+    assert f"stopped by {number.name}" in output
     assert finish(latentmill("run", path))[0] == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.signals import SIGNALS, Stopped, stoppable, take_signals
+from jobs.signals import SIGNALS, DeferredSignals, Stopped, stoppable, take_signals
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 ROOT = Path(__file__).parent.parent
@@ -63,3 +63,15 @@ with stoppable():
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (EXIT_CODES[second], "cleaning up\n", "")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_deferred_signal_stops_at_the_next_check(number: signal.Signals) -> None:
+    deferred = DeferredSignals()
+    with stoppable():
+        deferred.take()
+        deferred.check()
+        signal.raise_signal(number)
+        with pytest.raises(Stopped) as stopped:
+            deferred.check()
+    assert stopped.value.exit_code == 128 + number
