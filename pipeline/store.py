@@ -189,6 +189,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         raise UserError(f"{public_url(url)} needs a library that is not installed: {error}") from None
     except ValueError as error:
         raise UserError(f"{public_url(url)} cannot be opened: {error}") from None
+    filesystem.invalidate_cache()  # it may be one that was used before: other processes have written since
     return filesystem, path
 
 
@@ -223,7 +224,6 @@ def stat_url(url: str) -> FileInfo:
         FileNotFoundError: nothing is there.
     """
     filesystem, path = _filesystem(url)
-    filesystem.invalidate_cache()
     info = _retried(lambda: filesystem.info(path))
     etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     if not etag and info.get("mtime"):

@@ -47,6 +47,11 @@ def test_folders_below_are_part_of_the_key(tmp_path: Path) -> None:
     assert keys(packed(tmp_path / "out", tmp_path / "in")) == ["x/a", "y/z/a"]
 
 
+def test_several_folders_are_one_set_sorted_by_key(tmp_path: Path) -> None:
+    put(tmp_path, "one/a.mp4", "one/c.mp4", "two/b.mp4")
+    assert keys(packed(tmp_path / "out", tmp_path / "two", tmp_path / "one")) == ["a", "b", "c"]
+
+
 def test_dots_in_names_do_not_cut_the_key(tmp_path: Path) -> None:
     put(tmp_path / "in", "clip_0.5s.mp4", "clip_0.5s.txt", "clip_0.7s.mp4", "v1.0/a.mp4")
     samples = packed(tmp_path / "out", tmp_path / "in")

@@ -66,6 +66,7 @@ def test_files_that_share_a_key_are_a_sample(read: Read) -> None:
 def test_samples_lie_one_after_the_other(read: Read) -> None:
     samples = read(("a.mp4", b"x" * 600), ("a.txt", b""), ("b.mp4", b""), ("c.mp4", b"x"))
     assert [sample.offset_bytes for sample in samples] == [0, 2048, 2560]
+    assert samples[-1].next_offset_bytes == 3584
     for before, after in pairwise(samples):
         assert before.next_offset_bytes == after.offset_bytes
 
@@ -75,7 +76,7 @@ def test_samples_lie_one_after_the_other(read: Read) -> None:
     [
         (["txt", "json:caption"], "of the text"),
         (["json:caption", "txt"], "of the json"),
-        (["json:info.texts", "txt"], '["x"]'),
+        (["json:info.texts", "txt"], "x"),
         (["json:info.number", "txt"], "1.5"),
         (["json:nothing", "cap", "json:info.nothing", "json:caption.deeper", "json:none", "txt"], "of the text"),
         (["cap"], ""),

@@ -101,7 +101,9 @@ def test_only_samples_of_missing_buckets_are_wanted_and_others_are_not_written_t
     for row in (made_row(0), made_row(1, shape=TALL), made_row(2)):
         writer.counts.add(row.sample)
         writer.add(row)  # a decoder that was begun for all of them
-    assert writer.commit().record.clips == {WIDE_BUCKET: ((0, 0),), TALL_BUCKET: ((1, 0),)}
+    committed = writer.commit()
+    assert committed.record.clips == {WIDE_BUCKET: ((0, 0),), TALL_BUCKET: ((1, 0),)}
+    assert [part.path for part in committed.parts] == [WIDE_PART, TALL_PART]
 
 
 def test_every_sample_of_a_slice_that_is_not_begun_is_wanted(store: Store) -> None:
