@@ -40,11 +40,19 @@ def read_status(store: Store) -> list[ShardStatus]:
     """Every shard of the run, in the order of its inputs."""
     run = read_run(store)
     done = done_shards(store)
-    names = [shard.name for shard in list_shards(run["config"]["input"]["shards"])]
+    names = _input_names(run)
     begun = committed_slices(store)
     names += sorted((done | begun.keys()) - set(names))
     manifests = {manifest["shard"]["name"]: manifest for manifest in read_manifests(store, done)}
     return [_status(name, manifests.get(name), len(begun.get(name, ()))) for name in names]
+
+
+def _input_names(run: Mapping[str, Any]) -> list[str]:
+    """The run's shards as its inputs list them now; none where they are gone."""
+    try:
+        return [shard.name for shard in list_shards(run["config"]["input"]["shards"])]
+    except UserError:
+        return []
 
 
 def committed_slices(store: Store) -> dict[str, set[int]]:
@@ -59,4 +67,5 @@ def committed_slices(store: Store) -> dict[str, set[int]]:
 def _status(name: str, manifest: Mapping[str, Any] | None, slices: int) -> ShardStatus:
     if manifest is None:
         return ShardStatus(name, "running" if slices else "left", slices=slices)
-    return ShardStatus(name, "done", manifest["samples"], manifest["rows"], len(manifest["rejects"]), slices)
+    rejects = len(manifest["rejects"]) - manifest["samples_filtered"]
+    return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices)

@@ -227,7 +227,7 @@ def stat_url(url: str) -> FileInfo:
     info = _retried(lambda: filesystem.info(path))
     etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     if not etag and info.get("mtime"):
-        etag = f"mtime-{int(info['mtime'])}"
+        etag = f"mtime-{info['mtime']:.6f}"
     return FileInfo(size_bytes=int(info.get("size") or 0), etag=etag)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 import encoder
 from encoder.replica import VideoEncoder
@@ -22,6 +23,9 @@ from pipeline.records import Event
 from pipeline.store import Store
 from pipeline.synthetic import make_video
 from pipeline.task import LocalDecoder, ShardTask
+
+settings.register_profile("latentmill", deadline=None)  # a busy machine is no fault of ours
+settings.load_profile("latentmill")
 
 SHARED_VIDEOS = Path(__file__).parent.parent.parent / "shared" / "videos"
 

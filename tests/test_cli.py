@@ -143,6 +143,7 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(
         ("encoder.weights=/nowhere", "/nowhere"),
         ("input.shards=/nowhere/*.tar", "nothing matches /nowhere/*.tar"),
         ("output.path=nofs://bucket", "nofs://bucket"),
+        ("output.path=/dev/null/out", "/dev/null/out cannot be written: Not a directory"),
     ],
 )
 def test_wrong_input_is_said_in_a_line_with_exit_code_2(
