@@ -5,13 +5,14 @@ It does not know what the files mean.
 
 import fcntl
 import hashlib
+import io
 import os
 import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -89,7 +90,8 @@ class Store:
 
     def open(self, path: str) -> IO[bytes]:
         """A seekable reader of a file."""
-        return _retried(lambda: self._fresh().open(self._full(path), "rb"))
+        file = _retried(lambda: self._fresh().open(self._full(path), "rb"))
+        return file if self._local else _patient(file)
 
     def create(self, path: str, data: bytes) -> bool:
         """Creates a small file unless it exists. Returns whether this call made it."""
@@ -202,8 +204,44 @@ def read_url(url: str) -> bytes:
 def open_url(url: str) -> IO[bytes]:
     """A reader made for one pass from front to back: read-ahead, no cache of the whole file."""
     filesystem, path = _filesystem(url)
-    options = {} if isinstance(filesystem, LocalFileSystem) else {"cache_type": "readahead"}
-    return _retried(lambda: filesystem.open(path, "rb", block_size=READ_BLOCK_BYTES, **options))
+    if isinstance(filesystem, LocalFileSystem):
+        return _retried(lambda: filesystem.open(path, "rb", block_size=READ_BLOCK_BYTES))
+    return _patient(_retried(lambda: filesystem.open(path, "rb", block_size=READ_BLOCK_BYTES, cache_type="readahead")))
+
+
+def _patient(file: Any) -> IO[bytes]:
+    return cast(IO[bytes], _PatientFile(file))
+
+
+class _PatientFile(io.RawIOBase):
+    """A reader of remote storage in which a fault that passes is tried again, and one that lasts is no OSError.
+
+    An OSError inside a library that parses the file would be taken for damage in the file.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        data = _retried(lambda: self._file.read(len(buffer)))  # a read that fails does not move
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def glob_urls(pattern: str) -> list[str]:
