@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jobs import commands
+from jobs import commands, submit
 from jobs.signals import Stopped, stoppable
 from pipeline.config import InputConfig
 from pipeline.errors import LatentmillError, UserError
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         with_config.add_argument("config", help="a YAML file, such as configs/cogvideox-2b.yaml")
         with_config.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as clip.fps=16")
         with_config.epilog = commands.encoder_names()
+    _add_submit(subparsers)
     _add_on_output(subparsers)
     return parser
 
@@ -70,17 +71,31 @@ def _add(subparsers: Subparsers, name: str, command: commands.Command, text: str
     return parser
 
 
+def _add_submit(subparsers: Subparsers) -> None:
+    submission = _add(
+        subparsers, "submit", submit.submit, "the same run as a job of a Ray cluster, Slurm or Kubernetes"
+    )
+    submission.add_argument("config", nargs="?", help="a YAML file, as run takes it")
+    submission.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as clip.fps=16")
+    submit.add_options(submission)
+
+
 def _add_on_output(subparsers: Subparsers) -> None:
     status = _add(subparsers, "status", commands.status, "where a run stands, by shard; also while it goes on")
     text = "reopen everything a run wrote: accounts, checksums, columns, shapes, values"
     verify = _add(subparsers, "verify", commands.verify, text)
     verify.add_argument("--repair", action="store_true", help="set bad files aside, so that the next run makes them")
+    verify.add_argument("--reencode", type=_positive, default=0, metavar="N", help="encode N clips again and compare")
     text = "set aside the slices that hold rejects, so that the next run tries them again"
     retry = _add(subparsers, "retry-rejects", commands.retry_rejects, text)
     retry.add_argument("--stage", help="only those of this stage, such as decode")
     retry.add_argument("--reason", help="only those of this reason, such as timeout")
-    for parser in (status, verify, retry):
+    report = _add(subparsers, "report", commands.report, "write summary.json and report.html anew")
+    show = _add(subparsers, "show", commands.show, "one clip: its row, statistics, and a picture of its latent")
+    for parser in (status, verify, retry, report, show):
         parser.add_argument("out", help="the output.path of a run")
+    show.add_argument("key", help="the clip's id: the sample's key, and :WINDOW where it has several")
+    show.add_argument("--picture", metavar="FILE", help="write the latent, below the frames it is of, as a PNG")
 
 
 def _add_demo(subparsers: Subparsers) -> None:
