@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,13 +18,15 @@ from encoder.spec import LatentSpec
 from jobs.demo import make_demo
 from jobs.signals import DeferredSignals
 from pipeline.config import Config, load_config
+from pipeline.errors import LatentmillError
 from pipeline.pack import pack as pack_folders
 from pipeline.progress import RunProgress
 from pipeline.repair import repair
 from pipeline.repair import retry_rejects as retry
-from pipeline.status import ShardStatus, read_status
+from pipeline.status import ShardStatus, read_run, read_status
 from pipeline.store import Store, stat_url
-from pipeline.verify import Verified
+from pipeline.summary import write_report
+from pipeline.verify import Problem, Verified
 from pipeline.verify import verify as verify_root
 
 Command = Callable[[argparse.Namespace], int]
@@ -90,9 +93,58 @@ def verify(chosen: argparse.Namespace) -> int:
         f"{seen.rejects:,} rejects: {f'{len(problems):,} problems' if problems else 'all as it should be'}",
         highlight=False,
     )
+    if chosen.reencode:
+        problems += _reencode(store, chosen.reencode)
     if problems and chosen.repair:
         _print_set_aside(repair(store, problems))
     return 1 if problems else 0
+
+
+def _reencode(store: Store, count: int) -> list[Problem]:
+    from pipeline.reencode import reencode  # torch and decoders take seconds to import
+
+    problems = []
+    for clip_id, relative_error, problem in reencode(store, count):
+        console.print(f"encoded again: {clip_id}, relative error {relative_error:.2g}", markup=False, highlight=False)
+        problems += [problem] if problem else []
+    return problems
+
+
+def report(chosen: argparse.Namespace) -> int:
+    store = Store(chosen.out)
+    run = read_run(store)
+    shards = {shard.name: shard.state == "done" for shard in read_status(store)}
+    write_report(store, run, [name for name, done in shards.items() if done], list(shards.values()).count(False), {})
+    console.print(store.url("report.html"), highlight=False)
+    return 0
+
+
+def show(chosen: argparse.Namespace) -> int:
+    from pipeline.show import channel_lines, describing, find_row, latent_of
+
+    store = Store(chosen.out)
+    row, footer = find_row(store, chosen.key)
+    for name, text in describing(row).items():
+        console.print(f"{name}: {text}", markup=False, highlight=False)
+    table = Table("channel", "mean", "std", "least", "largest")
+    for channel, values in enumerate(channel_lines(latent_of(row))):
+        table.add_row(str(channel), *(f"{value:.4f}" for value in values))
+    console.print(table)
+    if chosen.picture:
+        _write_picture(store, row, footer, Path(chosen.picture))
+    return 0
+
+
+def _write_picture(store: Store, row: dict[str, Any], footer: dict[str, Any], file: Path) -> None:
+    from pipeline.reencode import frames_of
+    from pipeline.show import latent_of, picture
+
+    try:
+        frames = frames_of(store, row)
+    except LatentmillError as error:
+        console.print(f"without frames: {error}", markup=False, highlight=False)
+        frames = None
+    file.write_bytes(picture(latent_of(row), frames, footer["encoder"]["temporal_ratio"]))
 
 
 def retry_rejects(chosen: argparse.Namespace) -> int:
@@ -120,10 +172,11 @@ def _run(config: Config) -> int:
     summary = outcome.summary
     console.print(
         f"{summary['shards']:,} shards done, {outcome.left:,} left: {summary['samples']:,} samples, "
-        f"{summary['rows']:,} clips, {summary['samples_rejected']:,} samples rejected",
+        f"{summary['rows']:,} clips, {summary['samples_rejected']:,} samples rejected, "
+        f"{summary['samples_filtered']:,} filtered",
         highlight=False,
     )
-    for reason, count in summary["rejects_by_reason"].items():
+    for reason, count in (summary["rejects_by_reason"] | summary["filtered_by_reason"]).items():
         console.print(f"  {count:,} x {reason}", highlight=False)
     for shard, error in outcome.failed.items():
         console.print(f"given up: {shard}: {error}", markup=False, highlight=False)
@@ -140,11 +193,14 @@ def _size_bytes(url: str) -> int | None:
 
 
 def _print_buckets(config: Config, spec: LatentSpec) -> None:
-    frames = config.clip.frames if not config.clip.whole_video else 1
-    assert isinstance(frames, int), "a whole-video clip has no fixed count"
-    table = Table("bucket (pixels)", "latent c x t x h x w", "bytes a clip" if frames > 1 else "bytes a latent frame")
-    for bucket, (height_px, width_px) in zip(config.clip.buckets, config.clip.bucket_sizes_px, strict=True):
-        shape = spec.latent_shape(frames, height_px, width_px)
+    clip = config.clip
+    table = Table(
+        "bucket (pixels)", "latent c x t x h x w", "bytes a latent frame" if clip.whole_video else "bytes a clip"
+    )
+    for bucket, frames, (height_px, width_px) in zip(
+        clip.buckets, clip.bucket_frames, clip.bucket_sizes_px, strict=True
+    ):
+        shape = spec.latent_shape(frames or 1, height_px, width_px)
         table.add_row(bucket, "x".join(map(str, shape)), f"{_latent_bytes(config, shape):,}")
     console.print(table)
 

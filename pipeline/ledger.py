@@ -134,7 +134,10 @@ class ShardLedger:
         path = rejects_path(self.shard.name, slice_index)
         if not self.store.exists(path):
             return []
-        footer = json.loads(self.store.read(path))
+        try:
+            footer = json.loads(self.store.read(path))
+        except ValueError as error:
+            raise _damaged(path, error) from None
         self._check_identity(path, footer)
         return [record_from_json(footer["slice"])]
 
@@ -146,7 +149,7 @@ class ShardLedger:
                 file.seek(0)
                 digest, size_bytes = sha256_of(file)
         except ValueError as error:
-            raise ShardError(f"{path} is damaged ({error}): set it aside with latentmill verify --repair") from None
+            raise _damaged(path, error) from None
         self._check_identity(path, footer)
         record = record_from_json(footer["slice"])
         rows = len(record.clips[footer["bucket"]])
@@ -219,6 +222,10 @@ class ShardLedger:
             "latent_statistics": statistics,
             "seconds": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
         }
+
+
+def _damaged(path: str, error: ValueError) -> ShardError:
+    return ShardError(f"{path} is damaged ({error}): set it aside with latentmill verify --repair")
 
 
 def _samples_with_clips(record: SliceRecord) -> int:

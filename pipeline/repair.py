@@ -1,6 +1,7 @@
 """Setting aside what must be made again: bad parts, or slices whose rejects deserve another try.
 
-It deletes and makes nothing: files move below `set-aside/`, and the next run makes what is missing.
+It makes nothing, and deletes only what killed writers left half-written: other files move below `set-aside/`, and the
+next run makes what is missing.
 """
 
 import time
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.ledger import MANIFESTS, bucket_names, done_shards, manifest_path, part_path, rejects_path, slice_of_file
 from pipeline.status import read_run
-from pipeline.store import Store
+from pipeline.store import TEMPORARY, Store
 from pipeline.summary import read_manifests
 from pipeline.verify import Problem
 
@@ -17,9 +18,15 @@ SUCCESS_FILE = "_SUCCESS.json"
 
 
 def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
-    """Sets aside each bad file and the manifest of its shard. Returns the paths that were moved."""
-    paths = {path for problem in problems for path in _with_manifest(problem.path)}
-    return set_aside(store, sorted(paths))
+    """Sets aside each bad file and the manifest of its shard. Returns the paths that were moved.
+
+    Half-written files of killed writers are deleted.
+    """
+    bad = {problem.path for problem in problems}
+    half_written = {path for path in bad if path.rpartition("/")[2].startswith(TEMPORARY)}
+    for path in half_written:
+        store.remove_left_behind(path)
+    return set_aside(store, sorted({path for one in bad - half_written for path in _with_manifest(one)}))
 
 
 def _with_manifest(path: str) -> Iterator[str]:

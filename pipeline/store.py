@@ -3,6 +3,7 @@
 It does not know what the files mean.
 """
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -24,9 +25,12 @@ from pipeline.errors import TransientError, UserError
 from pipeline.records import FileInfo
 
 READ_BLOCK_BYTES = 4 << 20
+TEMPORARY = ".tmp-"
+LEFT_BEHIND_SECONDS = 3600.0
 ATTEMPTS = 5
 USER = re.compile(r"//[^/\s@]+@")
 QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 T = TypeVar("T")
@@ -79,7 +83,18 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = (path.rstrip("/").rpartition("/")[2] for path in found)
-        return sorted(name for name in names if name and not name.startswith(".tmp-"))
+        return sorted(name for name in names if name and not name.startswith(TEMPORARY))
+
+    def left_behind(self, folder: str) -> list[str]:
+        """Names of temporary files in a folder that grew no more for an hour: a process was killed over them."""
+        latest = time.time() - LEFT_BEHIND_SECONDS
+        there = Path(self._full(folder)).glob(f"{TEMPORARY}*") if self._local else ()
+        return sorted(file.name for file in there if file.stat().st_mtime < latest)
+
+    def remove_left_behind(self, path: str) -> None:
+        """Deletes a file of `left_behind`: the only deletion there is."""
+        assert path.rpartition("/")[2].startswith(TEMPORARY), f"{path} was published"
+        Path(self._full(path)).unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         return bool(_retried(lambda: self._fresh().exists(self._full(path))))
@@ -110,7 +125,7 @@ class Store:
         if self._local:
             target = Path(self._full(path))
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".tmp-{target.name}-{uuid4().hex}")
+            scratch = target.with_name(f"{TEMPORARY}{target.name}-{uuid4().hex}")
             scratch.write_bytes(data)
             scratch.replace(target)
         else:
@@ -135,7 +150,7 @@ class Store:
 def _create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
     """Temporary file beside the target, flushed to disk, then linked to its name, which fails if the name exists."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".tmp-{target.name}-{uuid4().hex}")
+    scratch = target.with_name(f"{TEMPORARY}{target.name}-{uuid4().hex}")
     try:
         with open(scratch, "xb") as handle:
             write(handle)
@@ -144,6 +159,10 @@ def _create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
         os.link(scratch, target)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise TransientError(f"no room to write {target}: {error.strerror}") from error
+        raise
     finally:
         scratch.unlink(missing_ok=True)
     _sync_folder(target.parent)

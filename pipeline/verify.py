@@ -11,12 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ledger import bucket_names, bucket_path, done_shards, manifest_path, slice_of_file
+from pipeline.ledger import (
+    MANIFESTS,
+    REJECTS,
+    bucket_names,
+    bucket_path,
+    done_shards,
+    manifest_path,
+    slice_of_file,
+)
 from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, schema, sha256_of
 from pipeline.status import read_run
 from pipeline.store import Store
 
 SUCCESS_FILE = "_SUCCESS.json"
+MANIFEST_KEYS = {"fingerprint", "parts", "rejects", "rows", "samples", "shard"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +59,12 @@ def verify(store: Store, seen: Verified) -> Iterator[Problem]:
     for shard in done:
         try:
             manifest = json.loads(store.read(manifest_path(shard)))
-        except ValueError as error:
+            missing = MANIFEST_KEYS - manifest.keys()
+        except (ValueError, AttributeError) as error:
             yield Problem(manifest_path(shard), f"is no JSON: {error}")
+            continue
+        if missing:
+            yield Problem(manifest_path(shard), f"has no {', '.join(sorted(missing))}")
             continue
         seen.shards += 1
         seen.samples += manifest["samples"]
@@ -63,7 +76,9 @@ def verify(store: Store, seen: Verified) -> Iterator[Problem]:
             seen.rows += part["rows"]
             yield from check_part(store, part, manifest, run, accounted)
         yield from check_manifest(shard, manifest, run, accounted)
-    yield from _orphans(store, frozenset(done), named)
+    yield from _unnamed_parts(store, frozenset(done), named, run)
+    yield from _unfinished_rejects(store, frozenset(done))
+    yield from _left_behind(store)
     yield from _lost_manifests(store, len(done))
 
 
@@ -161,13 +176,46 @@ def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
             yield f"row {row['id']}: {name} has values that are not finite"
 
 
-def _orphans(store: Store, done: frozenset[str], named: set[str]) -> Iterator[Problem]:
-    """Files among the latents that no manifest names and no shard under way will: readers of the folder take them."""
+def _unnamed_parts(store: Store, done: frozenset[str], named: set[str], run: Mapping[str, Any]) -> Iterator[Problem]:
+    """Files among the latents that no manifest names: parts of shards under way, or what readers must not take."""
     for bucket in bucket_names(store):
         for name in store.names(bucket_path(bucket)):
             path, owner = f"{bucket_path(bucket)}/{name}", slice_of_file(name)
             if path not in named and (owner is None or owner[0] in done):
                 yield Problem(path, "is there, but no manifest names it")
+            elif path not in named:
+                yield from _unfinished_part(store, path, run)
+
+
+def _unfinished_part(store: Store, path: str, run: Mapping[str, Any]) -> Iterator[Problem]:
+    """Nothing says the sha256 of a part before its shard's manifest, but a damaged one would stop the run."""
+    try:
+        with store.open(path) as file:
+            footer = read_footer(file)
+            if footer["fingerprint"] != run["fingerprint"]:
+                yield Problem(path, f"fingerprint {footer['fingerprint'][:12]} is not the run's")
+            clips = [[row["sample_index"], row["window_index"]] for row in read_rows(file)]
+            if clips != footer["slice"]["clips"].get(footer["bucket"]):
+                yield Problem(path, f"holds {len(clips):,} rows that are not those of its footer")
+    except ValueError as error:
+        yield Problem(path, str(error))
+
+
+def _unfinished_rejects(store: Store, done: frozenset[str]) -> Iterator[Problem]:
+    for name in store.names(REJECTS):
+        path, owner = f"{REJECTS}/{name}", slice_of_file(name)
+        if owner and owner[0] not in done:
+            try:
+                json.loads(store.read(path))
+            except ValueError as error:
+                yield Problem(path, f"is no JSON: {error}")
+
+
+def _left_behind(store: Store) -> Iterator[Problem]:
+    """Half-written files of killed processes: no reader sees them, but they take room."""
+    for folder in ("", MANIFESTS, REJECTS, *map(bucket_path, bucket_names(store))):
+        for name in store.left_behind(folder):
+            yield Problem(f"{folder}/{name}".lstrip("/"), "was left half-written by a process that was killed")
 
 
 def _lost_manifests(store: Store, done: int) -> Iterator[Problem]:

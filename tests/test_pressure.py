@@ -1,0 +1,148 @@
+"""No room left and writers that die: nothing half-written is seen, and a later run ends with the same bytes."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
+from test_task import KilledError, MortalStore
+
+from encoder.replica import VideoEncoder
+from pipeline import store as store_module
+from pipeline.config import Config
+from pipeline.errors import ShardError, TransientError
+from pipeline.repair import repair
+from pipeline.store import Store
+from pipeline.verify import Problem, Verified, verify
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]) -> Config:
+    """A shard of two shapes in one slice and a slice of rejects alone."""
+    write_tar(tmp_path / "a.tar", samples_of([*videos[:3], b"<html>"]))
+    return make_config()
+
+
+@pytest.fixture
+def calm(config: Config, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
+    run_all(make_config(output={"path": str(tmp_path / "calm")}), tiny)
+    return output_files(tmp_path / "calm")
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """Within it the system lets no file of this process grow beyond a size, as a full disk would not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def problems(config: Config, tiny: VideoEncoder) -> list[Problem]:
+    store = Store(config.output.path)
+    store.create("run.json", run_json(config, tiny))
+    return list(verify(store, Verified()))
+
+
+def all_files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1000, 12_000])
+def test_where_no_file_can_grow_the_attempt_fails_and_nothing_half_written_is_seen(
+    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, size_bytes: int
+) -> None:
+    root = Path(config.output.path)
+    with largest_file(size_bytes), pytest.raises((OSError, TransientError), match="File too large"):
+        run_all(config, tiny)
+    assert output_files(root).items() <= calm.items()
+    assert len(output_files(root)) < len(calm)
+    run_all(config, tiny)
+    assert output_files(root) == calm
+    assert problems(config, tiny) == []
+
+
+@pytest.mark.parametrize("writes_before", [0, 1])
+def test_a_disk_that_is_full_in_the_middle_of_a_part_is_named_with_the_path(
+    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch, writes_before: int
+) -> None:
+    root, left, whole = Path(config.output.path), [writes_before], store_module._copy
+
+    def half(local_file: str, handle: object) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            return whole(local_file, handle)
+        handle.write(Path(local_file).read_bytes()[:999])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_copy", half)
+        with pytest.raises(TransientError, match=r"no room to write .*/out/latents/bucket=.*: No space left on device"):
+            run_all(config, tiny)
+    assert len(all_files(root)) == writes_before
+    run_all(config, tiny)
+    assert output_files(root) == calm
+
+
+WRITER = (
+    "import sys; from pipeline.store import Store; Store(sys.argv[1]).create_from('latents/bucket=1/x', sys.argv[2])"
+)
+
+
+def test_what_a_killed_writer_left_is_found_after_an_hour_and_removed(
+    config: Config, tiny: VideoEncoder, tmp_path: Path
+) -> None:
+    run_all(config, tiny)
+    root, before = Path(config.output.path), output_files(Path(config.output.path))
+    os.mkfifo(tmp_path / "endless")
+    command = [sys.executable, "-c", WRITER, str(root), str(tmp_path / "endless")]
+    with subprocess.Popen(command, cwd=ROOT) as process, open(tmp_path / "endless", "wb") as endless:
+        endless.write(b"half")
+        endless.flush()
+        process.kill()
+    (half,) = root.rglob(".tmp-*")
+    assert problems(config, tiny) == [], "it may still be written"
+    os.utime(half, (0, 0))
+    found = problems(config, tiny)
+    assert [problem.path for problem in found] == [str(half.relative_to(root))]
+    assert repair(Store(str(root)), found) == []
+    assert not half.exists()
+    assert output_files(root) == before
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[:200] + b"?" + content[201:]])
+@pytest.mark.parametrize("which", ["*.parquet", "*.rejects.json"])
+def test_a_damaged_file_of_an_unfinished_shard_stops_it_until_it_is_repaired(
+    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, which: str, damage: object
+) -> None:
+    with pytest.raises(KilledError):
+        run_all(config, tiny, MortalStore(config.output.path, 3, after=False))
+    root = Path(config.output.path)
+    assert output_files(root) == calm, "all but the manifest"
+    victim = sorted(root.rglob(which))[0]
+    victim.write_bytes(damage(victim.read_bytes()))
+    found = problems(config, tiny)
+    assert [problem.path for problem in found] == [str(victim.relative_to(root))]
+    repair(Store(str(root)), found)
+    run_all(config, tiny)
+    assert output_files(root) == calm
+    assert problems(config, tiny) == []
+
+
+def test_a_run_names_the_damaged_file_that_stops_it(config: Config, tiny: VideoEncoder) -> None:
+    with pytest.raises(KilledError):
+        run_all(config, tiny, MortalStore(config.output.path, 3, after=False))
+    for victim in (*Path(config.output.path).rglob("*.json"), *Path(config.output.path).rglob("*.parquet")):
+        victim.write_bytes(victim.read_bytes()[:-9])
+        with pytest.raises(ShardError, match=f"{victim.name} is damaged .* verify --repair"):
+            run_all(config, tiny)
+        victim.unlink()
