@@ -29,21 +29,24 @@ def load(
 
     Args:
         name: one of `names()`.
-        weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`.
+        weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`. With the name
+            `diffusers`, the folder of any of the VAEs that `encoder.adapters` knows.
         dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
         chunk_frames: frames that are encoded in one pass, a multiple of the encoder's temporal ratio.
         norm_scope: over which frames GroupNorm takes its statistics: `chunk` as diffusers, `clip` as the original
-            training code (the clip must fit in memory whole), or `frame`, where no frame sees a later one.
+            training code (the clip must fit in memory whole), or `frame`, where no frame sees a later one. Wan has
+            no such statistics, and gives the same latents with every scope and plan.
         chunk_plan: `diffusers` folds a clip's remainder into its first chunk, `even` keeps all chunks small.
         tiles: height, width, and their strides in pixels: larger pictures are encoded in such overlapping tiles.
 
     Raises:
         ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
     """
-    from encoder.loading import load_video_encoder  # torch takes seconds to import: only who encodes pays
+    from encoder.loading import Options, load_video_encoder  # torch takes seconds to import: only who encodes pays
 
-    return load_video_encoder(name, weights, dtype, device, chunk_frames, norm_scope, chunk_plan, tiles)
+    options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles)
+    return load_video_encoder(name, weights, options)
 
 
 def set_threads(threads: int) -> None:

@@ -1,7 +1,7 @@
 """Encoding with norm statistics over the whole clip (`norm_scope: clip`): layer by layer, each over all chunks.
 
 It does not stream: a layer's statistics need every frame of the layer before, so two whole activations are alive at
-a time, and `clip_bytes` says beforehand how much memory that takes.
+a time.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from encoder.cogvideox import CogVideoXParams, Encoder, Head
-from encoder.layers import CausalConv3d, GroupNorm, Past, ResidualBlock, SpaceAttention, empty_frames, merge_moments
-
-CHUNK_BUFFERS = 4  # largest activations of one chunk that live at once beside the two whole ones: measured
+from encoder.cogvideox import Encoder, Head
+from encoder.layers import CausalConv3d, Norm, Past, ResidualBlock, SpaceAttention
+from encoder.norms import GroupNorm, Moments, empty_frames, merge_moments
 
 
 def encode_clip(encoder: Encoder, video: Tensor, chunk_frames: int) -> Tensor:
@@ -31,18 +30,6 @@ def encode_clip(encoder: Encoder, video: Tensor, chunk_frames: int) -> Tensor:
     return x
 
 
-def clip_bytes(
-    params: CogVideoXParams, frames: int, height_px: int, width_px: int, chunk_frames: int, value_bytes: int
-) -> int:
-    """Memory that `encode_clip` takes for one clip above weights and video: two whole activations and a chunk's."""
-    frame_values = params.channels[0] * height_px * width_px
-    largest = 2 * frame_values * frames
-    for before, channels in zip(params.channels, params.channels[1:], strict=False):
-        height_px, width_px, frames = height_px // 2, width_px // 2, 1 + (frames - 1) // 2
-        largest = max(largest, (before + channels) * height_px * width_px * frames)
-    return (largest + CHUNK_BUFFERS * frame_values * (chunk_frames + 1)) * value_bytes
-
-
 def _residual(block: ResidualBlock, x: Tensor, chunk_frames: int) -> Tensor:
     h = _norm_conv(block.norm1, block.conv1, x, chunk_frames)
     h = _norm_conv(block.norm2, block.conv2, h, chunk_frames, out=h)
@@ -52,21 +39,27 @@ def _residual(block: ResidualBlock, x: Tensor, chunk_frames: int) -> Tensor:
 
 
 def _attention(layer: SpaceAttention, x: Tensor, chunk_frames: int) -> Tensor:
-    moments = merge_moments([layer.norm.moments(frame) for frame in x.unbind(2)])
+    moments = _moments(layer.norm, x)
     for chunk in _chunks(x, chunk_frames):
         x[:, :, chunk] += layer.attend(layer.norm(x[:, :, chunk], clip=moments))
     return x
 
 
-def _norm_conv(norm: GroupNorm, conv: CausalConv3d, x: Tensor, chunk_frames: int, out: Tensor | None = None) -> Tensor:
+def _norm_conv(norm: Norm, conv: CausalConv3d, x: Tensor, chunk_frames: int, out: Tensor | None = None) -> Tensor:
     """`conv(swish(norm(x)))` into `out`, which may be `x`: a chunk is written when it has been read."""
-    moments = merge_moments([norm.moments(frame) for frame in x.unbind(2)])
+    moments = _moments(norm, x)
     if out is None:
         out = empty_frames(x, x.shape[2], channels=conv.weight.shape[0])
     past: Past | None = None
     for chunk in _chunks(x, chunk_frames):
         out[:, :, chunk], past = conv(norm(x[:, :, chunk], conv.room_frames, moments), past)
     return out
+
+
+def _moments(norm: Norm, x: Tensor) -> Moments:
+    """The moments of all frames of `x`, which do not depend on chunks: they are merged from those of each frame."""
+    assert isinstance(norm, GroupNorm)
+    return merge_moments([norm.moments(frame) for frame in x.unbind(2)])
 
 
 def _without_norm(layer: nn.Module, x: Tensor, chunk_frames: int) -> Tensor:

@@ -5,22 +5,12 @@ It does not load weights or cut clips into chunks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 
+import torch
 from torch import Tensor, nn
 
-from encoder.layers import (
-    CausalConv3d,
-    Downsample,
-    GroupNorm,
-    NormScope,
-    Past,
-    ResidualBlock,
-    SpaceAttention,
-    empty_frames,
-)
-
-State = tuple[Past, ...]  # one entry for each layer, in the order in which they run
+from encoder.layers import CausalConv3d, HalvePicture, Past, ResidualBlock, SpaceAttention, State, Stem, run
+from encoder.norms import GroupNorm, NormScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +39,12 @@ PRESETS = {
 }
 
 
-class Stem(nn.Module):
-    """The first convolution: pixels to features."""
-
-    def __init__(self, params: CogVideoXParams) -> None:
-        super().__init__()
-        self.conv = CausalConv3d(params.in_channels, params.channels[0], 3)
-
-    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """`b 3 t h w -> b c t h w`"""
-        room = self.conv.room_frames
-        roomy = empty_frames(x, room + x.shape[2])
-        roomy[:, :, room:] = x
-        y: tuple[Tensor, Past] = self.conv(roomy, past)
-        return y
-
-
 class Head(nn.Module):
     """Norm, swish and the last convolution: features to moments."""
 
-    def __init__(self, params: CogVideoXParams, scope: NormScope) -> None:
+    def __init__(self, norm: GroupNorm, conv: CausalConv3d) -> None:
         super().__init__()
-        self.norm = GroupNorm(params.channels[-1], params.groups, params.eps, scope)
-        self.conv = CausalConv3d(params.channels[-1], params.latent_channels * (1 + params.double_latents), 3)
+        self.norm, self.conv = norm, conv
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b 2z t h w`, or `b z t h w` without log-variance"""
@@ -79,30 +52,29 @@ class Head(nn.Module):
         return y
 
 
-class Level(nn.Module):
-    """Residual blocks at one resolution, attention after each where the level has it, then down-sampling."""
+class Downsample(nn.Module):
+    """Halves the picture, and before that, where asked for, time by averaging.
 
-    def __init__(self, params: CogVideoXParams, index: int, scope: NormScope) -> None:
+    In time the clip's first frame passes as it is, and all others are averaged in pairs.
+    """
+
+    def __init__(self, channels: int, in_time: bool) -> None:
         super().__init__()
-        before, out = params.channels[max(index - 1, 0)], params.channels[index]
-        self.blocks = nn.ModuleList(
-            ResidualBlock(before if i == 0 else out, out, params.groups, params.eps, scope)
-            for i in range(params.blocks_per_level)
-        )
-        attentions = params.blocks_per_level if index in params.attention_levels else 0
-        self.attentions = nn.ModuleList(
-            SpaceAttention(out, params.groups, params.eps, scope) for _ in range(attentions)
-        )
-        halves_time = 1 << index < params.temporal_ratio
-        self.down = Downsample(out, halves_time) if index < len(params.channels) - 1 else None
+        self.picture = HalvePicture(channels)
+        self.in_time = in_time
 
-    def layers(self) -> Iterator[nn.Module]:
-        """The layers in the order in which they run."""
-        for i, block in enumerate(self.blocks):
-            yield block
-            yield from self.attentions[i : i + 1]
-        if self.down is not None:
-            yield self.down
+    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """`b c t h w -> b c t' h//2 w//2`"""
+        first = 1 if past is None else 0
+        roomy = self.picture.room_for(x, first + (x.shape[2] - first) // 2 if self.in_time else x.shape[2])
+        pooled = roomy[..., :-1, :-1]
+        if self.in_time:
+            assert (x.shape[2] - first) % 2 == 0, "frames after the clip's first come in pairs"
+            pooled[:, :, :first] = x[:, :, :first]
+            torch.add(x[:, :, first::2], x[:, :, first + 1 :: 2], out=pooled[:, :, first:]).mul_(0.5)
+        else:
+            pooled.copy_(x)
+        return self.picture(roomy), ()
 
 
 class Encoder(nn.Module):
@@ -110,22 +82,22 @@ class Encoder(nn.Module):
 
     def __init__(self, params: CogVideoXParams, scope: NormScope) -> None:
         super().__init__()
-        self.params = params
-        deep = params.channels[-1]
-        self.stem = Stem(params)
-        self.levels = nn.ModuleList(Level(params, i, scope) for i in range(len(params.channels)))
-        middle: list[nn.Module] = [ResidualBlock(deep, deep, params.groups, params.eps, scope) for _ in range(2)]
+        self.params, self._scope = params, scope
+        channels, deep = params.channels, params.channels[-1]
+        self.stem = Stem(CausalConv3d(params.in_channels, channels[0], 3))
+        self.levels = nn.ModuleList(self._level(i) for i in range(len(channels)))
+        self.middle = nn.ModuleList([self._block(deep, deep), self._block(deep, deep)])
         if params.middle_attention:
-            middle.insert(1, SpaceAttention(deep, params.groups, params.eps, scope))
-        self.middle = nn.ModuleList(middle)
-        self.head = Head(params, scope)
+            self.middle.insert(1, self._attention(deep))
+        moments_channels = params.latent_channels * (1 + params.double_latents)
+        self.head = Head(self._norm(deep), CausalConv3d(deep, moments_channels, 3))
 
     def layers(self) -> Iterator[nn.Module]:
         """All layers in the order in which they run; each is `forward(x, past) -> (y, past)`."""
         yield self.stem
         for level in self.levels:
-            assert isinstance(level, Level)
-            yield from level.layers()
+            assert isinstance(level, nn.ModuleDict)
+            yield from level.values()
         yield from self.middle
         yield self.head
 
@@ -134,8 +106,27 @@ class Encoder(nn.Module):
 
         The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
         """
-        pasts: list[Past] = []
-        for layer, past in zip(self.layers(), repeat(None) if state is None else state, strict=False):
-            x, past = layer(x, past)
-            pasts.append(past)
-        return x, tuple(pasts)
+        return run(self.layers(), x, state)
+
+    def _level(self, index: int) -> nn.ModuleDict:
+        """Residual blocks at one resolution, attention after each where the level has it, then down-sampling."""
+        params, out = self.params, self.params.channels[index]
+        level = nn.ModuleDict()
+        for i in range(params.blocks_per_level):
+            before = params.channels[max(index - 1, 0)] if i == 0 else out
+            level[f"block{i}"] = self._block(before, out)
+            if index in params.attention_levels:
+                level[f"attention{i}"] = self._attention(out)
+        if index < len(params.channels) - 1:
+            level["down"] = Downsample(out, in_time=1 << index < params.temporal_ratio)
+        return level
+
+    def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:
+        conv1, conv2 = CausalConv3d(in_channels, out_channels, 3), CausalConv3d(out_channels, out_channels, 3)
+        return ResidualBlock(self._norm(in_channels), conv1, self._norm(out_channels), conv2)
+
+    def _attention(self, channels: int) -> SpaceAttention:
+        return SpaceAttention(self._norm(channels, swish=False), channels)
+
+    def _norm(self, channels: int, swish: bool = True) -> GroupNorm:
+        return GroupNorm(channels, self.params.groups, self.params.eps, self._scope, swish)

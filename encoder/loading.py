@@ -3,59 +3,94 @@
 It does not encode, and it holds no model code.
 """
 
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, cast, get_args
 
 import torch
 from torch import nn
 
-from encoder.chunks import PLANS, check_chunk_frames
-from encoder.cogvideox import PRESETS, Encoder
-from encoder.engines import Causal, Engine, Streaming, WholeClip
-from encoder.layers import NormScope
-from encoder.layouts import cogvideox_layout
+from encoder import cogvideox, wan
+from encoder.chunks import PLANS, causal_plan, check_chunk_frames, chunk_plan
+from encoder.engines import Engine, Streaming, WholeClip
+from encoder.layouts import Layout, cogvideox_layout, wan_layout
+from encoder.norms import NormScope
 from encoder.replica import VideoEncoder
-from encoder.spec import LatentSpec, spec_of
+from encoder.spec import ADAPTED, LatentSpec, spec_of
 from encoder.tiles import Tiled, Tiles
 from encoder.weights import assign, read_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_video_encoder(
-    name: str,
-    weights: str,
-    dtype: str,
-    device: str,
-    chunk_frames: int,
-    norm_scope: str,
-    chunk_plan: str,
-    tiles: tuple[int, int, int, int] | None,
-) -> VideoEncoder:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `encoder.load`; see there."""
+
+    dtype: str
+    device: str
+    chunk_frames: int
+    norm_scope: str
+    chunk_plan: str
+    tiles: tuple[int, int, int, int] | None
+
+    def check(self, temporal_ratio: int) -> None:
+        """Raises ValueError for a value that no encoder of this ratio takes."""
+        check_chunk_frames(self.chunk_frames, temporal_ratio)
+        for what, came, allowed in (
+            ("dtype", self.dtype, tuple(DTYPES)),
+            ("norm_scope", self.norm_scope, get_args(NormScope)),
+            ("chunk_plan", self.chunk_plan, PLANS),
+        ):
+            if came not in allowed:
+                raise ValueError(f"{what} is {came!r}, but it must be one of: {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How encoders of one kind are made: their module, its engine, and what of the options makes their latents."""
+
+    build: Callable[[], nn.Module]
+    engine: Callable[[Any], Engine]
+    choices: dict[str, Any]
+
+
+def load_video_encoder(name: str, weights: str, options: Options) -> VideoEncoder:
     """What `encoder.load` does; see there."""
-    spec, params, where = spec_of(name), PRESETS[name], device_of(device)
-    check_chunk_frames(chunk_frames, spec.temporal_ratio)
-    _check_choice("dtype", dtype, tuple(DTYPES))
-    _check_choice("norm_scope", norm_scope, get_args(NormScope))
-    _check_choice("chunk_plan", chunk_plan, PLANS)
+    if name == ADAPTED:
+        from encoder.adapters import load_adapted  # imports what is not always installed
+
+        return load_adapted(weights, options)
+    spec = spec_of(name)
+    options.check(spec.temporal_ratio)
+    kind, layout = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)
     with torch.device("meta"):
-        module = Encoder(params, cast(NormScope, norm_scope))
-    checkpoint = read_weights(weights, module, name, cogvideox_layout(params))
+        module = kind.build()
+    checkpoint = read_weights(weights, module, name, layout)
     weights_sha256 = assign(module, checkpoint.tensors, weights)
-    place(module, where, DTYPES[dtype])
-    spec = replace(spec, **checkpoint.scaling)
-    engine, choices = _engine(module, spec, chunk_frames, norm_scope, chunk_plan)
-    engine, tile_choice = _tiled(engine, tiles, spec)
-    identity = asdict(spec) | {"dtype": dtype, "weights_sha256": weights_sha256} | choices | tile_choice
-    return VideoEncoder(engine, spec, identity, where, DTYPES[dtype])
+    return assemble(replace(spec, **checkpoint.scaling), module, weights_sha256, kind, options)
 
 
-def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kind, options: Options) -> VideoEncoder:
+    """An encoder of a module that has its weights, on its device and in its precision."""
+    device, dtype = device_of(options.device), DTYPES[options.dtype]
+    with torch.device("meta"):
+        shadow = kind.build().to("meta", dtype)
+    engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
+    shadow_engine = _tiled(kind.engine(shadow), options, spec)
+    choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices}
+    identity = asdict(spec) | choices | {"tiles": None if options.tiles is None else list(options.tiles)}
+    return VideoEncoder(engine, shadow_engine, spec, identity, device, dtype)
+
+
+def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Moves the parameters to where and how they compute: frozen, 3D kernels in channels-last order."""
     module.requires_grad_(False).to(device, dtype)
     for parameter in module.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return module
 
 
 def device_of(name: str) -> torch.device:
@@ -71,29 +106,45 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _engine(
-    module: Encoder, spec: LatentSpec, chunk_frames: int, norm_scope: str, chunk_plan: str
-) -> tuple[Engine, dict[str, Any]]:
-    """The engine of a norm scope, and what of the options makes its latents what they are."""
-    ratio = spec.temporal_ratio
-    if norm_scope == "frame":
-        return Causal(module, ratio), {"norm_scope": norm_scope, "chunk_frames": ratio, "chunk_plan": "causal"}
-    if norm_scope == "clip":
-        return WholeClip(module, chunk_frames), {"norm_scope": norm_scope, "chunk_frames": None, "chunk_plan": "whole"}
-    choices = {"norm_scope": norm_scope, "chunk_frames": chunk_frames, "chunk_plan": chunk_plan}
-    return Streaming(module, ratio, chunk_frames, chunk_plan), choices
-
-
-def _tiled(
-    engine: Engine, sizes_px: tuple[int, int, int, int] | None, spec: LatentSpec
-) -> tuple[Engine, dict[str, Any]]:
-    if sizes_px is None:
-        return engine, {"tiles": None}
-    tiles = Tiles(*sizes_px)
+def _tiled(engine: Engine, options: Options, spec: LatentSpec) -> Engine:
+    if options.tiles is None:
+        return engine
+    tiles = Tiles(*options.tiles)
     tiles.check(spec.spatial_ratio)
-    return Tiled(engine, tiles, spec.spatial_ratio), {"tiles": list(sizes_px)}
+    return Tiled(engine, tiles, spec.spatial_ratio)
 
 
-def _check_choice(what: str, came: str, allowed: tuple[str, ...]) -> None:
-    if came not in allowed:
-        raise ValueError(f"{what} is {came!r}, but it must be one of: {', '.join(allowed)}")
+def _cogvideox(name: str, options: Options) -> tuple[Kind, Layout]:
+    params, scope = cogvideox.PRESETS[name], cast(NormScope, options.norm_scope)
+    kind = partial(Kind, lambda: cogvideox.Encoder(params, scope))
+    ratio, chunk_frames, rule = params.temporal_ratio, options.chunk_frames, options.chunk_plan
+    if scope == "chunk":
+        made = kind(
+            lambda module: Streaming(module, lambda frames: chunk_plan(frames, chunk_frames, ratio, rule)),
+            {"norm_scope": scope, "chunk_frames": chunk_frames, "chunk_plan": rule},
+        )
+    elif scope == "clip":
+        choices = {"norm_scope": scope, "chunk_frames": None, "chunk_plan": "whole"}
+        made = kind(lambda module: WholeClip(module, chunk_frames), choices)
+    else:
+        made = kind(_causal(ratio), _causal_choices(scope, ratio))
+    return made, cogvideox_layout(params)
+
+
+def _wan(name: str) -> tuple[Kind, Layout]:
+    """Wan's norms look at single pixels: every scope and plan would give the same latents."""
+    params, ratio = wan.PRESETS[name], spec_of(name).temporal_ratio
+    kind = Kind(lambda: wan.WanEncoder(params), _causal(ratio), _causal_choices("pixel", ratio))
+    return kind, wan_layout(params)
+
+
+def _causal(temporal_ratio: int) -> Callable[[Any], Engine]:
+    """The engine of models in which no frame sees a later one: always in the smallest chunks.
+
+    How such a clip is cut changes its latents by rounding alone; cut in one way only, they are the same to the bit.
+    """
+    return lambda module: Streaming(module, lambda frames: causal_plan(frames, temporal_ratio))
+
+
+def _causal_choices(norm_scope: str, temporal_ratio: int) -> dict[str, Any]:
+    return {"norm_scope": norm_scope, "chunk_frames": temporal_ratio, "chunk_plan": "causal"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: torch.device) -> int:
@@ -19,15 +20,15 @@ def available_bytes(device: torch.device) -> int:
     return min(_machine_bytes(), _container_bytes())
 
 
-def _machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    if not meminfo.is_file():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # all there is: not on Linux
-    lines = (line.split() for line in meminfo.read_text().splitlines())
+def _machine_bytes() -> int:
+    if not MEMINFO.is_file():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # not on Linux: all there is
+    lines = (line.split() for line in MEMINFO.read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
 
 
-def _container_bytes(cgroup: Path = CGROUP) -> int:
-    limit, used = cgroup / "memory.max", cgroup / "memory.current"
+def _container_bytes() -> int:
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if not limit.is_file() or limit.read_text().strip() == "max":
         return _machine_bytes()
     return max(0, int(limit.read_text()) - int(used.read_text()))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from encoder.engines import Engine
+from encoder.footprint import encode_bytes
 from encoder.memory import available_bytes, readable
 from encoder.posterior import Posterior, from_moments, joined
 from encoder.spec import LatentSpec
@@ -25,7 +26,7 @@ class ClipMemoryError(ValueError):
 class Stream:
     """One clip on its way through the encoder: frames in any portions.
 
-    Memory does not grow with the clip, except where the encoder must see it whole (`VideoEncoder.clip_bytes`).
+    Memory does not grow with the clip, except where the encoder must see it whole (`VideoEncoder.streams`).
     """
 
     def __init__(self, encoder: "VideoEncoder", frames: int) -> None:
@@ -87,11 +88,20 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, engine: Engine, spec: LatentSpec, identity: dict[str, Any], device: torch.device, dtype: torch.dtype
+        self,
+        engine: Engine,
+        shadow: Engine,
+        spec: LatentSpec,
+        identity: dict[str, Any],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        self.engine, self.spec, self.identity = engine, spec, identity
+        """`shadow` is the same engine over a model without values, on torch's meta device."""
+        self.engine, self._shadow = engine, shadow
+        self.spec, self.identity = spec, identity
         self.device, self.dtype = device, dtype
         self.weights_sha256: str = identity["weights_sha256"]
+        self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
     def encode(self, video: Tensor) -> Posterior:
         """`b 3 t h w` in [-1, 1] to its posterior, chunk by chunk.
@@ -123,17 +133,31 @@ class VideoEncoder:
         self.spec.latent_frames(frames)
         return self.engine.plan(frames)
 
-    def clip_bytes(self, frames: int, height_px: int, width_px: int) -> int:
-        """Memory that a clip takes because it cannot be streamed; 0 where memory does not grow with the clip."""
-        return self.engine.clip_bytes(frames, height_px, width_px)
+    @property
+    def streams(self) -> bool:
+        """Whether memory is independent of a clip's length; where not, `encode_bytes` should be looked at first."""
+        return self.engine.streams
+
+    def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
+        """Peak memory of encoding clips of this shape, their frames included and the weights not.
+
+        Found by a run without values, which takes a second or so for a new shape.
+        """
+        self.spec.latent_shape(frames, height_px, width_px)
+        shape = (batch, frames, height_px, width_px)
+        if shape not in self._encode_bytes:
+            self._encode_bytes[shape] = encode_bytes(self._shadow, *shape, self.dtype)
+        return self._encode_bytes[shape]
 
     def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:
         """Raises ValueError or ClipMemoryError where such a clip cannot be encoded."""
         self.spec.latent_shape(frames, height_px, width_px)
-        needed = batch * self.clip_bytes(frames, height_px, width_px)
-        if needed and needed > (available := available_bytes(self.device)):
+        if self.streams:
+            return
+        needed, available = self.encode_bytes(frames, height_px, width_px, batch), available_bytes(self.device)
+        if needed > available:
             raise ClipMemoryError(
-                f"{batch} clip(s) of {frames}x{height_px}x{width_px} must be encoded whole, which needs about "
+                f"{batch} clip(s) of {frames}x{height_px}x{width_px} must be encoded whole, which needs "
                 f"{readable(needed)}, and {self.device} has {readable(available)}: "
                 "use fewer frames, smaller pictures, tiles, or an encoder that streams (norm_scope chunk or frame)"
             )

@@ -56,24 +56,44 @@ class LatentSpec:
         return self.latent_channels, self.latent_frames(frames), height_px // ratio, width_px // ratio
 
 
+# Per channel, over Wan's training data: from the configuration that Wan 2.1 was published with
+WAN_MEAN = (
+    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+)
+WAN_STD = (
+    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+)
+
 SPECS = {
     spec.name: spec
     for spec in (
-        LatentSpec("cogvideox", latent_channels=16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.15258426),
-        LatentSpec("tiny", latent_channels=16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
+        LatentSpec("cogvideox", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.15258426),
+        LatentSpec("tiny", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
+        LatentSpec("wan", 16, temporal_ratio=4, spatial_ratio=8, latents_mean=WAN_MEAN, latents_std=WAN_STD),
     )
 }
 
 
+ADAPTED = "diffusers"  # any VAE that diffusers runs; what its latents are stands in the folder it is loaded from
+
+
 def names() -> tuple[str, ...]:
     """The encoders that `encoder.load` knows."""
-    return tuple(SPECS)
+    return (*SPECS, ADAPTED)
 
 
 def spec_of(name: str) -> LatentSpec:
-    """The spec of an encoder; a checkpoint's own config may give other scaling values than these."""
-    if name not in SPECS:
-        near = difflib.get_close_matches(name, SPECS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown encoder {name!r}: {hint}known are {', '.join(SPECS)}")
-    return SPECS[name]
+    """The spec of a native encoder; a checkpoint's own config may give other scaling values than these.
+
+    Raises:
+        ValueError: there is no such encoder, or it is `diffusers`, whose spec comes with its weights.
+    """
+    if name in SPECS:
+        return SPECS[name]
+    if name == ADAPTED:
+        raise ValueError("what the latents of encoder 'diffusers' are is known when its folder is loaded")
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(f"unknown encoder {name!r}: {hint}known are {', '.join(names())}")

@@ -42,12 +42,12 @@ class Tiled:
     tiles: Tiles
     spatial_ratio: int
 
+    @property
+    def streams(self) -> bool:
+        return self.engine.streams
+
     def plan(self, frames: int) -> tuple[int, ...]:
         return self.engine.plan(frames)
-
-    def clip_bytes(self, frames: int, height_px: int, width_px: int) -> int:
-        tiles = self.tiles
-        return self.engine.clip_bytes(frames, min(height_px, tiles.height_px), min(width_px, tiles.width_px))
 
     def encode_chunk(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """`b 3 t h w` to moments; a picture no larger than a tile is encoded as it is."""

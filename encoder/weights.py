@@ -119,7 +119,7 @@ def read_tensors(path: Path, layout: Layout) -> Tensors:
         raise WeightsError(f"{path} holds several encoders, under {', '.join(sorted(prefixes))}: give a file with one")
     prefix = prefixes.pop() if prefixes else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
-    return {layout.our_name(name): tensor for name, tensor in own.items() if not name.startswith(layout.foreign)}
+    return layout.ours({name: tensor for name, tensor in own.items() if not name.startswith(layout.foreign)})
 
 
 def _read_safetensors(file: Path) -> Tensors:
@@ -149,7 +149,7 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
     Raises:
         WeightsError: naming what is missing, extra, of another shape, or not floating point.
     """
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     common = shapes.keys() & tensors.keys()
     misshapen = [name for name in common if not _same_but_for_ones(tensors[name].shape, shapes[name])]
     problems = {

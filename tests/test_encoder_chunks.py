@@ -76,9 +76,11 @@ def test_a_picture_that_is_no_multiple_of_the_ratio_is_refused_with_the_rule(hei
         spec_of("cogvideox").latent_shape(49, height_px, width_px)
 
 
-def test_every_name_has_a_spec() -> None:
-    assert all(isinstance(spec_of(name), LatentSpec) for name in names())
-    assert {"cogvideox", "tiny"} <= set(names())
+def test_every_name_has_a_spec_but_the_adapter_whose_folder_tells() -> None:
+    assert names() == ("cogvideox", "tiny", "wan", "diffusers")
+    assert all(isinstance(spec_of(name), LatentSpec) for name in names() if name != "diffusers")
+    with pytest.raises(ValueError, match="is known when its folder is loaded"):
+        spec_of("diffusers")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from encoder.layers import CausalConv3d, Downsample, GroupNorm, SpaceAttention, empty_frames, merge_moments
+from encoder.cogvideox import Downsample
+from encoder.layers import CausalConv3d, SpaceAttention
+from encoder.norms import GroupNorm, RmsNorm, empty_frames, merge_moments
 
 
 def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -77,7 +79,10 @@ def test_pooling_passes_the_first_frame_and_averages_the_rest_in_pairs() -> None
     fill(down)
     x = seeded(1, 2, 5, 8, 12)
     pooled = torch.stack([x[:, :, 0], (x[:, :, 1] + x[:, :, 2]) / 2, (x[:, :, 3] + x[:, :, 4]) / 2], 2)
-    expected = [F.conv2d(F.pad(frame, (0, 1, 0, 1)), down.weight, down.bias, stride=2) for frame in pooled.unbind(2)]
+    expected = [
+        F.conv2d(F.pad(frame, (0, 1, 0, 1)), down.picture.weight, down.picture.bias, stride=2)
+        for frame in pooled.unbind(2)
+    ]
     y, past = down(x, None)
     torch.testing.assert_close(y, torch.stack(expected, 2), atol=1e-5, rtol=1e-5)
     later, _ = down(x[:, :, 1:], past)
@@ -93,11 +98,31 @@ def test_pooling_knows_the_clips_start_from_its_state_and_not_from_the_number_of
 
 
 def test_attention_mixes_the_pixels_of_each_frame_as_its_formula_says() -> None:
-    attention = SpaceAttention(8, 2, 1e-6, "chunk")
+    attention = SpaceAttention(GroupNorm(8, 2, 1e-6, "chunk", swish=False), 8)
     fill(attention)
     x = seeded(2, 8, 3, 4, 5)
     tokens = F.group_norm(x, 2, attention.norm.weight, attention.norm.bias, 1e-6).permute(0, 2, 3, 4, 1).flatten(2, 3)
-    scores = attention.query(tokens) @ attention.key(tokens).transpose(-1, -2) / 8**0.5
-    mixed = attention.project(scores.softmax(-1) @ attention.value(tokens))
+    query, key, value = attention.qkv(tokens).split(8, -1)
+    scores = query @ key.transpose(-1, -2) / 8**0.5
+    mixed = attention.project(scores.softmax(-1) @ value)
     expected = x + mixed.reshape(2, 3, 4, 5, 8).permute(0, 4, 1, 2, 3)
     torch.testing.assert_close(attention(x, None)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_divides_each_pixel_by_the_root_mean_square_of_its_channels(dtype: torch.dtype) -> None:
+    norm = RmsNorm(8)
+    fill(norm)
+    x = seeded(2, 8, 2, 50, 60).to(dtype)
+    exact = x.double() / x.double().square().mean(1, keepdim=True).sqrt() * norm.weight.double().view(-1, 1, 1, 1)
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(norm(x).double(), F.silu(exact), atol=tolerance, rtol=tolerance)
+    assert torch.equal(norm(torch.zeros(1, 8, 1, 2, 2)), torch.zeros(1, 8, 1, 2, 2))
+
+
+def test_a_convolution_that_begins_with_zeros_sees_them_before_the_clip() -> None:
+    conv = CausalConv3d(4, 6, 3, before="zeros")
+    fill(conv)
+    x = seeded(2, 4, 3, 5, 6)
+    expected = F.conv3d(F.pad(x, (0, 0, 0, 0, 2, 0)), conv.weight, conv.bias, padding=(0, 1, 1))
+    torch.testing.assert_close(conv(with_room(conv, x), None)[0], expected, atol=1e-5, rtol=1e-5)
