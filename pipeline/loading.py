@@ -1,13 +1,14 @@
 """The encoder that a configuration names, with its weights brought to this node.
 
-It does not know layouts of weights (encoder/weights.py) or how files are fetched (store.py).
+It does not know layouts of weights (encoder/weights.py) or how files are fetched (cache.py).
 """
 
 import encoder
 from encoder.replica import VideoEncoder
+from pipeline.cache import local_copy
 from pipeline.config import EncoderConfig
 from pipeline.errors import ConfigError
-from pipeline.store import is_remote, local_copy, public_url
+from pipeline.store import is_remote, public_url
 
 
 def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:

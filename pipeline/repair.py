@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 
 from pipeline.ledger import MANIFESTS, bucket_names, done_shards, manifest_path, part_path, rejects_path, slice_of_file
+from pipeline.local_files import TEMPORARY
 from pipeline.status import read_run
-from pipeline.store import TEMPORARY, Store
+from pipeline.store import Store
 from pipeline.summary import read_manifests
 from pipeline.verify import Problem
 

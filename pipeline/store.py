@@ -3,34 +3,29 @@
 It does not know what the files mean.
 """
 
-import errno
-import fcntl
-import hashlib
 import io
 import os
 import re
-import tempfile
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import infer_storage_options
 
 from pipeline.errors import TransientError, UserError
+from pipeline.local_files import TEMPORARY, beside, copy_into, create_local
 from pipeline.records import FileInfo
 
 READ_BLOCK_BYTES = 4 << 20
-TEMPORARY = ".tmp-"
 LEFT_BEHIND_SECONDS = 3600.0
 ATTEMPTS = 5
-USER = re.compile(r"//[^/\s@]+@")
-QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+USER = re.compile(r"//[^/\s]+@")
+QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*|(?<=://)([^\s'\"<>?]+)\?[^\s'\"<>]*")
 PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 T = TypeVar("T")
@@ -47,7 +42,7 @@ def public_url(url: str) -> str:
 
 def without_secrets(text: str) -> str:
     """A message of some library without the users, passwords and queries of the URLs in it."""
-    return QUERY.sub("", USER.sub("//", text))
+    return QUERY.sub(r"\1", USER.sub("//", text))
 
 
 class Store:
@@ -111,13 +106,13 @@ class Store:
     def create(self, path: str, data: bytes) -> bool:
         """Creates a small file unless it exists. Returns whether this call made it."""
         if self._local:
-            return _create_local(Path(self._full(path)), lambda handle: handle.write(data))
+            return create_local(Path(self._full(path)), lambda handle: handle.write(data))
         return self._create_remote(lambda full: self.fs.pipe_file(full, data, mode="create"), path)
 
     def create_from(self, path: str, local_file: str) -> bool:
         """Creates a file with the bytes of a local one unless it exists. Returns whether this call made it."""
         if self._local:
-            return _create_local(Path(self._full(path)), lambda handle: _copy(local_file, handle))
+            return create_local(Path(self._full(path)), lambda handle: copy_into(local_file, handle))
         return self._create_remote(lambda full: self.fs.put_file(local_file, full, mode="create"), path)
 
     def replace(self, path: str, data: bytes) -> None:
@@ -125,7 +120,7 @@ class Store:
         if self._local:
             target = Path(self._full(path))
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f"{TEMPORARY}{target.name}-{uuid4().hex}")
+            scratch = beside(target)
             scratch.write_bytes(data)
             scratch.replace(target)
         else:
@@ -145,42 +140,6 @@ class Store:
         except FileExistsError:
             return False
         return True
-
-
-def _create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
-    """Temporary file beside the target, flushed to disk, then linked to its name, which fails if the name exists."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f"{TEMPORARY}{target.name}-{uuid4().hex}")
-    try:
-        with open(scratch, "xb") as handle:
-            write(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.link(scratch, target)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise TransientError(f"no room to write {target}: {error.strerror}") from error
-        raise
-    finally:
-        scratch.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _copy(local_file: str, handle: IO[bytes]) -> None:
-    with open(local_file, "rb") as source:
-        while block := source.read(READ_BLOCK_BYTES):
-            handle.write(block)
 
 
 def _retried(action: Callable[[], T], give_up: tuple[type[OSError], ...] = ()) -> T:
@@ -292,29 +251,24 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
-def local_copy(url: str) -> str:
-    """A file or folder brought to this node, once: whoever comes while it is fetched waits for it.
+def fetch_url(url: str, folder: str) -> None:
+    """Brings a file, or a folder with all that is in it, into a local folder, under its own name.
 
     Raises:
         FileNotFoundError: nothing is there.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmill"
-    cache.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    target = cache / name / url.rstrip("/").rpartition("/")[2].partition("?")[0]
-    with open(cache / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            _fetch(url, target)
-    return str(target)
-
-
-def _fetch(url: str, target: Path) -> None:
     filesystem, path = _filesystem(url)
     if not _retried(lambda: filesystem.exists(path)):
         raise FileNotFoundError(url)
-    with tempfile.TemporaryDirectory(dir=target.parent.parent) as scratch:
-        fetched = f"{scratch}/{target.name}"
-        _retried(lambda: filesystem.get(path, fetched, recursive=True))
-        target.parent.mkdir(exist_ok=True)
-        os.rename(fetched, target)
+    target = f"{folder}/{own_name(url)}"
+
+    def fetch() -> None:
+        shutil.rmtree(target, ignore_errors=True)  # into a folder that is there fsspec puts another one
+        filesystem.get(path, target, recursive=True)
+
+    _retried(fetch)
+
+
+def own_name(url: str) -> str:
+    """The last part of a URL's path."""
+    return url.partition("?")[0].rstrip("/").rpartition("/")[2]

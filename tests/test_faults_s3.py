@@ -19,6 +19,7 @@ from test_task import KilledError, MortalStore
 from encoder.replica import VideoEncoder
 from jobs.cli import main
 from pipeline import store as store_module
+from pipeline.cache import local_copy
 from pipeline.config import Config, parse_config
 from pipeline.errors import TransientError
 from pipeline.ledger import done_shards
@@ -262,3 +263,17 @@ def test_a_part_that_cannot_be_read_now_is_not_called_damaged(
         s3.proxy.reset({"refused": 1.0}, "GET", script=[""] * answered)
         with pytest.raises(TransientError):
             problems(config, tiny)
+
+
+def test_a_folder_of_weights_comes_whole_over_a_bad_network(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    files = {f"vae/{name}": name.encode() * 1000 for name in ("config.json", "a.safetensors", "b.safetensors")}
+    for name, content in files.items():
+        s3.client.put_object(Bucket=BUCKET, Key=f"{tmp_path.name}/{name}", Body=content)
+    s3.proxy.reset({}, "GET", script=["", "", "", "cut", "", "cut"])
+    folder = Path(local_copy(f"s3://{BUCKET}/{tmp_path.name}/vae"))
+    assert s3.proxy.met["cut"] == 2
+    assert {f"vae/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*")} == files

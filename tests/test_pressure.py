@@ -75,7 +75,7 @@ def test_where_no_file_can_grow_the_attempt_fails_and_nothing_half_written_is_se
 def test_a_disk_that_is_full_in_the_middle_of_a_part_is_named_with_the_path(
     config: Config, calm: dict[str, bytes], tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch, writes_before: int
 ) -> None:
-    root, left, whole = Path(config.output.path), [writes_before], store_module._copy
+    root, left, whole = Path(config.output.path), [writes_before], store_module.copy_into
 
     def half(local_file: str, handle: object) -> None:
         left[0] -= 1
@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_part_is_named_with_the_path(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_copy", half)
+        patch.setattr(store_module, "copy_into", half)
         with pytest.raises(TransientError, match=r"no room to write .*/out/latents/bucket=.*: No space left on device"):
             run_all(config, tiny)
     assert len(all_files(root)) == writes_before
