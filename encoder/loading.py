@@ -85,11 +85,14 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Moves the parameters to where and how they compute: frozen, 3D kernels in channels-last order."""
+    """Moves the parameters to where and how they compute: frozen, 3D kernels in channels-last order.
+
+    They are copied even where they need no conversion: read from a file, they may be views of it.
+    """
     module.requires_grad_(False).to(device, dtype)
     for parameter in module.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        memory_format = torch.channels_last_3d if parameter.ndim == 5 else torch.contiguous_format
+        parameter.data = parameter.data.clone(memory_format=memory_format)
     return module
 
 

@@ -84,7 +84,8 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     config_path = path / "config.json"
     if not config_path.is_file():
-        raise WeightsError(f"{path} holds no config.json: give a diffusers VAE folder or a file of tensors")
+        inner = " (its folder vae does: give that)" if (path / "vae" / "config.json").is_file() else ""
+        raise WeightsError(f"{path} holds no config.json{inner}: give a diffusers VAE folder or a file of tensors")
     try:
         config = json.loads(config_path.read_text("utf-8"))
     except ValueError as error:
@@ -147,7 +148,7 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
     """Makes `tensors` the parameters of `module` (built on the meta device) and returns their sha256.
 
     Raises:
-        WeightsError: naming what is missing, extra, of another shape, or not floating point.
+        WeightsError: naming what is missing, extra, of another shape, or no finite floating point numbers.
     """
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     common = shapes.keys() & tensors.keys()
@@ -157,6 +158,7 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
         "not part of this encoder": tensors.keys() - common,
         "of another shape": [f"{name} {tuple(tensors[name].shape)} for {tuple(shapes[name])}" for name in misshapen],
         "not floating point": [name for name in common if not tensors[name].is_floating_point()],
+        "with values that are no finite numbers": [name for name in common if not tensors[name].isfinite().all()],
     }
     found = [f"{what}: {_some(sorted(which))}" for what, which in problems.items() if which]
     if found:
@@ -177,15 +179,17 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
+    """The files of a folder that hold its tensors: whole, sharded, or the only variant there is, such as fp16."""
     if path.is_file():
         if path.suffix not in (".safetensors", *PICKLES):
             raise WeightsError(f"{path} is no file of tensors: give .safetensors, {', '.join(PICKLES)}, or a folder")
         return [path]
-    index = path / f"{DIFFUSERS_FILE}.index.json"
+    whole, index = path / DIFFUSERS_FILE, path / f"{DIFFUSERS_FILE}.index.json"
     if index.is_file():
         files = sorted({path / file for file in json.loads(index.read_text("utf-8"))["weight_map"].values()})
     else:
-        files = [path / DIFFUSERS_FILE]
+        variants = sorted(path.glob(DIFFUSERS_FILE.replace(".", ".*.")))
+        files = variants if len(variants) == 1 and not whole.is_file() else [whole]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         raise WeightsError(f"{path} lacks {', '.join(absent)}")

@@ -87,7 +87,7 @@ def test_computed_memory_grows_with_the_clip_where_it_is_whole_and_not_where_it_
 def test_two_whole_activations_and_a_chunk_are_alive_in_scope_clip() -> None:
     whole = encoder.load("tiny", weights="random:0", norm_scope="clip")
     activation = 16 * 65 * 32 * 48 * 4
-    assert 2 * activation < whole.encode_bytes(65, 32, 48) < 2.5 * activation
+    assert 2 * activation < whole.encode_bytes(65, 32, 48) < 3 * activation
 
 
 def test_tiles_and_half_precision_take_less_memory() -> None:

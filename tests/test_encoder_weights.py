@@ -121,6 +121,35 @@ def test_many_problems_are_shortened_to_a_line(folder: Path) -> None:
         encoder.load("tiny", weights=str(folder))
 
 
+def test_the_only_variant_in_a_folder_is_read(folder: Path) -> None:
+    before = encoder.load("tiny", weights=str(folder)).weights_sha256
+    (folder / FILE).rename(folder / "diffusion_pytorch_model.fp16.safetensors")
+    assert encoder.load("tiny", weights=str(folder)).weights_sha256 == before
+
+
+def test_the_folder_of_a_whole_pipeline_is_answered_with_its_vae(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model" / "vae").mkdir(parents=True)
+    (folder / "config.json").rename(tmp_path / "model" / "vae" / "config.json")
+    with pytest.raises(WeightsError, match=r"model holds no config\.json \(its folder vae does: give that\)"):
+        encoder.load("tiny", weights=str(tmp_path / "model"))
+
+
+def test_weights_do_not_change_when_their_file_does(folder: Path) -> None:
+    loaded, clip = encoder.load("tiny", weights=str(folder)), torch.ones(1, 3, 5, 16, 16)
+    before = loaded.encode(clip).mean
+    with (folder / FILE).open("r+b") as file:
+        file.write(bytes((folder / FILE).stat().st_size))
+    assert torch.equal(loaded.encode(clip).mean, before)
+
+
+def test_values_that_are_no_numbers_are_named(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    tensors["encoder.norm_out.bias"][3] = float("nan")
+    save_file(tensors, folder / FILE)
+    with pytest.raises(WeightsError, match=r"no finite numbers: head\.norm\.bias"):
+        encoder.load("tiny", weights=str(folder))
+
+
 def test_integers_are_no_weights(folder: Path) -> None:
     tensors = load_file(folder / FILE)
     tensors["encoder.norm_out.bias"] = torch.zeros(64, dtype=torch.int32)
