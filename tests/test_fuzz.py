@@ -1,0 +1,187 @@
+"""Mutated videos: whatever the bytes, decoding ends as clips or as a reject, never as a crash or a hang.
+
+What is wrong in silence is counted and printed: frames that differ from those of the undamaged video although the
+decoder reported nothing. LATENTMILL_FUZZ sets how many videos are tried.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import SHARED_VIDEOS
+
+import encoder
+from pipeline.clips import ClipRules
+from pipeline.config import parse_config
+from pipeline.decode import decode_sample
+from pipeline.records import Chunk, Failure, Opened
+from pipeline.synthetic import make_video
+
+ROOT = Path(__file__).parent.parent
+VIDEOS = int(os.environ.get("LATENTMILL_FUZZ", "60"))
+HANG_SECONDS = 60
+LARGEST_BYTES = 600_000  # of the shared videos: larger ones only take longer
+MODES = ("default", "strict")
+KINDS = ("row, the same", "row, different", "reject")
+MADE = (
+    {"container": "mp4"},
+    {"container": "matroska", "options": {"g": "6", "bf": "2"}},
+    {"container": "mpegts", "codec": "mpeg2video"},
+    {"container": "avi", "codec": "mpeg4"},
+    {"container": "webm", "codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
+)
+
+
+def originals() -> dict[str, bytes]:
+    made = {f"made-{number}": make_video(24, 8, 192, 144, seed=number, **how) for number, how in enumerate(MADE)}
+    shared = sorted((SHARED_VIDEOS / "good").iterdir()) if SHARED_VIDEOS.exists() else []
+    return made | {path.name: path.read_bytes() for path in shared if path.stat().st_size <= LARGEST_BYTES}
+
+
+def flip_bits(video: bytearray, chance: random.Random) -> None:
+    for _ in range(chance.choice((1, 4, 32))):
+        video[chance.randrange(len(video))] ^= 1 << chance.randrange(8)
+
+
+def cut(video: bytearray, chance: random.Random) -> None:
+    del video[chance.randrange(len(video)) :]
+
+
+def splice(video: bytearray, chance: random.Random) -> None:
+    """A stretch of the video is lost, comes twice, or stands elsewhere."""
+    begin, end = sorted(chance.randrange(len(video)) for _ in range(2))
+    to = chance.randrange(len(video))
+    stretch = video[begin : min(end, begin + 20_000)]
+    if chance.random() < 0.5:
+        del video[begin : begin + len(stretch)]
+    if chance.random() < 0.7:
+        video[to:to] = stretch
+
+
+def zero(video: bytearray, chance: random.Random) -> None:
+    begin, size = chance.randrange(len(video)), chance.choice((1, 64, 4096))
+    video[begin : begin + size] = bytes(min(size, len(video) - begin))
+
+
+MUTATIONS = (flip_bits, cut, splice, zero)
+
+
+def mutants(videos: dict[str, bytes], names: list[str], count: int) -> Iterator[tuple[str, str, bytes]]:
+    """(original, mutation, bytes) of as many mutated videos, made of those with these names."""
+    for number in range(count):
+        chance = random.Random(number)
+        name, mutate = chance.choice(names), MUTATIONS[number % len(MUTATIONS)]
+        video = bytearray(videos[name])
+        mutate(video, chance)
+        yield name, mutate.__name__, bytes(video)
+
+
+def decode(path: Path, strict: bool) -> str:
+    """The sha256 of the clip's times and pictures, or why there is none."""
+    config = parse_config(
+        {
+            "input": {"shards": "none.tar"},
+            "output": {"path": "out"},
+            "clip": {"frames": 17, "fps": None, "buckets": ["32x48", "48x32"], "upscale": True},
+            "encoder": {"name": "tiny", "weights": "random:0"},
+        }
+    )
+    rules = ClipRules(encoder.spec_of("tiny"), 8)
+    items = list(decode_sample(path.read_bytes(), config.clip, config.limits, strict, rules))
+    if isinstance(items[-1], Failure):
+        return f"{items[-1].stage}/{items[-1].reason}"
+    opened, *chunks = items
+    assert isinstance(opened, Opened)
+    frames = [chunk.frames for chunk in chunks if isinstance(chunk, Chunk)]
+    assert [len(some) for some in frames] == [count for spec in opened.clips for count in spec.chunk_frames]
+    digest = hashlib.sha256(repr([spec.pts_seconds for spec in opened.clips]).encode())
+    for some in frames:
+        digest.update(some.tobytes())
+    return digest.hexdigest()
+
+
+def work(paths: list[str]) -> None:
+    """In a process of its own: says before each video that it begins, and after it how it ended."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a decoder that hangs hears nothing else
+    for path in paths:
+        for mode in MODES:
+            print(json.dumps([path, mode]), flush=True)
+            signal.alarm(HANG_SECONDS)
+            print(json.dumps(decode(Path(path), mode == "strict")), flush=True)
+
+
+def outcomes(paths: list[str]) -> Iterator[tuple[str, str, str]]:
+    """(path, mode, outcome) of each video; where the process died the outcome is `died` and its exit code."""
+    while paths:
+        command = [sys.executable, str(Path(__file__)), *paths]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        for (path, mode), outcome in zip(lines[::2], lines[1::2], strict=False):
+            yield path, mode, outcome
+        if not done.returncode:
+            return
+        path, mode = lines[-1]
+        assert done.returncode < 0, f"{path}: {done.stderr}"
+        yield path, mode, f"died {done.returncode}"
+        paths = paths[paths.index(path) + 1 :]
+
+
+def is_row(outcome: str) -> bool:
+    return len(outcome) == 64
+
+
+@pytest.mark.timeout(3600)
+def test_every_mutated_video_is_a_row_or_a_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean = rows_of(originals(), tmp_path)
+    assert len(clean) >= len(MADE)
+    tried = {f"{number:05d}": mutant for number, mutant in enumerate(mutants(originals(), sorted(clean), VIDEOS))}
+    found = decoded({number: video for number, (_, _, video) in tried.items()}, tmp_path)
+    counts: dict[str, Counter[str]] = {mode: Counter() for mode in MODES}
+    for number, (name, mutation, _) in tried.items():
+        for mode in MODES:
+            kind = kind_of(found[number][mode], clean[name][mode])
+            counts[mode][kind] += 1
+            if kind not in KINDS:
+                counts[mode][f"{number} {name} {mutation}"] += 1
+    with capsys.disabled():
+        print("\n" + json.dumps({"videos": VIDEOS, "originals": len(clean), **counts}))
+    for mode in MODES:
+        assert counts[mode].keys() <= set(KINDS), f"{mode}: decoders died of these"
+        assert counts[mode]["row, the same"]
+        assert counts[mode]["reject"]
+    assert counts["strict"]["row, different"] <= counts["default"]["row, different"]
+
+
+def rows_of(videos: dict[str, bytes], folder: Path) -> dict[str, dict[str, str]]:
+    """By mode, the row of each undamaged video that is one in every mode; some are too short."""
+    both = decoded(videos, folder)
+    return {name: found for name, found in both.items() if all(is_row(found[mode]) for mode in MODES)}
+
+
+def decoded(videos: dict[str, bytes], folder: Path) -> dict[str, dict[str, str]]:
+    """By name and mode, how each video ended."""
+    for name, video in videos.items():
+        (folder / name).write_bytes(video)
+    found: dict[str, dict[str, str]] = {name: dict.fromkeys(MODES, "died before") for name in videos}
+    for path, mode, outcome in outcomes([str(folder / name) for name in videos]):
+        found[Path(path).name][mode] = outcome
+    return found
+
+
+def kind_of(outcome: str, expected: str) -> str:
+    if is_row(outcome):
+        return "row, the same" if outcome == expected else "row, different"
+    return outcome if outcome.startswith("died") else "reject"
+
+
+if __name__ == "__main__":
+    work(sys.argv[1:])
