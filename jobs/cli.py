@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = chosen.command(chosen)
             return code
     except UserError as error:
-        print(f"latentmill: {error}", file=sys.stderr)
+        print(f"latentmill: {without_secrets(str(error))}", file=sys.stderr)
         return 2
     except LatentmillError as error:
         print(f"latentmill: {without_secrets(str(error))}; run the same command again to go on", file=sys.stderr)

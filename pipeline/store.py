@@ -207,7 +207,8 @@ class _PatientFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
+        self._file.seek(offset, whence)
+        return self.tell()
 
     def tell(self) -> int:
         return int(self._file.tell())

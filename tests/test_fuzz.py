@@ -95,7 +95,10 @@ def decode(path: Path, strict: bool) -> str:
         }
     )
     rules = ClipRules(encoder.spec_of("tiny"), 8)
-    items = list(decode_sample(path.read_bytes(), config.clip, config.limits, strict, rules))
+    try:
+        items = list(decode_sample(path.read_bytes(), config.clip, config.limits, strict, rules))
+    except MemoryError:
+        return "decode/memory_limit"  # as the task around it says: a header that asks FFmpeg for too much
     if isinstance(items[-1], Failure):
         return f"{items[-1].stage}/{items[-1].reason}"
     opened, *chunks = items
