@@ -16,7 +16,9 @@ from encoder.memory import available_bytes, readable
 from encoder.posterior import Posterior, from_moments, joined
 from encoder.spec import LatentSpec
 
-__all__ = ["ClipMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
+__all__ = ["ClipMemoryError", "OutOfMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
+
+OutOfMemoryError = torch.cuda.OutOfMemoryError  # by this name in every version of torch
 
 
 class ClipMemoryError(ValueError):

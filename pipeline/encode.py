@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from encoder.replica import ClipMemoryError, Posterior, Stream, VideoEncoder, joined
+from encoder.replica import ClipMemoryError, OutOfMemoryError, Posterior, Stream, VideoEncoder, joined
 from pipeline.config import OutputConfig
 from pipeline.errors import SampleError
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Row, Sample
@@ -85,12 +85,18 @@ class _OpenClip:
     def push(self, chunk: Chunk) -> Made | None:
         """Encodes the next frames; returns the clip's row when they were the last, or why it can never have one."""
         try:
-            video = self._encoder.to_video(chunk.frames)
-            if self._output.first_frame and not self._frames:
-                self._first_frame = self._latent(self._encoder.encode_first_frame(video), "first")
-            part = self._stream.push(video)
+            return self._push(chunk)
         except ClipMemoryError as error:
             return self._spec.window_index, SampleError("encode", "too_large_for_memory", str(error))
+        except OutOfMemoryError as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
+            said = str(error).partition("\n")[0]
+            return self._spec.window_index, SampleError("encode", "out_of_memory", said)
+
+    def _push(self, chunk: Chunk) -> Row | None:
+        video = self._encoder.to_video(chunk.frames)
+        if self._output.first_frame and not self._frames:
+            self._first_frame = self._latent(self._encoder.encode_first_frame(video), "first")
+        part = self._stream.push(video)
         self._frames += len(chunk.frames)
         if part is not None:
             self._parts.append(part)

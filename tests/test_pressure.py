@@ -1,5 +1,7 @@
 """No room left and writers that die: nothing half-written is seen, and a later run ends with the same bytes."""
 
+import io
+import json
 import os
 import resource
 import subprocess
@@ -7,15 +9,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import pytest
 from conftest import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
 from test_task import KilledError, MortalStore
 
-from encoder.replica import VideoEncoder
+from encoder.replica import OutOfMemoryError, Stream, VideoEncoder
 from pipeline import store as store_module
 from pipeline.config import Config
 from pipeline.errors import ShardError, TransientError
+from pipeline.parts import read_rows
 from pipeline.repair import repair
 from pipeline.store import Store
 from pipeline.verify import Problem, Verified, verify
@@ -146,3 +150,53 @@ def test_a_run_names_the_damaged_file_that_stops_it(config: Config, tiny: VideoE
         with pytest.raises(ShardError, match=f"{victim.name} is damaged .* verify --repair"):
             run_all(config, tiny)
         victim.unlink()
+
+
+class Cramped:
+    """An encoder whose device has no memory left in the second chunk of one of its clips."""
+
+    def __init__(self, encoder: VideoEncoder, clip: int) -> None:
+        self._encoder, self._clips = encoder, iter([False] * clip + [True])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def stream(self, frames: int) -> Stream:
+        stream = self._encoder.stream(frames)
+        if next(self._clips, False):
+            pushes = iter([stream.push, no_memory])
+            stream.push = lambda video: next(pushes)(video)  # type: ignore[method-assign]
+        return stream
+
+
+def no_memory(video: object) -> NoReturn:
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore words")
+
+
+def test_a_clip_for_which_the_device_has_no_memory_is_a_reject_and_the_others_are_what_they_are(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "a.tar", samples_of(videos[:3]))
+    config = make_config(clip={"frames": 17, "fps": None, "buckets": ["32x48", "48x32"]})
+    run_all(config, cast(VideoEncoder, Cramped(tiny, clip=1)))
+    assert problems(config, tiny) == []
+    (manifest,) = (Path(config.output.path) / "manifests").iterdir()
+    (reject,) = json.loads(manifest.read_text())["rejects"]
+    assert (reject["key"], reject["window_index"], reject["stage"], reject["reason"], reject["detail"]) == (
+        "clip-001",
+        0,
+        "encode",
+        "out_of_memory",
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+    )
+    with_memory = make_config(
+        clip={"frames": 17, "fps": None, "buckets": ["32x48", "48x32"]}, output={"path": str(tmp_path / "calm")}
+    )
+    run_all(with_memory, tiny)
+    wide = "latents/bucket=16x5x4x6"
+    assert latents(tmp_path / "out" / wide) == latents(tmp_path / "calm" / wide)
+
+
+def latents(folder: Path) -> list[bytes]:
+    (part,) = folder.iterdir()
+    return [row["vae_latent_bytes"] for row in read_rows(io.BytesIO(part.read_bytes()))]
