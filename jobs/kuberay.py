@@ -12,6 +12,7 @@ import yaml
 from jobs.rayjob import run_command
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.runtime import ReplicaRange
 
 CONFIG_FOLDER = "/etc/latentmill"
 CONFIG_FILE = "config.yaml"
@@ -88,7 +89,7 @@ class KubeRayJob:
         most = Workers.parse(self.gpu_workers).most * self.gpus
         runtime = config.runtime.model_copy(update={"address": "auto"})
         if runtime.replicas == "auto":  # an autoscaler brings only the GPUs that are asked for
-            runtime = runtime.model_copy(update={"replicas": most})
+            runtime = runtime.model_copy(update={"replicas": ReplicaRange(min=most, max=most)})
         text = yaml.safe_dump(config.model_copy(update={"runtime": runtime}).model_dump(mode="json"), sort_keys=False)
         config_map = {
             "apiVersion": "v1",

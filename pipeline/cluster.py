@@ -5,6 +5,7 @@ It does not know what a latent is, and decides nothing that plan.py can decide.
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +13,28 @@ from typing import Any
 
 import ray
 from ray.exceptions import (
+    ActorUnavailableError,
     GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
-    RayActorError,
     RayError,
     RayTaskError,
     WorkerCrashedError,
 )
 
 from pipeline.clips import ClipRules
-from pipeline.config import Config, RuntimeConfig
+from pipeline.config import Config
 from pipeline.errors import LatentmillError, TransientError, UserError
 from pipeline.guard import bounded
-from pipeline.plan import WorkQueue, replicas_wanted
-from pipeline.records import DecodeItem, Event, Failure, Sample, ShardFailed, ShardRef
+from pipeline.plan import Fleet, ReplicaCount, Work, WorkQueue
+from pipeline.records import DecodeItem, Event, Failure, Sample, ShardDone, SliceDone, WaitingForGpus
+from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
 
 CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
 POLL_SECONDS = 0.5
+RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
@@ -131,25 +134,28 @@ class _Replica:
     """One encoder on one device. Its decoding runs elsewhere, so a bad video cannot reach it."""
 
     def __init__(self, config: Config, weights_sha256: str, threads: int) -> None:
+        self._config, self._weights_sha256, self._threads = config, weights_sha256, threads
+        self._task: Any = None
+
+    def load(self) -> str:
+        """Puts the encoder on its device. Returns the id of the node."""
         import encoder
         from pipeline.loading import load_encoder
         from pipeline.store import Store
         from pipeline.task import ShardTask
 
-        encoder.set_threads(threads)
+        config = self._config
+        encoder.set_threads(self._threads)
         loaded = load_encoder(config.encoder, device="auto")
-        if loaded.weights_sha256 != weights_sha256:
+        if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames)
         decoder = RayDecoder(config, ray.put(config), rules)
         self._task = ShardTask(config, loaded, decoder, Store(config.output.path))
+        return str(ray.get_runtime_context().get_node_id())
 
-    def ready(self) -> str:
-        """Where the encoder computes."""
-        return str(self._task.encoder.device)
-
-    def run(self, shard: ShardRef) -> Iterator[Event]:
-        yield from self._task.run(shard)
+    def run(self, work: Work) -> Iterator[Event]:
+        yield from self._task.help(work.shard, work.place) if work.place else self._task.run(work.shard)
 
 
 _ReplicaActor = ray.remote(num_cpus=0)(_Replica)
@@ -157,21 +163,25 @@ _ReplicaActor = ray.remote(num_cpus=0)(_Replica)
 
 @dataclass(slots=True)
 class _Running:
-    """A replica and the shard that it makes now, if any; `events` is Ray's stream of its events."""
+    """A replica's actor. `pending` is what it promised: first to load, then the events of its work; None: idle."""
 
+    number: int
     actor: Any
-    shard: ShardRef | None = None
-    events: Any = None
+    pending: Any
+    node: str = ""
 
 
 class Cluster:
-    """Replicas on the connected Ray, and the loop that gives each its next shard."""
+    """Replicas on the connected Ray, as many as it has room for at any time, and the loop that feeds them."""
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
-        self._config, self._weights_sha256, self._queue = config, weights_sha256, queue
-        self._gpus = int(ray.cluster_resources().get("GPU", 0))
-        self.replicas = replicas_wanted(config.runtime.replicas, self._gpus, len(queue))
-        self._running: list[_Running] = []
+        self._config, self._weights_sha256 = config, weights_sha256
+        count, gpus = ReplicaCount(*config.runtime.replica_bounds), _gpus()
+        self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
+        self._fleet = Fleet(queue, count)
+        self.replicas = count.wanted(gpus, len(queue))
+        self._running: dict[int, _Running] = {}
+        self._resize_at, self._waits, self._last_error = 0.0, False, ""
 
     def run(self, check: Callable[[], None]) -> Iterator[Event]:
         """Makes every shard of the queue; events come as they happen. Ends when no shard is left.
@@ -179,63 +189,101 @@ class Cluster:
         `check` is called at least every half second; what it raises ends the loop.
 
         Raises:
-            TransientError: replicas cannot be started.
+            TransientError: replicas die again and again.
             UserError: as a replica says it.
         """
-        self._running = [_Running(self._start_actor()) for _ in range(self.replicas)]
-        started = [replica.actor.ready.remote() for replica in self._running]
-        try:
-            while ray.wait(started, num_returns=len(started), timeout=POLL_SECONDS)[1]:
-                check()
-            ray.get(started)
-        except RayActorError as error:
-            raise TransientError(f"a replica did not start: {_first_line(error)}") from error
-        while self._feed():
+        while self._fleet.unfinished:
             check()
+            if time.monotonic() >= self._resize_at:
+                yield from self._resize()
+            self._feed()
             yield from self._next_events()
 
     def stop(self) -> None:
         """Ends every replica at once; what is not committed is made again by the next run."""
-        for replica in self._running:
+        for replica in self._running.values():
             ray.kill(replica.actor)
 
-    def _start_actor(self) -> Any:
-        gpus = 1 if self._gpus else 0
-        threads = max(1, (os.cpu_count() or 1) // (1 if gpus else self.replicas))
-        return _ReplicaActor.options(num_gpus=gpus).remote(self._config, self._weights_sha256, threads)
+    def _resize(self) -> Iterator[Event]:
+        """Starts replicas where GPUs have joined or replicas were lost; Ray places each when there is room."""
+        self._resize_at, gpus = time.monotonic() + RESIZE_SECONDS, _gpus()
+        for _ in range(self._fleet.to_start(gpus)):
+            self._start_replica()
+        if self._fleet.hopeless:
+            raise TransientError(f"replicas die again and again, the last one of: {self._last_error}")
+        waited, self._waits = self._waits, self._on_gpus and not gpus
+        if self._waits and not waited:
+            yield WaitingForGpus(len(self._running))
 
-    def _feed(self) -> bool:
-        """Gives idle replicas their next shard. Returns whether any is at work."""
-        for replica in self._running:
-            if replica.shard is None and (shard := self._queue.take()) is not None:
-                replica.shard = shard
-                replica.events = replica.actor.run.options(num_returns="streaming").remote(shard)
-        return any(replica.shard for replica in self._running)
+    def _start_replica(self) -> None:
+        threads = max(1, (os.cpu_count() or 1) // (1 if self._on_gpus else self.replicas))
+        actor_of = _ReplicaActor.options(num_gpus=1 if self._on_gpus else 0)
+        actor = actor_of.remote(self._config, self._weights_sha256, threads)
+        number = self._fleet.join()
+        self._running[number] = _Running(number, actor, actor.load.remote())
+
+    def _feed(self) -> None:
+        """Gives idle replicas their next work, for as long as there is any."""
+        for replica in self._running.values():
+            if replica.pending is None:
+                work = self._fleet.assign(replica.number)
+                if work is None:
+                    return
+                replica.pending = replica.actor.run.options(num_returns="streaming").remote(work)
 
     def _next_events(self) -> Iterator[Event]:
-        busy = {replica.events: replica for replica in self._running if replica.shard is not None}
-        ready, _ = ray.wait(list(busy), num_returns=1, timeout=POLL_SECONDS)
-        for stream in ready:
-            yield from self._take_event(busy[stream])
+        pending = {replica.pending: replica for replica in self._running.values() if replica.pending is not None}
+        if not pending:
+            time.sleep(POLL_SECONDS)
+        elif ray.wait(list(pending), num_returns=1, timeout=POLL_SECONDS)[0]:
+            ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
+            for promise in ready:
+                yield from self._take(pending[promise])
 
-    def _take_event(self, replica: _Running) -> Iterator[Event]:
-        assert replica.shard is not None
+    def _take(self, replica: _Running) -> Iterator[Event]:
+        """What a replica has ready: that it is loaded, its next event, the end of its work, or how it failed."""
         try:
-            yield ray.get(next(replica.events))
+            if replica.node:
+                event = ray.get(next(replica.pending))
+                if self._is_news(replica, event):
+                    yield event
+            else:
+                replica.node, replica.pending = ray.get(replica.pending), None
         except StopIteration:
-            replica.shard = None
+            replica.pending = None
+            self._fleet.idle(replica.number)
         except UserError:
             raise
         except (LatentmillError, RayError) as error:
-            yield self._failed(replica, error)
+            yield from self._failed(replica, error)
 
-    def _failed(self, replica: _Running, error: Exception) -> ShardFailed:
-        shard, replica.shard = replica.shard, None
-        assert shard is not None
-        if not isinstance(error, RayTaskError):  # the actor or its node is gone
+    def _is_news(self, replica: _Running, event: Event) -> bool:
+        if isinstance(event, SliceDone):
+            return self._fleet.committed(replica.number, event.slice_index, event.reused)
+        return self._fleet.done(event.shard) if isinstance(event, ShardDone) else True
+
+    def _failed(self, replica: _Running, error: Exception) -> Iterator[Event]:
+        self._last_error, replica.pending = _first_line(error), None
+        failed = self._fleet.failed(replica.number, self._last_error, _lost_with_node(replica, error))
+        if not (replica.node and isinstance(error, RayTaskError)):  # it could not load, or it is gone
             ray.kill(replica.actor)
-            replica.actor = self._start_actor()
-        return ShardFailed(shard.name, _first_line(error), final=self._queue.failed(shard))
+            del self._running[replica.number]
+            self._fleet.leave(replica.number)
+            self._resize_at = 0.0
+        if failed is not None:
+            yield failed
+
+
+def _gpus() -> int:
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _lost_with_node(replica: _Running, error: Exception) -> bool:
+    """Whether a replica died because its node did."""
+    if isinstance(error, RayTaskError) or not replica.node:
+        return False
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return isinstance(error, ActorUnavailableError) or replica.node not in alive
 
 
 def _first_line(error: Exception) -> str:

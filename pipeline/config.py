@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.runtime import RuntimeConfig
 
 FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
 
@@ -123,21 +124,6 @@ class EncoderConfig(Section):
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
         return self.model_dump(exclude={"name", "weights"})
-
-
-class RuntimeConfig(Section):
-    """How a run is carried out; nothing here changes a latent."""
-
-    replicas: int | Literal["auto"] = "auto"
-    address: str | None = None
-    decode_ahead: int = Field(4, ge=1)
-
-    @field_validator("replicas")
-    @classmethod
-    def _replicas_positive(cls, replicas: int | str) -> int | str:
-        if isinstance(replicas, int) and replicas < 1:
-            raise ValueError(f"{replicas} replicas would do nothing: give 1 or more, or auto")
-        return replicas
 
 
 class LimitsConfig(Section):

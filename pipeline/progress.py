@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
-from pipeline.records import Event, Progress, ShardDone, ShardFailed, SliceDone
+from pipeline.records import Event, Progress, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -59,6 +59,9 @@ class RunProgress:
             case ShardFailed():
                 fate = "given up" if event.final else "will be tried again"
                 self._console.print(f"shard {event.shard} failed, {fate}: {event.error}", markup=False, highlight=False)
+            case WaitingForGpus():
+                text = "waiting for GPUs: the cluster has none (an integer runtime.replicas would use its CPUs)"
+                self._console.print(text, highlight=False)
         self._display.update(self._bar, completed=self._done, description=self._counts())
         self._plain_line(isinstance(event, ShardDone))
 

@@ -238,4 +238,11 @@ class ShardFailed:
     final: bool
 
 
-Event = Progress | SliceDone | ShardDone | ShardFailed
+@dataclass(frozen=True, slots=True)
+class WaitingForGpus:
+    """Event: the cluster has no GPU now; `replicas` begin as GPUs join."""
+
+    replicas: int
+
+
+Event = Progress | SliceDone | ShardDone | ShardFailed | WaitingForGpus

@@ -4,7 +4,7 @@ It does not know Ray: cluster.py runs it in an actor and hands it another decode
 """
 
 import itertools
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.ledger import ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
+from pipeline.plan import helping_order
 from pipeline.records import (
     CommittedSlice,
     DecodeItem,
@@ -86,6 +87,9 @@ class _Step:
     ends_slice: bool
 
 
+StepsWith = Callable[[ExitStack], Iterator[CommittedSlice | _Step]]
+
+
 @dataclass(slots=True)
 class ShardTask:
     """Makes the latents of shards with one encoder; `run` may be called again for the next shard."""
@@ -104,23 +108,37 @@ class ShardTask:
             TransientError: the same may pass when it is tried again.
         """
         self.watch = Stopwatch()
-        ledger = self._ledger(shard)
-        slices: list[CommittedSlice] = []
-        for committed, reused in self._slices(ledger):
-            if committed is None:
+        yield from self._walk(self._ledger(shard))
+
+    def help(self, shard: ShardRef, place: int) -> Iterator[Event]:
+        """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
+        self.watch = Stopwatch()
+        ledger, begins = self._ledger(shard), self._slice_begins(shard)
+        order = helping_order(len(begins), place)
+        for committed, reused in self._slices(lambda writers: self._scattered(ledger, writers, begins, order)):
+            if committed:
+                yield _slice_done(shard.name, committed, reused)
+            else:
                 yield Progress(shard.name, self.watch.take_frames())
+        yield from self._walk(self._ledger(shard))
+
+    def _walk(self, ledger: ShardLedger) -> Iterator[Event]:
+        slices: list[CommittedSlice] = []
+        for committed, reused in self._slices(lambda writers: self._steps(ledger, writers)):
+            if committed is None:
+                yield Progress(ledger.shard.name, self.watch.take_frames())
             else:
                 slices.append(committed)
-                yield _slice_done(shard.name, committed, reused)
+                yield _slice_done(ledger.shard.name, committed, reused)
         manifest = ledger.commit_manifest(slices, self.watch.seconds)
-        yield ShardDone(shard.name, manifest["samples"], self.watch.seconds)
+        yield ShardDone(ledger.shard.name, manifest["samples"], self.watch.seconds)
 
-    def _slices(self, ledger: ShardLedger) -> Iterator[tuple[CommittedSlice | None, bool]]:
-        """Every slice of the shard as it stands committed, in order, and whether it was so before; None between."""
+    def _slices(self, steps_with: StepsWith) -> Iterator[tuple[CommittedSlice | None, bool]]:
+        """Every slice that the steps end, as it stands committed, and whether it was so before; None between."""
         with (
             ExitStack() as writers,
             WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
-            closing(read_ahead(self._steps(ledger, writers), self.config.runtime.decode_ahead)) as steps,
+            closing(read_ahead(steps_with(writers), self.config.runtime.decode_ahead)) as steps,
         ):
             while (step := self._next(steps)) is not None:
                 if isinstance(step, CommittedSlice):
@@ -156,8 +174,7 @@ class ShardTask:
                 offset_bytes, last = record.next_offset_bytes, record.last
             else:
                 reader = reader or self._read(ledger.shard, offset_bytes, sample_index)
-                output = self.config.output
-                writer = SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame)
+                writer = self._writer(ledger, slice_index, begun)
                 writers.callback(writer.close)
                 yield from self._slice_steps(writer, reader)
                 if not writer.counts.samples:
@@ -165,6 +182,28 @@ class ShardTask:
                 sample_index += writer.counts.samples
                 offset_bytes, last = writer.counts.next_offset_bytes, writer.counts.last
             slice_index += 1
+
+    def _scattered(
+        self, ledger: ShardLedger, writers: ExitStack, begins: Sequence[int], order: Iterable[int]
+    ) -> Iterator[CommittedSlice | _Step]:
+        """The slices of `order` that nobody has committed by the time that it is their turn."""
+        for slice_index in order:
+            begun = ledger.slice_of(slice_index)
+            if begun is None or begun.missing_buckets:
+                writer = self._writer(ledger, slice_index, begun)
+                writers.callback(writer.close)
+                first_index = slice_index * self.config.output.part_samples
+                yield from self._slice_steps(writer, self._read(ledger.shard, begins[slice_index], first_index))
+
+    def _slice_begins(self, shard: ShardRef) -> list[int]:
+        """The tar offset of each slice: the shard is read to its end, and nothing is decoded."""
+        ends = (sample for sample in self._read(shard, 0, 0) if not sample.last)
+        part_samples = self.config.output.part_samples
+        return [0, *(sample.next_offset_bytes for sample in ends if (sample.index + 1) % part_samples == 0)]
+
+    def _writer(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None) -> SliceWriter:
+        output = self.config.output
+        return SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame)
 
     def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
         for sample in itertools.islice(reader, self.config.output.part_samples):

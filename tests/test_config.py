@@ -126,7 +126,7 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
         ("clip.buckets", [], "clip.buckets: .*at least 1"),
         ("encoder.dtype", "int8", "encoder.dtype: "),
         ("encoder.chunk_frames", 0, "encoder.chunk_frames: "),
-        ("runtime.replicas", 0, "runtime.replicas: 0 replicas would do nothing"),
+        ("runtime.replicas", 0, "runtime.replicas: 0 is no number of replicas"),
         ("limits.max_reject_fraction", 1.5, "limits.max_reject_fraction: .*1.5"),
         ("limits.decode_timeout_seconds", 0, "limits.decode_timeout_seconds: .*greater than 0"),
     ],

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import WorkQueue, replicas_wanted, shards_left, within_limit
-from pipeline.records import ShardRef
+from pipeline.plan import (
+    DEATHS_IN_A_ROW,
+    NODES_LOST_ALLOWED,
+    WORKERS_PER_SHARD,
+    Fleet,
+    ReplicaCount,
+    Work,
+    WorkQueue,
+    shards_left,
+    within_limit,
+)
+from pipeline.records import ShardFailed, ShardRef
 
 
 def refs(names: Iterable[str]) -> list[ShardRef]:
@@ -51,22 +61,134 @@ def test_each_shard_is_tried_as_often_as_allowed_and_then_given_up(
     assert sorted(given_up) == sorted(bad.intersection(names))
 
 
+def test_an_attempt_that_ended_with_its_node_is_not_the_shard_s_fault() -> None:
+    queue = WorkQueue(max_attempts=1)
+    queue.extend(refs("a"))
+    for _ in range(NODES_LOST_ALLOWED - 1):
+        shard = queue.take()
+        assert shard is not None
+        assert not queue.failed(shard, node_lost=True)
+    shard = queue.take()
+    assert shard is not None
+    assert queue.failed(shard, node_lost=True), "a shard that takes its node down each time must end too"
+
+
 @pytest.mark.parametrize(
-    ("configured", "gpus", "shards", "wanted"),
+    ("least", "most", "gpus", "shards", "wanted"),
     [
-        ("auto", 0, 10, 1),
-        ("auto", 4, 10, 4),
-        ("auto", 4, 3, 3),
-        ("auto", 4, 0, 1),
-        (2, 0, 10, 2),
-        (2, 8, 10, 2),
-        (8, 0, 3, 3),
+        (1, 99, 0, 10, 1),
+        (1, 99, 4, 10, 4),
+        (1, 99, 4, 3, 3),
+        (1, 99, 4, 0, 1),
+        (2, 2, 0, 10, 2),
+        (2, 2, 8, 10, 2),
+        (2, 6, 0, 10, 2),
+        (2, 6, 4, 10, 4),
+        (2, 6, 8, 10, 6),
+        (8, 8, 0, 3, 3),
     ],
 )
-def test_there_is_a_replica_for_each_gpu_unless_asked_otherwise_and_never_an_idle_one(
-    configured: int | str, gpus: int, shards: int, wanted: int
+def test_replicas_follow_the_gpus_within_their_bounds_and_never_outnumber_the_shards(
+    least: int, most: int, gpus: int, shards: int, wanted: int
 ) -> None:
-    assert replicas_wanted(configured, gpus, shards) == wanted
+    assert ReplicaCount(least, most).wanted(gpus, shards) == wanted
+
+
+def fleet_of(names: str, least: int = 1, most: int = 99) -> Fleet:
+    queue = WorkQueue(max_attempts=2)
+    queue.extend(refs(names))
+    return Fleet(queue, ReplicaCount(least, most))
+
+
+def test_replicas_are_added_as_gpus_join_and_replaced_where_they_were_lost() -> None:
+    fleet = fleet_of("abcdef")
+    assert fleet.to_start(gpus=0) == 1
+    first = fleet.join()
+    assert fleet.to_start(gpus=1) == 0
+    assert fleet.to_start(gpus=3) == 2
+    fleet.join()
+    fleet.join()
+    fleet.leave(first)
+    assert fleet.to_start(gpus=3) == 1
+    assert fleet.to_start(gpus=2) == 0
+
+
+def test_a_shard_whose_replica_was_lost_is_given_to_another() -> None:
+    fleet = fleet_of("ab")
+    first, second = fleet.join(), fleet.join()
+    lost = fleet.assign(first)
+    assert lost == Work(ShardRef("a", "a.tar"), 0)
+    assert fleet.failed(first, "gone", node_lost=True) == ShardFailed("a", "gone", final=False)
+    fleet.leave(first)
+    assert [fleet.assign(second), fleet.unfinished] == [Work(ShardRef("b", "b.tar"), 0), 2]
+    assert fleet.done("b")
+    fleet.idle(second)
+    assert fleet.assign(second) == lost
+
+
+def test_replicas_that_die_again_and_again_with_nothing_made_are_not_replaced_for_ever() -> None:
+    fleet = fleet_of("a")
+    for _ in range(DEATHS_IN_A_ROW):
+        assert fleet.to_start(gpus=1) == 1
+        assert not fleet.hopeless
+        fleet.leave(fleet.join())
+    assert fleet.to_start(gpus=1) == 0
+    assert fleet.hopeless
+    assert fleet.to_start(gpus=2) == 1, "another node is another chance"
+    assert not fleet.hopeless
+
+
+def test_the_run_goes_on_with_those_who_work_while_others_die_and_what_they_make_gives_hope() -> None:
+    fleet = fleet_of("abc")
+    assert fleet.to_start(gpus=8) == 3
+    good = fleet.join()
+    assert fleet.assign(good)
+    for _ in range(DEATHS_IN_A_ROW):
+        fleet.leave(fleet.join())
+    assert fleet.to_start(gpus=8) == 0
+    assert not fleet.hopeless
+    assert fleet.committed(good, slice_index=0, reused=False)
+    assert fleet.to_start(gpus=8) == 2
+
+
+def test_an_idle_replica_helps_where_fewest_are_at_work_and_the_oldest_shard_first() -> None:
+    fleet = fleet_of("ab")
+    numbers = [fleet.join() for _ in range(5)]
+    works = [fleet.assign(number) for number in numbers]
+    assert [(work.shard.name, work.place) for work in works if work] == [
+        ("a", 0),
+        ("b", 0),
+        ("a", 1),
+        ("b", 1),
+        ("a", 2),
+    ]
+
+
+def test_a_shard_has_no_more_helpers_than_are_of_use() -> None:
+    fleet = fleet_of("a")
+    works = [fleet.assign(fleet.join()) for _ in range(WORKERS_PER_SHARD + 2)]
+    assert works.count(None) == 2
+
+
+def test_a_shard_counts_once_however_many_finish_it() -> None:
+    fleet = fleet_of("a")
+    owner, helper = fleet.join(), fleet.join()
+    assert fleet.assign(owner)
+    assert fleet.assign(helper)
+    assert [fleet.committed(owner, 0, False), fleet.committed(helper, 0, True)] == [True, False]
+    assert [fleet.done("a"), fleet.done("a")] == [True, False]
+    assert fleet.unfinished == 0
+    fleet.idle(owner)
+    assert fleet.failed(helper, "too late to matter", node_lost=False) is None
+
+
+def test_a_failure_is_no_failure_while_another_is_at_the_same_shard() -> None:
+    fleet = fleet_of("a")
+    owner, helper = fleet.join(), fleet.join()
+    assert fleet.assign(owner)
+    assert fleet.assign(helper)
+    assert fleet.failed(owner, "crash", node_lost=False) is None
+    assert fleet.failed(helper, "crash", node_lost=False) == ShardFailed("a", "crash", final=False)
 
 
 @pytest.mark.parametrize(

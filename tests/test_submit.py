@@ -148,6 +148,7 @@ def test_a_kuberay_job_runs_the_configuration_that_its_config_map_holds(make_con
     held = parse_config(yaml.safe_load(config_map["data"]["config.yaml"]))
     assert held.model_copy(update={"runtime": config.runtime}) == config
     assert held.runtime.address == "auto"
+    assert held.runtime.replica_bounds == (1, 1)
     assert job["spec"]["entrypoint"] == "python -m jobs run /etc/latentmill/config.yaml"
     head = cluster_of(job)["headGroupSpec"]["template"]["spec"]
     assert head["volumes"] == [{"name": "config", "configMap": {"name": "night"}}]
@@ -169,7 +170,9 @@ def test_the_head_pod_neither_encodes_nor_decodes(make_config: MakeConfig) -> No
 
 
 def test_gpu_pods_hold_what_was_asked_for(make_config: MakeConfig) -> None:
-    _, job = manifests(make_config(), gpu_workers="2:8", gpus=4, gpu_cpu=48, gpu_memory="256Gi")
+    config_map, job = manifests(make_config(), gpu_workers="2:8", gpus=4, gpu_cpu=48, gpu_memory="256Gi")
+    held = parse_config(yaml.safe_load(config_map["data"]["config.yaml"]))
+    assert held.runtime.replica_bounds == (32, 32)
     (gpu,) = cluster_of(job)["workerGroupSpecs"]
     assert (gpu["groupName"], gpu["replicas"], gpu["minReplicas"], gpu["maxReplicas"]) == ("gpu", 2, 2, 8)
     limits = {"cpu": 48, "memory": "256Gi", "nvidia.com/gpu": 4}
@@ -210,7 +213,7 @@ def test_secrets_are_named_and_never_written(make_config: MakeConfig) -> None:
 def test_the_image_runs_as_a_user_without_rights_and_holds_every_package() -> None:
     lines = (ROOT / "jobs" / "docker" / "Dockerfile").read_text().splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001"]
-    assert [line for line in lines if line.startswith("FROM")][0].startswith("FROM nvidia/cuda:")
+    assert any(line.startswith("FROM nvidia/cuda:") for line in lines)
     for package in PACKAGES:
         assert f"COPY {package} {package}" in lines
 
@@ -318,7 +321,7 @@ def _listens(port: int) -> bool:
 def test_a_ray_job_stopped_half_way_and_sent_again_ends_with_the_bytes_of_an_undisturbed_run(
     shards: None, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path, ray_head: str
 ) -> None:
-    config = make_config()
+    config = make_config(runtime={"replicas": 1})  # on the CPU: auto waits for GPUs to join a cluster
     path = config_file(config, tmp_path / "c.yaml")
     command = [sys.executable, "-m", "jobs", "submit", "--on", "ray", "--address", ray_head]
     sent = subprocess.run([*command, "--detach", path], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -397,7 +400,7 @@ def answer(*command: str) -> str:
 def test_a_slurm_job_stopped_half_way_queues_itself_again_and_ends_with_the_bytes_of_an_undisturbed_run(
     slurm: None, shards: None, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path
 ) -> None:
-    config = make_config()
+    config = make_config(runtime={"replicas": 1})
     path = config_file(config, tmp_path / "c.yaml")
     assert main(["submit", path, "--on", "slurm", "--cpus-per-task", "2", "--time", "10:00"]) == 0
     (job,) = answer("squeue", "--noheader", "--format=%i").split()

@@ -1,0 +1,97 @@
+"""Several Ray nodes on this machine, with GPUs that are only declared: nodes come and go while a run goes on."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from conftest import MakeConfig, output_files, run_all, samples_of, write_tar
+from ray.cluster_utils import Cluster as Nodes
+
+from encoder.replica import VideoEncoder
+from pipeline.cluster import Cluster, connected
+from pipeline.config import Config
+from pipeline.listing import list_shards
+from pipeline.plan import WorkQueue
+from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
+
+pytestmark = pytest.mark.ray
+
+OBJECT_STORE_BYTES = 80_000_000
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """A head that does no work and a node that only decodes."""
+    running = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES})
+    running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+    yield running
+    running.shutdown()
+
+
+def add_gpus(nodes: Nodes, gpus: int) -> Any:
+    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], nodes: Nodes) -> Config:
+    """Four shards of three slices, to be made on the GPUs of the cluster."""
+    for number in range(4):
+        write_tar(tmp_path / f"s{number}.tar", samples_of([*videos[number:], *videos[:number]]))
+    return make_config(runtime={"address": nodes.address, "decode_ahead": 1})
+
+
+@dataclass
+class Run:
+    """A run of the cluster's own loop, which a test looks into."""
+
+    config: Config
+    sha256: str
+
+    def __post_init__(self) -> None:
+        queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
+        queue.extend(list_shards(self.config.input.shards))
+        self.cluster = Cluster(self.config, self.sha256, queue)
+
+    def events(self) -> Iterator[Event]:
+        yield from self.cluster.run(check=lambda: None)
+
+    def nodes_at_work(self) -> set[str]:
+        return {replica.node for replica in self.cluster._running.values() if replica.pending is not None}
+
+    def visible_devices(self) -> list[str]:
+        """What each replica sees of its node's GPUs."""
+        list(self.cluster._resize())
+        asked = [
+            replica.actor.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
+            for replica in self.cluster._running.values()
+        ]
+        return sorted(ray.get(asked))
+
+
+def test_a_node_is_lost_with_its_replicas_and_another_joins_and_nothing_is_missing(
+    nodes: Nodes, config: Config, tiny: VideoEncoder, tmp_path: Path
+) -> None:
+    lost, joined, at_work = add_gpus(nodes, 2), None, set()
+    seen: list[Event] = []
+    with connected(config.runtime):
+        run = Run(config, tiny.weights_sha256)
+        assert run.visible_devices() == ["0", "1"]
+        for event in run.events():
+            seen.append(event)
+            at_work |= run.nodes_at_work()
+            if lost and isinstance(event, SliceDone):
+                nodes.remove_node(lost)
+                lost = None
+            if not lost and not joined and isinstance(event, WaitingForGpus):
+                joined = add_gpus(nodes, 1)
+        run.cluster.stop()
+    assert joined is not None, "the run must say that it waits when the last GPU is gone"
+    assert joined.node_id in at_work
+    assert sum(isinstance(event, ShardDone) for event in seen) == 4
+    output = config.output.model_copy(update={"path": str(tmp_path / "undisturbed")})
+    run_all(config.model_copy(update={"output": output}), tiny)
+    assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
