@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pipeline.errors import ShardError
 from pipeline.ledger import manifest_path
 from pipeline.parts import merge_statistics
 from pipeline.store import Store
@@ -20,7 +21,15 @@ WAITING_STAGES = ("wait_for_samples", "wait_for_frames")
 def read_manifests(store: Store, shards: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The manifests of the named shards, in order, read several at a time."""
     with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda shard: json.loads(store.read(manifest_path(shard))), shards)
+        yield from pool.map(lambda shard: _manifest(store, manifest_path(shard)), shards)
+
+
+def _manifest(store: Store, path: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(store.read(path))
+    except ValueError as error:
+        raise ShardError(f"{path} is damaged ({error}): set it aside with latentmill verify --repair") from None
+    return values
 
 
 def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

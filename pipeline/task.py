@@ -24,6 +24,7 @@ from pipeline.records import (
     CommittedSlice,
     DecodeItem,
     Event,
+    FileInfo,
     Progress,
     Row,
     Sample,
@@ -130,6 +131,8 @@ class ShardTask:
             else:
                 slices.append(committed)
                 yield _slice_done(ledger.shard.name, committed, reused)
+        if _info(ledger.shard) != ledger.input:
+            raise ShardError(f"{public_url(ledger.shard.url)} changed while it was read")
         manifest = ledger.commit_manifest(slices, self.watch.seconds)
         yield ShardDone(ledger.shard.name, manifest["samples"], self.watch.seconds)
 
@@ -154,12 +157,8 @@ class ShardTask:
             return next(steps, None)
 
     def _ledger(self, shard: ShardRef) -> ShardLedger:
-        try:
-            info = stat_url(shard.url)
-        except FileNotFoundError:
-            raise ShardError(f"{public_url(shard.url)} does not exist") from None
         description = describe(self.config, self.encoder.identity)
-        return ShardLedger(self.store, shard, info, description, tuple(bucket_names(self.store)))
+        return ShardLedger(self.store, shard, _info(shard), description, tuple(bucket_names(self.store)))
 
     def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:
         """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
@@ -245,6 +244,13 @@ class ShardTask:
     def _commit(self, step: _Step) -> CommittedSlice:
         with self.watch("commit"):
             return step.writer.commit()
+
+
+def _info(shard: ShardRef) -> FileInfo:
+    try:
+        return stat_url(shard.url)
+    except FileNotFoundError:
+        raise ShardError(f"{public_url(shard.url)} does not exist") from None
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:

@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -19,9 +19,14 @@ from encoder.replica import OutOfMemoryError, Stream, VideoEncoder
 from pipeline import store as store_module
 from pipeline.config import Config
 from pipeline.errors import ShardError, TransientError
+from pipeline.ledger import done_shards, manifest_path
+from pipeline.listing import list_shards
 from pipeline.parts import read_rows
+from pipeline.records import DecodeItem, Sample
 from pipeline.repair import repair
 from pipeline.store import Store
+from pipeline.summary import read_manifests
+from pipeline.task import LocalDecoder, ShardTask
 from pipeline.verify import Problem, Verified, verify
 
 ROOT = Path(__file__).parent.parent
@@ -150,6 +155,32 @@ def test_a_run_names_the_damaged_file_that_stops_it(config: Config, tiny: VideoE
         with pytest.raises(ShardError, match=f"{victim.name} is damaged .* verify --repair"):
             run_all(config, tiny)
         victim.unlink()
+
+
+def test_a_damaged_manifest_is_named_by_whoever_reads_it(config: Config, tiny: VideoEncoder) -> None:
+    run_all(config, tiny)
+    store = Store(config.output.path)
+    (shard,) = done_shards(store)
+    path = Path(config.output.path) / manifest_path(shard)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ShardError, match=f"{path.name} is damaged .* verify --repair"):
+        list(read_manifests(store, [shard]))
+
+
+class Meddling(LocalDecoder):
+    """Somebody replaces the shard while its videos are decoded."""
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+        (shard,) = list_shards(self.config.input.shards)
+        os.utime(shard.url, (1, 1))
+        return super().start(sample)
+
+
+def test_a_shard_that_changes_while_it_is_read_is_not_finished(config: Config, tiny: VideoEncoder) -> None:
+    store, (shard,) = Store(config.output.path), list_shards(config.input.shards)
+    with pytest.raises(ShardError, match=r"a\.tar changed while it was read"):
+        list(ShardTask(config, tiny, Meddling(config, tiny.spec), store).run(shard))
+    assert not done_shards(store)
 
 
 class Cramped:
