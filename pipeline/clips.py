@@ -12,7 +12,7 @@ from encoder.chunks import chunk_plan
 from encoder.spec import LatentSpec
 from pipeline.config import ClipConfig
 from pipeline.errors import ConfigError, SampleError, ShardError
-from pipeline.records import ClipSpec, Geometry, VideoHeader
+from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
 
 GRID_TOLERANCE_SECONDS = 0.0005  # containers round times to the millisecond
 TIE_SECONDS = 1e-6  # two frames are equally near, whatever the last bits of a float say
@@ -21,10 +21,14 @@ LOWEST_RATE = 0.95  # of the rate asked for; below it frames would be repeated t
 
 @dataclass(frozen=True, slots=True)
 class ClipRules:
-    """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass."""
+    """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
+
+    `spans` are those of one sample, None where clips are taken from its whole video.
+    """
 
     spec: LatentSpec
     chunk_frames: int
+    spans: tuple[Span, ...] | None = None
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
@@ -33,14 +37,15 @@ def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
     Raises:
         ConfigError: naming the value and the nearest ones that are allowed.
     """
-    if isinstance(clip.frames, int) and not spec.is_legal_frames(clip.frames):
-        below = spec.trim_frames(clip.frames)
-        raise ConfigError(
-            f"clip.frames: {clip.frames} is not legal for {spec.name}, whose counts are 1 + {spec.temporal_ratio}*k: "
-            f"take {below} or {below + spec.temporal_ratio}"
-        )
     ratio = spec.spatial_ratio
-    for bucket, size_px in zip(clip.buckets, clip.bucket_sizes_px, strict=True):
+    for bucket, size_px, frames in zip(clip.buckets, clip.bucket_sizes_px, clip.bucket_frames, strict=True):
+        if frames is not None and not spec.is_legal_frames(frames):
+            below = spec.trim_frames(frames)
+            key = "clip.frames" if frames == clip.frames else f"clip.buckets: {bucket}"
+            raise ConfigError(
+                f"{key}: {frames} is not legal for {spec.name}, whose counts are 1 + {spec.temporal_ratio}*k: "
+                f"take {below} or {below + spec.temporal_ratio}"
+            )
         if any(side_px % ratio for side_px in size_px):
             nearest = "x".join(str(max(ratio, round(side_px / ratio) * ratio)) for side_px in size_px)
             raise ConfigError(
@@ -56,9 +61,63 @@ def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple
         SampleError: the video can give no clip.
         ShardError: its frame count is not legal and `clip.tail` is error.
     """
+    return _clips_within(header, range(header.frames), choose_geometry(header, clip), clip, rules, 0)
+
+
+def plan_spans(
+    header: VideoHeader, clip: ClipConfig, rules: ClipRules
+) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
+    """The clips of the spans of one video, no frame outside them; a span that can give none counts as one window.
+
+    Without spans those of the whole video.
+
+    Raises:
+        SampleError, ShardError: as `plan_clips`, for what concerns all spans alike.
+    """
+    if rules.spans is None:
+        return plan_clips(header, clip, rules), ()
     geometry = choose_geometry(header, clip)
-    frames, fps = frames_at_rate(header, clip.fps)
-    windows = whole_window(len(frames), clip, rules.spec) if clip.whole_video else cut_windows(len(frames), fps, clip)
+    clips: list[ClipSpec] = []
+    refused: list[Refused] = []
+    for span in rules.spans:
+        window_index = len(clips) + len(refused)
+        try:
+            clips += _clips_within(header, frames_of_span(header, span), geometry, clip, rules, window_index)
+        except SampleError as error:
+            refused.append(Refused(window_index, error.stage, error.reason, f"span {span}: {error.detail}"))
+    return tuple(clips), tuple(refused)
+
+
+def frames_of_span(header: VideoHeader, span: Span) -> range:
+    """The frames shown from the span's begin until before its end.
+
+    Raises:
+        SampleError: the span ends more than a frame after the video does, or holds no frame.
+    """
+    pts_seconds = header.pts_seconds
+    if span.unit == "frames":
+        begin, end = math.ceil(span.begin), math.ceil(span.end)
+        over = end > header.frames
+    else:
+        begin, end = (bisect_left(pts_seconds, at - GRID_TOLERANCE_SECONDS) for at in (span.begin, span.end))
+        frame_seconds = 1 / header.mean_fps
+        over = span.end > max(header.duration_seconds, pts_seconds[-1] + frame_seconds) + frame_seconds
+    if over:
+        what = f"the video has {header.frames} frames and {header.duration_seconds:.3f} s"
+        raise SampleError("clip", "span_beyond_video", what)
+    if begin >= end:
+        raise SampleError("clip", "empty_span", "no frame is shown in it")
+    return range(begin, end)
+
+
+def _clips_within(
+    header: VideoHeader, within: range, geometry: Geometry, clip: ClipConfig, rules: ClipRules, first_window: int
+) -> tuple[ClipSpec, ...]:
+    frames, fps = frames_at_rate(header, clip.fps, within)
+    if clip.whole_video:
+        windows = whole_window(len(frames), clip, rules.spec)
+    else:
+        windows = cut_windows(len(frames), fps, clip, geometry)
     return tuple(
         ClipSpec(
             window_index=index,
@@ -68,37 +127,41 @@ def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple
             geometry=geometry,
             chunk_frames=chunk_plan(len(window), rules.chunk_frames, rules.spec.temporal_ratio),
         )
-        for index, window in enumerate(windows)
+        for index, window in enumerate(windows, start=first_window)
     )
 
 
-def frames_at_rate(header: VideoHeader, fps: float | None) -> tuple[Sequence[int], float]:
-    """The frames used, and their rate: all of them, or the nearest in time to each point of a grid of `fps`."""
-    pts_seconds = header.pts_seconds
-    source_fps = mean_fps(header)
+def frames_at_rate(header: VideoHeader, fps: float | None, within: range) -> tuple[Sequence[int], float]:
+    """The frames used of those `within`, and their rate: all, or the nearest in time to each point of a grid.
+
+    The grid has `fps` points a second and begins with the first frame.
+    """
+    pts_seconds, begin, end = header.pts_seconds, within.start, within.stop
+    source_fps = mean_fps(header, within)
     if fps is None:
-        return range(len(pts_seconds)), source_fps
-    if len(pts_seconds) > 1 and source_fps < LOWEST_RATE * fps:
+        return within, source_fps
+    if len(within) > 1 and source_fps < LOWEST_RATE * fps:
         raise SampleError("clip", "fps_too_low", f"{source_fps:.3f} frames a second, clip.fps asks for {fps:g}")
-    points = math.floor((pts_seconds[-1] + GRID_TOLERANCE_SECONDS) * fps) + 1
-    return [nearest_frame(pts_seconds, point / fps) for point in range(points)], fps
+    begin_seconds = pts_seconds[begin]
+    points = math.floor((pts_seconds[end - 1] - begin_seconds + GRID_TOLERANCE_SECONDS) * fps) + 1
+    return [nearest_frame(pts_seconds, begin_seconds + point / fps, begin, end) for point in range(points)], fps
 
 
-def mean_fps(header: VideoHeader) -> float:
-    """Frames a second over the whole video; of a single frame, the inverse of the time it is shown."""
-    span_seconds = header.pts_seconds[-1]
+def mean_fps(header: VideoHeader, within: range) -> float:
+    """Frames a second of some frames in a row; of a single frame, that of the whole video."""
+    span_seconds = header.pts_seconds[within[-1]] - header.pts_seconds[within[0]]
     if span_seconds > 0:
-        return (header.frames - 1) / span_seconds
-    return header.frames / header.duration_seconds if header.duration_seconds > 0 else 1.0
+        return (len(within) - 1) / span_seconds
+    return header.mean_fps
 
 
-def nearest_frame(pts_seconds: Sequence[float], time_seconds: float) -> int:
-    """Index of the frame nearest in time; of two equally near, the earlier."""
-    after = bisect_left(pts_seconds, time_seconds)
-    if after == 0:
-        return 0
-    if after == len(pts_seconds):
-        return after - 1
+def nearest_frame(pts_seconds: Sequence[float], time_seconds: float, begin: int, end: int) -> int:
+    """Index of the frame nearest in time among [begin, end); of two equally near, the earlier."""
+    after = bisect_left(pts_seconds, time_seconds, begin, end)
+    if after == begin:
+        return begin
+    if after == end:
+        return end - 1
     past_seconds = time_seconds - pts_seconds[after - 1]
     return after if pts_seconds[after] - time_seconds < past_seconds - TIE_SECONDS else after - 1
 
@@ -114,18 +177,22 @@ def whole_window(available: int, clip: ClipConfig, spec: LatentSpec) -> list[ran
     raise ShardError(f"a video has {what}. clip.tail: error stops here; trim cuts the last frames, drop rejects it")
 
 
-def cut_windows(available: int, fps: float, clip: ClipConfig) -> list[range]:
-    """Windows of `clip.frames` positions each, within the `available` frames."""
-    assert isinstance(clip.frames, int)
-    spare = available - clip.frames
-    if spare < 0:
+def cut_windows(available: int, fps: float, clip: ClipConfig, geometry: Geometry) -> list[range]:
+    """Windows of as many positions as the longest bucket of this picture size that the `available` frames fill."""
+    counts = [
+        frames
+        for frames, size_px in zip(clip.bucket_frames, clip.bucket_sizes_px, strict=True)
+        if frames is not None and size_px == (geometry.height_px, geometry.width_px)
+    ]
+    frames = max((count for count in counts if count <= available), default=None)
+    if frames is None:
         raise SampleError(
             "clip",
             "too_short",
             f"{available} frames ({available / fps:.2f} s) at {fps:.3f} a second, "
-            f"clip.frames asks for {clip.frames} ({clip.frames / fps:.2f} s)",
+            f"a clip has {min(counts)} ({min(counts) / fps:.2f} s)",
         )
-    return [range(start, start + clip.frames) for start in window_starts(spare, clip.window)]
+    return [range(start, start + frames) for start in window_starts(available - frames, clip.window)]
 
 
 def window_starts(spare: int, window: str) -> list[int]:

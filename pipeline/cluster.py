@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,14 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
 
     yield None  # says that a worker has begun: waiting for a free one is no fault of the video
     try:
-        items = decode_sample(video, config.clip, config.limits, config.input.strict, rules)
+        items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from bounded(items, config.limits.decode_memory_bytes)
     except MemoryError:
         limit = f"{config.limits.decode_memory_bytes:,} bytes"
         yield Failure("decode", "memory_limit", f"took more than {limit} (limits.decode_memory_bytes)")
 
 
-_decode_task = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_decode)
+_decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ class RayDecoder:
     rules: ClipRules
 
     def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        return self._items(sample, self._submit(sample))
+        return self._items(sample, self._submit(sample, cpus=1))
 
-    def _submit(self, sample: Sample) -> Any:
-        task = _decode_task.options(_generator_backpressure_num_objects=CHUNKS_AHEAD)
-        return task.remote(sample.video, self.config_ref, self.rules)
+    def _submit(self, sample: Sample, cpus: int) -> Any:
+        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
+        return task.remote(sample.video, self.config_ref, replace(self.rules, spans=sample.spans))
 
     def _items(self, sample: Sample, stream: Any) -> Generator[DecodeItem, None, None]:
         delivered = 0
@@ -110,7 +110,8 @@ class RayDecoder:
                     yield Failure("decode", "timeout", f"no frame for {limit} (limits.decode_timeout_seconds)")
                     return
                 except LOST_WORKER:
-                    stream = self._submit(sample)
+                    # Later samples may hold every CPU while they wait to be read, and they wait for this one.
+                    stream = self._submit(sample, cpus=0)
             yield Failure("decode", "decoder_crashed", f"the decoder's process died {self.config.limits.max_attempts}x")
         finally:
             ray.cancel(stream, force=True)

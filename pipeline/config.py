@@ -1,27 +1,25 @@
-"""The configuration: YAML and dotted overrides, checked strictly, frozen; and the fingerprint of what makes latents.
+"""The configuration: YAML and dotted overrides, checked strictly, frozen.
 
 It does not open shards or weights: what depends on them is checked where they are read.
 """
 
-import copy
 import difflib
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.fields import Column, parse_column
+from pipeline.filters import parse_condition
 from pipeline.runtime import RuntimeConfig
-
-FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
+from pipeline.tree import apply_overrides, read_yaml
 
 WINDOW_PATTERN = re.compile(r"head|center|full|(uniform|slide):[1-9]\d*")
-BUCKET_PATTERN = re.compile(r"([1-9]\d*)x([1-9]\d*)")
+NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+BUCKET_PATTERN = re.compile(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?")
 
 
 def _as_tuple(value: object) -> object:
@@ -37,12 +35,54 @@ class Section(BaseModel):
 
 
 class InputConfig(Section):
-    """Where samples come from. `video` are extensions that hold the video; `caption` the first source that exists."""
+    """Where samples come from. `video` are extensions that hold the video; `caption` the first source that exists.
+
+    `columns` are values of the sample's JSON that become columns, `spans` where in it clip boundaries stand.
+    """
 
     shards: Strings = Field(min_length=1)
     video: Strings = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "ts", "flv", "wmv", "3gp", "ogv", "gif")
     caption: Strings = ("txt", "json:caption")
+    columns: dict[str, str] = Field(default_factory=dict)
+    spans: str | None = None
+    spans_unit: Literal["seconds", "frames"] = "seconds"
     strict: bool = False
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_known(cls, columns: dict[str, str]) -> dict[str, str]:
+        for name, source in columns.items():
+            if not NAME_PATTERN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a column: letters, digits and _ are")
+            parse_column(source)
+        return columns
+
+    @field_validator("spans")
+    @classmethod
+    def _spans_in_json(cls, spans: str | None) -> str | None:
+        if spans is not None and not re.fullmatch(r"json:[^:\s]+", spans):
+            raise ValueError(f"{spans!r} names no spans: write json:PATH, as in json:spans")
+        return spans
+
+    @property
+    def parsed_columns(self) -> dict[str, Column]:
+        return {name: parse_column(source) for name, source in self.columns.items()}
+
+
+class FilterConfig(Section):
+    """Which samples are left out before anything is encoded; null asks for nothing."""
+
+    min_seconds: float | None = Field(None, gt=0)
+    min_short_side_px: int | None = Field(None, ge=1)
+    min_fps: float | None = Field(None, gt=0)
+    where: str | None = None
+
+    @field_validator("where")
+    @classmethod
+    def _where_understood(cls, where: str | None) -> str | None:
+        if where is not None:
+            parse_condition(where)
+        return where
 
 
 class OutputConfig(Section):
@@ -57,7 +97,10 @@ class OutputConfig(Section):
 
 
 class ClipConfig(Section):
-    """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames."""
+    """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames.
+
+    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`.
+    """
 
     frames: int | Literal["full"] = 49
     fps: float | None = Field(8.0, gt=0)
@@ -85,7 +128,7 @@ class ClipConfig(Section):
     def _buckets_known(cls, buckets: tuple[str, ...]) -> tuple[str, ...]:
         for bucket in buckets:
             if not BUCKET_PATTERN.fullmatch(bucket):
-                raise ValueError(f"{bucket!r} is no bucket: write HEIGHTxWIDTH in pixels, as in 480x720")
+                raise ValueError(f"{bucket!r} is no bucket: write HEIGHTxWIDTH in pixels, or HEIGHTxWIDTHxFRAMES")
         if len(set(buckets)) < len(buckets):
             raise ValueError(f"a bucket stands twice in {list(buckets)}")
         return buckets
@@ -94,6 +137,8 @@ class ClipConfig(Section):
     def _full_has_one_window(self) -> "ClipConfig":
         if self.frames == "full" and self.window not in ("head", "full"):
             raise ValueError(f"frames: full is one clip of the whole video, which window: {self.window} contradicts")
+        if self.whole_video and any(bucket.count("x") > 1 for bucket in self.buckets):
+            raise ValueError("a clip of the whole video has the video's frames: buckets name none, write HEIGHTxWIDTH")
         return self
 
     @property
@@ -103,8 +148,16 @@ class ClipConfig(Section):
     @property
     def bucket_sizes_px(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of each bucket."""
-        sizes = (bucket.split("x") for bucket in self.buckets)
-        return tuple((int(height), int(width)) for height, width in sizes)
+        return tuple((sides[0], sides[1]) for sides in self._bucket_sides())
+
+    @property
+    def bucket_frames(self) -> tuple[int | None, ...]:
+        """Frames of a clip of each bucket, its own or `frames`; None for whole videos."""
+        frames = None if self.whole_video or self.frames == "full" else self.frames
+        return tuple(sides[2] if len(sides) > 2 else frames for sides in self._bucket_sides())
+
+    def _bucket_sides(self) -> list[list[int]]:
+        return [[int(side) for side in bucket.split("x")] for bucket in self.buckets]
 
 
 class EncoderConfig(Section):
@@ -142,6 +195,7 @@ class Config(Section):
     """A whole configuration, as a YAML file gives it."""
 
     input: InputConfig
+    filter: FilterConfig = FilterConfig()
     output: OutputConfig
     clip: ClipConfig = ClipConfig()
     encoder: EncoderConfig
@@ -159,46 +213,10 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    tree = _read_yaml(content, path)
+    tree = read_yaml(content, path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no sections; it needs at least input, output and encoder")
     return parse_config(apply_overrides(tree, overrides), source=path)
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only; a key that stands twice is refused, where PyYAML drops the first in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        twins = [key for position, key in enumerate(keys) if key in keys[:position]]
-        if twins:
-            raise yaml.constructor.ConstructorError(None, None, f"{twins[0]} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(text: str | bytes, source: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45 looks like a date
-        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
-
-
-def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns a copy of `tree` with each `a.b=value` set; values are read as YAML."""
-    result: dict[str, Any] = copy.deepcopy(dict(tree))
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        *parents, key = dotted.split(".")
-        if not equals or not all((*parents, key)):
-            raise ConfigError(f"{override!r} is no override: write section.key=value, as in clip.fps=16")
-        node = result
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"{override!r}: {parent} is a value, it has no keys below it")
-            node = child
-        node[key] = _read_yaml(text, override)
-    return result
 
 
 def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Config:
@@ -229,32 +247,3 @@ def _nearest(location: list[str]) -> str:
     known = sorted(model.model_fields) if model else []
     near = difflib.get_close_matches(location[-1], known, n=1)
     return f", did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
-
-
-def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
-    """All that changes rows or bytes, as plain values: what two runs must share to write in one root."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "input": config.input.model_dump(mode="json", exclude={"shards"}),
-        "output": config.output.model_dump(mode="json", exclude={"path"}),
-        "clip": config.clip.model_dump(mode="json"),
-        "encoder": config.encoder.model_dump(mode="json", exclude={"weights"}) | {"weights_sha256": weights_sha256},
-    }
-
-
-def fingerprint(identity_values: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON of an identity."""
-    canonical = json.dumps(identity_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def differing_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One `path: theirs -> ours` line for every leaf that differs."""
-    lines: list[str] = []
-    for key in sorted(theirs.keys() | ours.keys()):
-        path, left, right = f"{prefix}{key}", theirs.get(key), ours.get(key)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            lines += differing_fields(left, right, f"{path}.")
-        elif left != right:
-            lines.append(f"{path}: {json.dumps(left)} there, {json.dumps(right)} now")
-    return lines

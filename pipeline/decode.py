@@ -12,21 +12,28 @@ from contextlib import contextmanager
 import decord
 import numpy as np
 
-from pipeline.clips import ClipRules, plan_clips
-from pipeline.config import ClipConfig, LimitsConfig
+from pipeline.clips import ClipRules, plan_spans
+from pipeline.config import ClipConfig, FilterConfig, LimitsConfig
 from pipeline.decode_pyav import pyav_pictures
 from pipeline.errors import SampleError, ShardError
+from pipeline.filters import check_header
 from pipeline.probe import Probe, container_of, probe
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames
 from pipeline.resize import fit
 
+ALL = FilterConfig()  # leaves nothing out
 SAME_TIME_SECONDS = 0.001  # Decord gives times as float32
 NO_SUBSTITUTES = 0.0001  # share of frames that Decord may replace by their neighbours: none
 DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
 
 
 def decode_sample(
-    video: bytes, clip: ClipConfig, limits: LimitsConfig, strict: bool, rules: ClipRules
+    video: bytes,
+    clip: ClipConfig,
+    limits: LimitsConfig,
+    strict: bool,
+    rules: ClipRules,
+    wanted: FilterConfig = ALL,
 ) -> Iterator[DecodeItem]:
     """Opened, then the chunks of all clips in the order in which they fill; a Failure is the last item, if any.
 
@@ -36,7 +43,7 @@ def decode_sample(
     """
     decord.logging.set_level(decord.logging.QUIET)
     try:
-        yield from _decode(video, clip, limits, strict, rules)
+        yield from _decode(video, clip, limits, strict, rules, wanted)
     except SampleError as error:
         yield Failure(error.stage, error.reason, error.detail)
     except (MemoryError, OSError, ShardError):
@@ -46,7 +53,7 @@ def decode_sample(
 
 
 def _decode(
-    video: bytes, clip: ClipConfig, limits: LimitsConfig, strict: bool, rules: ClipRules
+    video: bytes, clip: ClipConfig, limits: LimitsConfig, strict: bool, rules: ClipRules, wanted: FilterConfig
 ) -> Iterator[DecodeItem]:
     if len(video) > limits.max_video_bytes:
         raise SampleError(
@@ -55,8 +62,11 @@ def _decode(
     container = container_of(video)
     with memory_file(video) as path:
         found = probe(path, container, limits)
-        clips = plan_clips(found.header, clip, rules)
-        yield Opened(found.header, clips)
+        check_header(found.header, wanted.min_seconds, wanted.min_short_side_px, wanted.min_fps)
+        clips, refused = plan_spans(found.header, clip, rules)
+        yield Opened(found.header, clips, refused)
+        if not clips:
+            return
         needed = sorted({index for spec in clips for index in spec.frame_indices})
         pictures = _pictures(path, found, needed, limits, strict)
         yield from cut_chunks(clips, ((i, fit(p, clips[0].geometry)) for i, p in zip(needed, pictures, strict=True)))

@@ -49,6 +49,8 @@ def encode_sample(
             case Opened():
                 opened = item
                 clips = {spec.window_index: _OpenClip(sample, opened, spec, encoder, output) for spec in item.clips}
+                for refused in item.refused:
+                    yield refused.window_index, SampleError(refused.stage, refused.reason, refused.detail)
             case Chunk() if item.window_index in clips:
                 with watch("encode"):
                     made = clips[item.window_index].push(item)
@@ -73,7 +75,7 @@ class _OpenClip:
     def __init__(
         self, sample: Sample, opened: Opened, spec: ClipSpec, encoder: VideoEncoder, output: OutputConfig
     ) -> None:
-        several = len(opened.clips) > 1
+        several = len(opened.clips) + len(opened.refused) > 1
         self._id = f"{sample.key}:{spec.window_index}" if several else sample.key
         self._sample, self._opened, self._spec = sample, opened, spec
         self._encoder, self._output = encoder, output

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from pipeline.errors import ShardError
+from pipeline.filters import STAGE as FILTER_STAGE
 from pipeline.parts import merge_statistics, read_footer, record_from_json, record_to_json, sha256_of
 from pipeline.records import CommittedSlice, FileInfo, PartInfo, Reject, ShardRef, SliceRecord
 from pipeline.store import Store, public_url
@@ -215,6 +216,7 @@ class ShardLedger:
             "shard": self._shard_values(),
             "samples": sum(committed.record.samples for committed in slices),
             "samples_with_clips": sum(_samples_with_clips(committed.record) for committed in slices),
+            "samples_filtered": sum(reject.stage == FILTER_STAGE for reject in rejects),
             "rows": sum(part.rows for committed in slices for part in committed.parts),
             "ignored_files": sum(committed.record.ignored_files for committed in slices),
             "parts": [asdict(part) for committed in slices for part in committed.parts],

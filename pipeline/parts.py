@@ -5,7 +5,7 @@ It does not decide where a part goes or whether it is committed: ledger.py does.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import IO, Any, Literal
 
@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import SampleError
+from pipeline.errors import ConfigError, SampleError
 from pipeline.records import FloatLatent, Reject, Row, SliceRecord
 
 FOOTER_KEY = b"latentmill"
 ROW_GROUP_BYTES = 16 << 20
 # Short columns that repeat; a dictionary of blobs would only cost memory.
+LONG_COLUMNS = ("caption", "captions", "metadata")  # the least and largest of them help nobody
 DICTIONARY_COLUMNS = ["media_type", "shard", "posterior", "bucket"]
 DICTIONARY_COLUMNS += ["vae_latent_dtype", "vae_logvar_dtype", "first_frame_latent_dtype"]
 
@@ -34,6 +35,7 @@ CROP = pa.struct([(name, pa.int32()) for name in ("resized_width", "resized_heig
 DESCRIBING_FIELDS = [
     ("id", pa.string()),
     ("caption", pa.string()),
+    ("captions", pa.list_(pa.string())),
     ("file_name", pa.string()),
     ("media_type", pa.string()),
     ("width", pa.int32()),
@@ -53,18 +55,24 @@ DESCRIBING_FIELDS = [
     ("crop", CROP),
     ("metadata", pa.string()),
 ]
+LATENTS = ("vae_latent", "vae_logvar", "first_frame_latent")
+LATENT_TYPES = {"shape": pa.list_(pa.int32()), "dtype": pa.string(), "bytes": pa.large_binary()}
+COLUMN_TYPES = {"string": pa.string(), "float": pa.float64(), "int": pa.int64(), "bool": pa.bool_()}
 
 
-def schema(posterior: str, first_frame: bool = False) -> pa.Schema:
-    """The columns of a part: what describes a clip first, its latents last."""
-    latents = ["vae_latent"] + ["vae_logvar"] * (posterior == "moments") + ["first_frame_latent"] * first_frame
-    fields = list(DESCRIBING_FIELDS)
-    for name in latents:
-        fields += [
-            (f"{name}_shape", pa.list_(pa.int32())),
-            (f"{name}_dtype", pa.string()),
-            (f"{name}_bytes", pa.large_binary()),
-        ]
+def check_columns(names: Iterable[str]) -> None:
+    """Raises ConfigError where a column of the user's has the name of one of ours."""
+    ours = {name for name, _ in DESCRIBING_FIELDS} | {f"{name}_{what}" for name in LATENTS for what in LATENT_TYPES}
+    if taken := sorted(ours.intersection(names)):
+        raise ConfigError(f"input.columns: every row has a column {', '.join(taken)} already: take another name")
+
+
+def schema(posterior: str, first_frame: bool = False, columns: Mapping[str, str] | None = None) -> pa.Schema:
+    """The columns of a part: what describes a clip, then the user's (name to type, by name), its latents last."""
+    written = (True, posterior == "moments", first_frame)
+    fields = [*DESCRIBING_FIELDS, *((name, COLUMN_TYPES[type_]) for name, type_ in sorted((columns or {}).items()))]
+    for name in (name for name, is_written in zip(LATENTS, written, strict=True) if is_written):
+        fields += [(f"{name}_{what}", type_) for what, type_ in LATENT_TYPES.items()]
     return pa.schema(fields)
 
 
@@ -108,6 +116,7 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
     values: dict[str, Any] = {
         "id": row.id,
         "caption": row.sample.caption,
+        "captions": list(row.sample.captions),
         "file_name": row.sample.video_name,
         "media_type": "video",
         "width": geometry.width_px,
@@ -175,8 +184,14 @@ def merge_statistics(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[
 class PartWriter:
     """Writes the rows of one part to a scratch file, a row group at a time, so that memory stays flat."""
 
-    def __init__(self, scratch: IO[bytes], posterior: str, first_frame: bool = False) -> None:
-        self._schema = schema(posterior, first_frame)
+    def __init__(
+        self,
+        scratch: IO[bytes],
+        posterior: str,
+        first_frame: bool = False,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self._schema = schema(posterior, first_frame, columns)
         self._writer = pq.ParquetWriter(
             scratch,
             self._schema,
@@ -185,7 +200,7 @@ class PartWriter:
             use_dictionary=[name for name in DICTIONARY_COLUMNS if name in self._schema.names],
             write_batch_size=1,  # with it, a page ends after each latent
             write_page_checksum=True,
-            write_statistics=[name for name, _ in DESCRIBING_FIELDS if name not in ("caption", "metadata")],
+            write_statistics=[name for name, _ in DESCRIBING_FIELDS if name not in LONG_COLUMNS],
         )
         self._pending: list[dict[str, Any]] = []
         self._pending_bytes = 0

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
+from pipeline.filters import STAGE as FILTER_STAGE
 from pipeline.records import Event, Progress, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -53,7 +54,7 @@ class RunProgress:
                 self._frames += event.frames
             case SliceDone():
                 self._clips += event.rows
-                self._rejects += len(event.rejects)
+                self._rejects += sum(reject.stage != FILTER_STAGE for reject in event.rejects)
             case ShardDone():
                 self._done += 1
             case ShardFailed():

@@ -30,12 +30,25 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a video, from `begin` until before `end`, in `unit`: seconds | frames (of those shown)."""
+
+    begin: float
+    end: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"[{self.begin:g}, {self.end:g}) {self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """The files of one WebDataset sample that we use.
 
     `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin; `last` says
     that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
-    no extension and so belong to no sample. `problem` is (reason, detail) where no video can be taken from it.
+    no extension and so belong to no sample. `spans` are the stretches that clips are taken from, None for the whole
+    video. `problem` is (reason, detail) where no video can be taken from it.
     """
 
     key: str
@@ -46,9 +59,14 @@ class Sample:
     ignored_files: int
     video: bytes
     video_name: str
-    caption: str
+    captions: tuple[str, ...]
     metadata: str
+    spans: tuple[Span, ...] | None
     problem: tuple[str, str] | None
+
+    @property
+    def caption(self) -> str:
+        return self.captions[0] if self.captions else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,13 @@ class VideoHeader:
     @property
     def frames(self) -> int:
         return len(self.pts_seconds)
+
+    @property
+    def mean_fps(self) -> float:
+        """Frames a second over the whole video; of a single frame, the inverse of the time it is shown."""
+        if self.pts_seconds[-1] > 0:
+            return (self.frames - 1) / self.pts_seconds[-1]
+        return self.frames / self.duration_seconds if self.duration_seconds > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +128,22 @@ class ClipSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A span that can give no clip, which takes the place of one window, and why."""
+
+    window_index: int
+    stage: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """First item of a decoded sample: what it is, and the clips that will follow."""
+    """First item of a decoded sample: what it is, the clips that will follow, and the spans that give none."""
 
     header: VideoHeader
     clips: tuple[ClipSpec, ...]
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

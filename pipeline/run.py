@@ -15,16 +15,17 @@ from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.clips import check_clip_config
 from pipeline.cluster import Cluster, connected
-from pipeline.config import FORMAT_VERSION, ClipConfig, Config, differing_fields, fingerprint, identity
+from pipeline.config import ClipConfig, Config
 from pipeline.errors import ConfigError, RunMismatchError
+from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
+from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
 from pipeline.records import Event, ShardFailed, ShardRef
-from pipeline.report import render_report
 from pipeline.store import Store, public_url
-from pipeline.summary import read_manifests, summarise
+from pipeline.summary import write_report
 
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS.json"
@@ -68,6 +69,7 @@ def prepare(config: Config) -> Prepared:
     """
     shards = list_shards(config.input.shards)
     loaded = load_encoder(config.encoder, device="cpu")
+    check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
     check_memory(config.clip, loaded)
     store = Store(config.output.path)
@@ -78,10 +80,10 @@ def prepare(config: Config) -> Prepared:
 
 def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:
     """Refuses clips of a fixed length that the encoder must see whole and this machine cannot hold."""
-    if isinstance(clip.frames, int) and not clip.whole_video:
-        for height_px, width_px in clip.bucket_sizes_px:
+    for frames, (height_px, width_px) in zip(clip.bucket_frames, clip.bucket_sizes_px, strict=True):
+        if frames is not None:
             try:
-                loaded.check_clip(1, clip.frames, height_px, width_px)
+                loaded.check_clip(1, frames, height_px, width_px)
             except ValueError as error:
                 raise ConfigError(f"clip: {error}") from None
 
@@ -90,7 +92,7 @@ def check_root(store: Store, ours: Mapping[str, Any]) -> None:
     """Refuses an output root that another configuration began."""
     try:
         theirs = json.loads(store.read(RUN_FILE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     if theirs["fingerprint"] != fingerprint(ours):
         fields = "; ".join(differing_fields(theirs["identity"], ours))
@@ -107,7 +109,10 @@ def claim_root(store: Store, prepared: Prepared) -> None:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "created_unix_seconds": int(time.time()),
     }
-    store.create(RUN_FILE, json.dumps(values, indent=1).encode())
+    try:
+        store.create(RUN_FILE, json.dumps(values, indent=1).encode())
+    except OSError as error:
+        raise ConfigError(f"output.path: {store.root} cannot be written: {error.strerror or error}") from None
     check_root(store, prepared.identity)
 
 
@@ -177,21 +182,16 @@ def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Out
     """Sums up what stands in storage; writes summary.json, report.html and, where all is done, _SUCCESS.json."""
     done = done_shards(store)
     names = [shard.name for shard in prepared.shards if shard.name in done]
-    summary = summarise(read_manifests(store, names)) | {
-        "shards_left": len(shards_left(prepared.shards, done)),
-        "shards_failed": dict(failed),
-    }
+    left = len(shards_left(prepared.shards, done))
+    summary = write_report(store, json.loads(store.read(RUN_FILE)), names, left, failed)
     outcome = Outcome(
         summary=summary,
         failed=dict(failed),
-        left=summary["shards_left"],
+        left=left,
         within_limit=within_limit(
             summary["samples_rejected"], summary["samples"], prepared.config.limits.max_reject_fraction
         ),
     )
-    text = json.dumps(summary, indent=1).encode()
-    store.replace("summary.json", text)
-    store.replace("report.html", render_report(summary, json.loads(store.read(RUN_FILE))).encode())
     if not outcome.left:
-        store.create(SUCCESS_FILE, text)
+        store.create(SUCCESS_FILE, json.dumps(summary, indent=1).encode())
     return outcome

@@ -3,7 +3,6 @@
 It does not judge videos, and it never shortens a damaged shard in silence: that is a ShardError.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from pipeline.config import InputConfig
 from pipeline.errors import ShardError
-from pipeline.records import Sample
+from pipeline.fields import field_at, printable, read_json, spans_at, texts_of
+from pipeline.records import Sample, Span
 from pipeline.store import open_url, public_url
 
 BLOCK_BYTES = 512
@@ -86,8 +86,9 @@ def _numbered(groups: Iterator[dict[str, Any]], cursor: _Cursor, rules: InputCon
 def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConfig) -> Sample:
     members = {suffix: value for suffix, value in group.items() if isinstance(value, _Member)}
     videos = [member for suffix, member in members.items() if _is_video(suffix, rules)]
-    problem = _problem(videos, cursor.twins)
     metadata = _text(members.get("json"))
+    spans, bad_spans = _spans(metadata, rules)
+    problem = _problem(videos, cursor.twins) or bad_spans
     return Sample(
         key=group["__key__"],
         index=index,
@@ -97,8 +98,9 @@ def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConf
         ignored_files=cursor.ignored_files,
         video=b"" if problem else videos[0].data or b"",
         video_name=videos[0].name if videos else "",
-        caption=_caption(members, metadata, rules),
+        captions=_captions(members, metadata, rules),
         metadata=metadata,
+        spans=spans,
         problem=problem,
     )
 
@@ -116,30 +118,26 @@ def _problem(videos: list[_Member], twins: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _caption(members: dict[str, _Member], metadata: str, rules: InputConfig) -> str:
+def _spans(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None, tuple[str, str] | None]:
+    """The sample's spans, None without `input.spans`; and the problem that it has with them, if any."""
+    if rules.spans is None:
+        return None, None
+    try:
+        return spans_at(metadata, rules.spans.removeprefix("json:"), rules.spans_unit), None
+    except ValueError as error:
+        return None, ("bad_spans", f"input.spans: {error}")
+
+
+def _captions(members: dict[str, _Member], metadata: str, rules: InputConfig) -> tuple[str, ...]:
+    """The texts of the first source that has any: a file, or a field of its JSON, which may list several."""
     for source in rules.caption:
         suffix, _, path = source.partition(":")
-        if suffix not in members:
-            continue
-        text = _json_field(metadata if suffix == "json" else _text(members[suffix]), path)
-        if text is not None:
-            return text
-    return ""
-
-
-def _json_field(text: str, path: str) -> str | None:
-    """The value at a dotted path of a JSON text, None where it is null or missing; without a path the text itself."""
-    if not path:
-        return text
-    try:
-        value = json.loads(text)
-        for key in path.split("."):
-            value = value[key]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if value is None:
-        return None
-    return _printable(value) if isinstance(value, str) else json.dumps(value)
+        if suffix in members:
+            text = metadata if suffix == "json" else _text(members[suffix])
+            texts = texts_of(field_at(read_json(text), path)) if path else (text,)
+            if texts:
+                return texts
+    return ()
 
 
 def _text(member: _Member | None) -> str:
@@ -177,7 +175,7 @@ def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes:
             cursor.offset_bytes = start + info.offset
             if info.isdir():
                 continue
-            name = _printable(info.name)
+            name = printable(info.name)
             key, suffix = base_plus_ext(name)
             if key is None or key.endswith("/") or suffix.startswith("__"):
                 cursor.ignored_files += 1
@@ -192,11 +190,6 @@ def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes:
         _prove_end(tar, start)
         cursor.offset_bytes = start + tar.offset
     cursor.at_end = True
-
-
-def _printable(text: str) -> str:
-    """The text with escapes for what UTF-8 cannot hold: names in another encoding, halves of JSON's surrogate pairs."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from pipeline.errors import SampleError, ShardError, TransientError
+from pipeline.fields import Column, column_values
 from pipeline.ledger import ShardLedger, merge_records
 from pipeline.parts import Dtype, PartWriter, merge_statistics, row_values
 from pipeline.records import CommittedSlice, PartInfo, Reject, Row, Sample, SliceRecord
@@ -56,6 +57,7 @@ class SliceWriter:
     dtype: Dtype
     begun: CommittedSlice | None = None
     first_frame: bool = False
+    columns: Mapping[str, Column] = field(default_factory=dict)
     counts: SliceCounts = field(default_factory=SliceCounts)
     _parts: dict[str, _OpenPart] = field(default_factory=dict)
     _rejects: list[Reject] = field(default_factory=list)
@@ -74,12 +76,14 @@ class SliceWriter:
             return
         try:
             values = row_values(row, self.ledger.shard.name, bucket, self.posterior, self.dtype)
+            values |= column_values(row.sample.metadata, self.columns)
         except SampleError as error:
             self.reject(row.sample, row.clip.window_index, error)
             return
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
-            self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior, self.first_frame))
+            types = {name: column.type for name, column in self.columns.items()}
+            self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior, self.first_frame, types))
         self._parts[bucket].writer.add(values, row.latent)
 
     def reject(self, sample: Sample, window_index: int, error: SampleError) -> None:

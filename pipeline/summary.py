@@ -10,11 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.errors import ShardError
+from pipeline.filters import STAGE as FILTER_STAGE
 from pipeline.ledger import manifest_path
 from pipeline.parts import merge_statistics
+from pipeline.report import render_report
 from pipeline.store import Store
 
 READERS = 16
+TOTALS: tuple[str, ...] = ("shards", "samples", "samples_with_clips", "samples_rejected", "samples_filtered")
+TOTALS += ("rows", "rejects", "ignored_files", "parts", "size_bytes")
 WAITING_STAGES = ("wait_for_samples", "wait_for_frames")
 
 
@@ -32,28 +36,44 @@ def _manifest(store: Store, path: str) -> dict[str, Any]:
     return values
 
 
+def write_report(
+    store: Store, run: Mapping[str, Any], done: Iterable[str], left: int, failed: Mapping[str, str]
+) -> dict[str, Any]:
+    """Writes summary.json and report.html anew and returns the summary.
+
+    Args:
+        done: names of the shards that have a manifest; `left` counts those that have none.
+        failed: the last error of each shard that was given up.
+    """
+    summary = summarise(read_manifests(store, done)) | {"shards_left": left, "shards_failed": dict(failed)}
+    store.replace("summary.json", json.dumps(summary, indent=1).encode())
+    store.replace("report.html", render_report(summary, run).encode())
+    return summary
+
+
 def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Adds up manifests.
 
     `encoder_busy_fraction` is the share of a replica's time in which it encoded rather than waited for frames.
     """
     totals: Counter[str] = Counter()
-    rejects: Counter[str] = Counter()
+    reasons: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}  # of filtered samples, of rejects
     buckets: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     statistics: dict[str, Any] = {}
     for manifest in manifests:
         totals.update(_counts(manifest))
-        rejects.update(f"{reject['stage']}/{reject['reason']}" for reject in manifest["rejects"])
+        for reject in manifest["rejects"]:
+            reasons[reject["stage"] == FILTER_STAGE][f"{reject['stage']}/{reject['reason']}"] += 1
         for part in manifest["parts"]:
             buckets[part["bucket"]] += part["rows"]
         seconds.update(manifest["seconds"])
         statistics = merge_statistics(statistics, manifest["latent_statistics"])
     busy = seconds["encode"] + sum(seconds[stage] for stage in WAITING_STAGES)
     return {
-        **{key: totals[key] for key in ("shards", "samples", "samples_with_clips", "samples_rejected")},
-        **{key: totals[key] for key in ("rows", "rejects", "ignored_files", "parts", "size_bytes")},
-        "rejects_by_reason": dict(sorted(rejects.items())),
+        **{key: totals[key] for key in TOTALS},
+        "rejects_by_reason": dict(sorted(reasons[False].items())),
+        "filtered_by_reason": dict(sorted(reasons[True].items())),
         "rows_by_bucket": dict(sorted(buckets.items())),
         "seconds_by_stage": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
         "encoder_busy_fraction": round(seconds["encode"] / busy, 4) if busy else None,
@@ -66,9 +86,10 @@ def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:
         "shards": 1,
         "samples": manifest["samples"],
         "samples_with_clips": manifest["samples_with_clips"],
-        "samples_rejected": manifest["samples"] - manifest["samples_with_clips"],
+        "samples_rejected": manifest["samples"] - manifest["samples_with_clips"] - manifest["samples_filtered"],
+        "samples_filtered": manifest["samples_filtered"],
         "rows": manifest["rows"],
-        "rejects": len(manifest["rejects"]),
+        "rejects": len(manifest["rejects"]) - manifest["samples_filtered"],
         "ignored_files": manifest["ignored_files"],
         "parts": len(manifest["parts"]),
         "size_bytes": sum(part["size_bytes"] for part in manifest["parts"]),

@@ -13,10 +13,12 @@ from typing import Any, Protocol
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.clips import ClipRules
-from pipeline.config import FORMAT_VERSION, Config, fingerprint, identity
+from pipeline.config import Config, FilterConfig
 from pipeline.decode import decode_sample
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
+from pipeline.filters import check_metadata
+from pipeline.identity import FORMAT_VERSION, fingerprint, identity
 from pipeline.ledger import ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
 from pipeline.plan import helping_order
@@ -53,9 +55,8 @@ class LocalDecoder:
     spec: LatentSpec
 
     def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        rules = ClipRules(self.spec, self.config.encoder.chunk_frames)
-        items = decode_sample(sample.video, self.config.clip, self.config.limits, self.config.input.strict, rules)
-        yield from items
+        config, rules = self.config, ClipRules(self.spec, self.config.encoder.chunk_frames, sample.spans)
+        yield from decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
 
 
 def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,11 +68,13 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "preprocessing": {
             "clip": config.clip.model_dump(mode="json"),
             "input": config.input.model_dump(mode="json", exclude={"shards"}),
+            "filter": config.filter.model_dump(mode="json"),
             "resize": "uint8 antialiased bicubic, then centre crop",
             "value_range": [-1, 1],
         },
         "posterior": config.output.posterior,
         "first_frame": config.output.first_frame,
+        "columns": {name: column.type for name, column in config.input.parsed_columns.items()},
         "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
         "dtype": config.output.dtype,
         "part_samples": config.output.part_samples,
@@ -80,10 +83,11 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
 
 @dataclass(slots=True)
 class _Step:
-    """A sample to be made, with its decoding under way (None: nothing of it is wanted)."""
+    """A sample to be made, with its decoding under way (None: nothing of it is wanted), or why it is not decoded."""
 
     writer: SliceWriter
     sample: Sample
+    error: SampleError | None
     items: Generator[DecodeItem, None, None] | None
     ends_slice: bool
 
@@ -201,16 +205,17 @@ class ShardTask:
         return [0, *(sample.next_offset_bytes for sample in ends if (sample.index + 1) % part_samples == 0)]
 
     def _writer(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None) -> SliceWriter:
-        output = self.config.output
-        return SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame)
+        output, columns = self.config.output, self.config.input.parsed_columns
+        return SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame, columns)
 
     def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
         for sample in itertools.islice(reader, self.config.output.part_samples):
             writer.counts.add(sample)
-            wanted = writer.wanted(sample.index) and not sample.problem
+            error = _without_decoding(sample, self.config.filter)
+            wanted = writer.wanted(sample.index) and not error
             items = self.decoder.start(sample) if wanted else None
             full = writer.counts.samples == self.config.output.part_samples
-            yield _Step(writer, sample, items, ends_slice=sample.last or full)
+            yield _Step(writer, sample, error, items, ends_slice=sample.last or full)
 
     def _read(self, shard: ShardRef, offset_bytes: int, first_index: int) -> Iterator[Sample]:
         limit_bytes = self.config.limits.max_video_bytes
@@ -219,8 +224,8 @@ class ShardTask:
     def _make(self, step: _Step, behind: WriteBehind[CommittedSlice | None]) -> list[CommittedSlice | None]:
         """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
         ready: list[CommittedSlice | None] = []
-        if step.sample.problem:
-            ready += behind.submit(partial(self._reject, step, -1, SampleError("read", *step.sample.problem)))
+        if step.error:
+            ready += behind.submit(partial(self._reject, step, -1, step.error))
         elif step.items:
             with closing(step.items):
                 for made in encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch):
@@ -244,6 +249,15 @@ class ShardTask:
     def _commit(self, step: _Step) -> CommittedSlice:
         with self.watch("commit"):
             return step.writer.commit()
+
+
+def _without_decoding(sample: Sample, wanted: FilterConfig) -> SampleError | None:
+    """Why a sample can be, or is to be, left out before it is decoded."""
+    try:
+        check_metadata(wanted.where, sample.metadata)
+    except SampleError as error:
+        return error
+    return SampleError("read", *sample.problem) if sample.problem else None
 
 
 def _info(shard: ShardRef) -> FileInfo:

@@ -17,7 +17,8 @@ from hypothesis import settings
 
 import encoder
 from encoder.replica import VideoEncoder
-from pipeline.config import Config, fingerprint, identity, parse_config
+from pipeline.config import Config, parse_config
+from pipeline.identity import fingerprint, identity
 from pipeline.listing import list_shards
 from pipeline.records import Event
 from pipeline.store import Store

@@ -50,8 +50,9 @@ def made_sample(index: int, **changes: Any) -> Sample:
         ignored_files=0,
         video=b"video",
         video_name=f"clip-{index:03d}.mp4",
-        caption=f"caption {index}",
+        captions=(f"caption {index}",),
         metadata='{"seed": 1}',
+        spans=None,
         problem=None,
     )
     return replace(sample, **changes)
@@ -87,6 +88,7 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
         "encoder": {"name": "made up"},
         "posterior": "moments",
         "first_frame": False,
+        "columns": {},
         "dtype": "float32",
         "part_samples": PART_SAMPLES,
     }

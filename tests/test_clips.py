@@ -70,7 +70,7 @@ def test_the_last_point_of_time_counts_though_the_container_rounded_it_down():
 
 @pytest.mark.parametrize(("time_seconds", "index"), [(-1, 0), (0, 0), (0.5, 0), (0.500002, 1), (1.2, 1), (9, 2)])
 def test_of_two_frames_equally_near_the_earlier_is_taken(time_seconds: float, index: int):
-    assert nearest_frame([0.0, 1.0, 2.0], time_seconds) == index
+    assert nearest_frame([0.0, 1.0, 2.0], time_seconds, 0, 3) == index
 
 
 def test_a_source_slower_than_the_rate_asked_for_is_rejected_with_both_rates():
@@ -192,6 +192,23 @@ def test_a_bucket_the_encoder_cannot_take_is_refused_with_the_nearest():
         check_clip_config(clip_of(buckets=["1x3"]), SPEC)
 
 
+def test_a_bucket_may_have_its_own_frames_and_the_longest_that_the_video_fills_is_taken():
+    clip = clip_of(frames=9, fps=None, buckets=["96x160x33", "96x160x17", "96x96"])
+    for available, frames in ((40, 33), (33, 33), (32, 17), (17, 17)):
+        assert [spec.frames for spec in plan_clips(header_of(available, width_px=800), clip, RULES)] == [frames]
+    with pytest.raises(SampleError, match=r"16 frames .* a clip has 17"):
+        plan_clips(header_of(16, width_px=800), clip, RULES)
+    assert plan_clips(header_of(9, width_px=480), clip, RULES)[0].frames == 9  # 96x96 has clip.frames
+
+
+def test_frames_of_a_bucket_the_encoder_cannot_take_are_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"clip\.buckets: 96x160x32: 32 is not legal .* take 29 or 33"):
+        check_clip_config(clip_of(buckets=["96x160", "96x160x32"]), SPEC)
+    with pytest.raises(ValueError, match="buckets name none"):
+        clip_of(frames="full", buckets=["96x160x33"])
+    check_clip_config(clip_of(frames=48, buckets=["96x160x33"]), SPEC)  # no bucket has 48
+
+
 @st.composite
 def headers(draw: st.DrawFn) -> VideoHeader:
     gaps_seconds = draw(st.lists(st.floats(0.001, 0.5), max_size=80))
@@ -208,6 +225,7 @@ clip_configs = st.builds(
     fps=st.none() | st.floats(0.5, 60),
     window=st.sampled_from(["head", "center", "full", "uniform:3", "uniform:40", "slide:1", "slide:7"]),
     buckets=st.sampled_from([["96x160"], ["480x720", "720x480"], ["16x16", "96x96", "64x512"]]),
+    tail=st.sampled_from(["trim", "drop"]),
     upscale=st.booleans(),
 )
 
@@ -223,7 +241,7 @@ def plan_or_reason(header: VideoHeader, clip: ClipConfig) -> tuple[tuple[ClipSpe
 def test_every_video_gives_clips_that_exist_or_a_reason(header: VideoHeader, clip: ClipConfig):
     clips, reason = plan_or_reason(header, clip)
     if reason:
-        assert reason in ("clip/fps_too_low", "clip/too_short", "clip/too_small")
+        assert reason in ("clip/fps_too_low", "clip/too_short", "clip/too_small", "clip/illegal_frame_count")
         return
     assert [spec.window_index for spec in clips] == list(range(len(clips)))
     assert len(set(clips)) == len(clips) > 0
@@ -239,7 +257,7 @@ def test_every_video_gives_clips_that_exist_or_a_reason(header: VideoHeader, cli
 
 @given(headers(), clip_configs)
 def test_frames_on_a_grid_are_never_further_off_than_their_neighbours(header: VideoHeader, clip: ClipConfig):
-    clips, _ = plan_or_reason(header, clip.model_copy(update={"fps": 5.0, "window": "full"}))
+    clips, _ = plan_or_reason(header, clip.model_copy(update={"fps": 5.0, "window": "full", "tail": "trim"}))
     for point, pts_seconds in enumerate(clips[0].pts_seconds if clips else ()):
         nearest_seconds = min(abs(other - point / 5) for other in header.pts_seconds)
         assert abs(pts_seconds - point / 5) <= nearest_seconds + 2e-6
@@ -247,7 +265,7 @@ def test_frames_on_a_grid_are_never_further_off_than_their_neighbours(header: Vi
 
 @given(headers(), clip_configs)
 def test_the_cut_lies_inside_the_resized_picture_and_keeps_proportions(header: VideoHeader, clip: ClipConfig):
-    clips, _ = plan_or_reason(header, clip.model_copy(update={"fps": None, "window": "full"}))
+    clips, _ = plan_or_reason(header, clip.model_copy(update={"fps": None, "window": "full", "tail": "trim"}))
     if not clips:
         assert not clip.upscale
         return

@@ -1,0 +1,43 @@
+"""What makes two runs the same: all that changes rows or bytes, its fingerprint, and where two of them differ.
+
+It does not read configurations (config.py) or compare output roots (run.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import Config
+
+FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
+
+
+def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
+    """All that changes rows or bytes, as plain values: what two runs must share to write in one root."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "input": config.input.model_dump(mode="json", exclude={"shards"}),
+        "filter": config.filter.model_dump(mode="json"),
+        "output": config.output.model_dump(mode="json", exclude={"path"}),
+        "clip": config.clip.model_dump(mode="json"),
+        "encoder": config.encoder.model_dump(mode="json", exclude={"weights"}) | {"weights_sha256": weights_sha256},
+    }
+
+
+def fingerprint(identity_values: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON of an identity."""
+    canonical = json.dumps(identity_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differing_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One `path: theirs -> ours` line for every leaf that differs."""
+    lines: list[str] = []
+    for key in sorted(theirs.keys() | ours.keys()):
+        path, left, right = f"{prefix}{key}", theirs.get(key), ours.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += differing_fields(left, right, f"{path}.")
+        elif left != right:
+            lines.append(f"{path}: {json.dumps(left)} there, {json.dumps(right)} now")
+    return lines

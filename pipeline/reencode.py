@@ -1,0 +1,123 @@
+"""Stored clips made again from their input: frames to look at, latents to compare with what is stored.
+
+It does not change anything in storage.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from encoder.replica import VideoEncoder
+from encoder.spec import spec_of
+from pipeline.config import Config, parse_config
+from pipeline.encode import Stopwatch, encode_sample
+from pipeline.errors import ShardError, UserError
+from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
+from pipeline.listing import list_shards
+from pipeline.loading import load_encoder
+from pipeline.parts import decode_latent, read_footer, read_rows
+from pipeline.records import Chunk, FloatLatent, Row, Sample, Uint8Frames
+from pipeline.shards import read_samples
+from pipeline.status import read_run
+from pipeline.store import Store
+from pipeline.task import LocalDecoder
+from pipeline.verify import Problem
+
+# Of a latent's largest value: storage in float16 costs 5e-4, and devices add up in different orders.
+TOLERANCE = {"float32": 2e-3, "bfloat16": 6e-2, "float16": 2e-2}
+
+
+def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sample:
+    """The sample of a row, read from its shard.
+
+    Raises:
+        UserError: the shard is no longer among the run's inputs.
+        ShardError: it cannot be read, or holds no such sample.
+    """
+    urls = {shard.name: shard.url for shard in list_shards(config.input.shards)}
+    if row["shard"] not in urls:
+        raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
+    slice_index = row["sample_index"] // config.output.part_samples
+    offset_bytes = _slice_offset_bytes(store, row["shard"], slice_index)
+    first = slice_index * config.output.part_samples if offset_bytes else 0
+    samples = read_samples(urls[row["shard"]], config.input, config.limits.max_video_bytes, offset_bytes, first)
+    for sample in samples:
+        if sample.index == row["sample_index"]:
+            return sample
+    raise ShardError(f"shard {row['shard']} holds no sample {row['sample_index']} any more")
+
+
+def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
+    """Where a slice begins, as the account of the one before says; 0 where none is found."""
+    if slice_index == 0:
+        return 0
+    for bucket in bucket_names(store):
+        path = part_path(shard, slice_index - 1, bucket)
+        if store.exists(path):
+            with store.open(path) as file:
+                return int(read_footer(file)["slice"]["next_offset_bytes"])
+    path = rejects_path(shard, slice_index - 1)
+    return int(json.loads(store.read(path))["slice"]["next_offset_bytes"]) if store.exists(path) else 0
+
+
+def _latent_again(sample: Sample, config: Config, encoder: VideoEncoder, window_index: int) -> FloatLatent:
+    """The latent `c t h w` of one window of a sample, encoded again."""
+    items = LocalDecoder(config, encoder.spec).start(sample)
+    for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
+        if isinstance(made, Row) and made.clip.window_index == window_index:
+            return made.latent
+    raise _changed(sample, window_index)
+
+
+def relative_error(row: Mapping[str, Any], again: FloatLatent) -> float:
+    """Largest difference between a stored latent and the one made again, over the largest stored value."""
+    stored = decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], row["vae_latent_dtype"])
+    if stored.shape != again.shape:
+        return float("inf")
+    return float(np.abs(stored - again).max() / max(float(np.abs(stored).max()), 1e-12))
+
+
+def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | None]]:
+    """Encodes `count` clips again, evenly spread over the parts: (id, relative error, what is wrong or None).
+
+    The same machine gives no error at all; another device gives that of its arithmetic.
+
+    Raises:
+        UserError: inputs or weights of the run cannot be read any more.
+    """
+    config = parse_config(read_run(store)["config"])
+    encoder = load_encoder(config.encoder, device="auto")
+    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
+        with store.open(path) as file:
+            row = next(read_rows(file))
+        again = _latent_again(_sample_again(store, config, row), config, encoder, row["window_index"])
+        error = relative_error(row, again)
+        allowed = TOLERANCE[config.encoder.dtype]
+        what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
+        yield row["id"], error, Problem(path, what) if error > allowed else None
+
+
+def frames_of(store: Store, row: Mapping[str, Any]) -> Uint8Frames:
+    """The frames `t h w c` that the encoder was given for a row. Raises as `reencode`, and ShardError."""
+    config = parse_config(read_run(store)["config"])
+    spec = spec_of(config.encoder.name)
+    sample = _sample_again(store, config, row)
+    items = LocalDecoder(config, spec).start(sample)
+    chunks = [item.frames for item in items if isinstance(item, Chunk) and item.window_index == row["window_index"]]
+    if not chunks:
+        raise _changed(sample, row["window_index"])
+    return np.concatenate(chunks)
+
+
+def _parts(store: Store, bucket: str) -> list[str]:
+    return [f"{bucket_path(bucket)}/{name}" for name in store.names(bucket_path(bucket))]
+
+
+def _spread(items: list[str], count: int) -> list[str]:
+    return items[:: max(1, len(items) // count)][:count]
+
+
+def _changed(sample: Sample, window_index: int) -> ShardError:
+    return ShardError(f"{sample.key} gives no window {window_index} any more: its video has changed")
