@@ -6,7 +6,7 @@ It does not read videos, write latents or know Ray: that is the pipeline's work.
 from typing import TYPE_CHECKING
 
 from encoder.chunks import chunk_plan
-from encoder.spec import LatentSpec, names, spec_of
+from encoder.spec import ADAPTED, LatentSpec, names, spec_of
 
 if TYPE_CHECKING:
     from encoder.replica import VideoEncoder
@@ -43,10 +43,11 @@ def load(
     Raises:
         ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
     """
-    from encoder.loading import Options, load_video_encoder  # torch takes seconds to import: only who encodes pays
+    from encoder.adapters import load_adapted  # torch takes seconds to import: only who encodes pays
+    from encoder.loading import Options, load_video_encoder
 
     options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles)
-    return load_video_encoder(name, weights, options)
+    return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
 
 
 def set_threads(threads: int) -> None:

@@ -17,7 +17,7 @@ from encoder.engines import Engine, Streaming, WholeClip
 from encoder.layouts import Layout, cogvideox_layout, wan_layout
 from encoder.norms import NormScope
 from encoder.replica import VideoEncoder
-from encoder.spec import ADAPTED, LatentSpec, spec_of
+from encoder.spec import LatentSpec, spec_of
 from encoder.tiles import Tiled, Tiles
 from encoder.weights import assign, read_weights
 
@@ -57,11 +57,7 @@ class Kind:
 
 
 def load_video_encoder(name: str, weights: str, options: Options) -> VideoEncoder:
-    """What `encoder.load` does; see there."""
-    if name == ADAPTED:
-        from encoder.adapters import load_adapted  # imports what is not always installed
-
-        return load_adapted(weights, options)
+    """What `encoder.load` does for a native encoder; see there."""
     spec = spec_of(name)
     options.check(spec.temporal_ratio)
     kind, layout = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)

@@ -199,7 +199,7 @@ def _files(path: Path) -> list[Path]:
 def _same_but_for_ones(came: torch.Size, expected: torch.Size) -> bool:
     """Whether the shapes differ at most in ones at the end: a 1x1 kernel is a matrix."""
     shortest = min(len(came), len(expected))
-    return came[:shortest] == expected[:shortest] and set((*came[shortest:], *expected[shortest:])) <= {1}
+    return came[:shortest] == expected[:shortest] and {*came[shortest:], *expected[shortest:]} <= {1}
 
 
 def _first_line(error: BaseException) -> str:
