@@ -140,7 +140,7 @@ def _write_picture(store: Store, row: dict[str, Any], footer: dict[str, Any], fi
     from pipeline.show import latent_of, picture
 
     try:
-        frames = frames_of(store, row)
+        frames = frames_of(store, row, footer)
     except LatentmillError as error:
         console.print(f"without frames: {error}", markup=False, highlight=False)
         frames = None

@@ -3,6 +3,7 @@
 It does not change anything in storage.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from encoder.replica import VideoEncoder
-from encoder.spec import spec_of
+from encoder.spec import LatentSpec
 from pipeline.config import Config, parse_config
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ShardError, UserError
@@ -99,10 +100,14 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
         yield row["id"], error, Problem(path, what) if error > allowed else None
 
 
-def frames_of(store: Store, row: Mapping[str, Any]) -> Uint8Frames:
-    """The frames `t h w c` that the encoder was given for a row. Raises as `reencode`, and ShardError."""
+def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:
+    """The frames `t h w c` that the encoder was given for a row. Raises as `reencode`, and ShardError.
+
+    Args:
+        footer: of the row's file; it says what the encoder is without loading it.
+    """
     config = parse_config(read_run(store)["config"])
-    spec = spec_of(config.encoder.name)
+    spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in dataclasses.fields(LatentSpec)})
     sample = _sample_again(store, config, row)
     items = LocalDecoder(config, spec).start(sample)
     chunks = [item.frames for item in items if isinstance(item, Chunk) and item.window_index == row["window_index"]]

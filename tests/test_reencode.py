@@ -40,15 +40,15 @@ def test_a_clip_whose_input_changed_is_found(made: Config, tmp_path: Path, video
 
 def test_the_frames_of_a_row_of_a_later_slice_are_found(made: Config) -> None:
     store = Store(made.output.path)
-    row, _ = find_row(store, "clip-004")
+    row, footer = find_row(store, "clip-004")
     assert row["sample_index"] == 4
-    assert frames_of(store, row).shape == (5, 32, 48, 3)
+    assert frames_of(store, row, footer).shape == (5, 32, 48, 3)
 
 
 def test_a_picture_shows_a_frame_above_each_latent_frame(made: Config) -> None:
     store = Store(made.output.path)
-    row, _ = find_row(store, "clip-000")
-    shown = Image.open(io.BytesIO(picture(latent_of(row), frames_of(store, row), 4)))
+    row, footer = find_row(store, "clip-000")
+    shown = Image.open(io.BytesIO(picture(latent_of(row), frames_of(store, row, footer), 4)))
     assert shown.size == (2 * 240, 2 * 160)
 
 
