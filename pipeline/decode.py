@@ -5,7 +5,8 @@ where that costs one sample.
 """
 
 import os
-from collections import defaultdict, deque
+from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -67,7 +68,7 @@ def _decode(
         yield Opened(found.header, clips, refused)
         if not clips:
             return
-        needed = sorted({index for spec in clips for index in spec.frame_indices})
+        needed = array("q", np.unique(np.concatenate([spec.frame_indices for spec in clips])).tobytes())
         pictures = _pictures(path, found, needed, limits, strict)
         yield from cut_chunks(clips, ((i, fit(p, clips[0].geometry)) for i, p in zip(needed, pictures, strict=True)))
 
@@ -109,12 +110,13 @@ def _decord_pictures(path: str, found: Probe, needed: Sequence[int]) -> Iterator
         starts = reader.get_frame_timestamp(range(header.frames))[:, 0]
         drift_seconds = np.abs(starts - starts[0] - np.asarray(header.pts_seconds))
         assert drift_seconds.max() < SAME_TIME_SECONDS, "Decord has other times than the container"
-    wanted = set(needed)
-    for index in range(needed[-1] + 1):
-        picture = reader.next()
-        if index in wanted:
-            assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives another size"
-            yield picture.asnumpy()
+    read = 0
+    for index in needed:
+        for _ in range(read, index):
+            reader.next()
+        picture, read = reader.next(), index + 1
+        assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives another size"
+        yield picture.asnumpy()
 
 
 def cut_chunks(clips: Sequence[ClipSpec], pictures: Iterable[tuple[int, Uint8Frames]]) -> Iterator[Chunk]:
@@ -122,16 +124,31 @@ def cut_chunks(clips: Sequence[ClipSpec], pictures: Iterable[tuple[int, Uint8Fra
 
     A clip's frames are held only until its next chunk is full; clips that overlap hold the same pictures.
     """
-    takers: defaultdict[int, list[int]] = defaultdict(list)
-    for position, spec in enumerate(clips):
-        for index in spec.frame_indices:
-            takers[index].append(position)
-    due = [deque(spec.chunk_frames) for spec in clips]
-    held: list[list[Uint8Frames]] = [[] for _ in clips]
+    waiting = deque(sorted(clips, key=lambda spec: spec.frame_indices[0]))
+    open_clips: list[_OpenClip] = []
     for index, picture in pictures:
-        for position in takers.pop(index):
-            held[position].append(picture)
-            if len(held[position]) == due[position][0]:
-                yield Chunk(clips[position].window_index, np.stack(held[position]))
-                due[position].popleft()
-                held[position].clear()
+        while waiting and waiting[0].frame_indices[0] <= index:
+            open_clips.append(_OpenClip(waiting.popleft()))
+        for clip in open_clips:
+            yield from clip.take(index, picture)
+        open_clips = [clip for clip in open_clips if clip.due]
+
+
+class _OpenClip:
+    """A clip that has begun: which of its frames comes next, and those that wait for its chunk to be full."""
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self._spec, self._position = spec, 0
+        self._held: list[Uint8Frames] = []
+        self.due = deque(spec.chunk_frames)
+
+    def take(self, index: int, picture: Uint8Frames) -> Iterator[Chunk]:
+        """Takes the picture as often as the clip uses it."""
+        frames = self._spec.frame_indices
+        while self._position < len(frames) and frames[self._position] == index:
+            self._position += 1
+            self._held.append(picture)
+            if len(self._held) == self.due[0]:
+                yield Chunk(self._spec.window_index, np.stack(self._held))
+                self.due.popleft()
+                self._held.clear()

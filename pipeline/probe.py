@@ -5,6 +5,7 @@ only there FFmpeg says how the camera was held.
 """
 
 import struct
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,14 +49,22 @@ class Probe:
 
 @dataclass(slots=True)
 class _Packets:
-    """What demuxing a whole stream shows. `marks` are the times of the frames shown, in units of the stream."""
+    """What demuxing a whole stream shows. `marks` are the times of the frames shown, in units of the stream.
 
-    marks: list[int | None] = field(default_factory=list)
+    `unmarked` counts the frames shown whose packets carry no time.
+    """
+
+    marks: "array[int]" = field(default_factory=lambda: array("q"))
+    unmarked: int = 0
     last_duration: int = 0
     total: int = 0
     corrupt: int = 0
     first_frame: VideoFrame | None = None
     decodes: bool = True
+
+    @property
+    def shown(self) -> int:
+        return len(self.marks) + self.unmarked
 
 
 def _is_mpegts(head: bytes) -> bool:
@@ -160,14 +169,14 @@ def _demux(opened: InputContainer, stream: VideoStream, limits: LimitsConfig) ->
         for packet in opened.demux(stream):
             if packet.size:
                 _note(packet, stream, packets)
-            if len(packets.marks) > limits.max_video_frames:
+            if packets.shown > limits.max_video_frames:
                 raise SampleError(
                     "probe", "too_many_frames", f"more than limits.max_video_frames, {limits.max_video_frames}"
                 )
     except av.error.FFmpegError as error:
         raise SampleError("probe", "unreadable", f"packet {packets.total}: {describe(error)}") from error
     _try_first_frame(stream, None, packets)
-    if not packets.marks:
+    if not packets.shown:
         raise SampleError("probe", "no_frames", f"the {_codec_name(stream)} stream shows no frame")
     return packets
 
@@ -177,7 +186,10 @@ def _note(packet: "Packet[VideoStream]", stream: VideoStream, packets: _Packets)
     packets.corrupt += packet.is_corrupt
     _try_first_frame(stream, packet, packets)
     if not packet.is_discard and not _is_hidden(packet, stream):
-        packets.marks.append(packet.dts if packet.pts is None else packet.pts)
+        if (mark := packet.dts if packet.pts is None else packet.pts) is None:
+            packets.unmarked += 1
+        else:
+            packets.marks.append(mark)
         packets.last_duration = packet.duration or packets.last_duration
 
 
@@ -207,8 +219,8 @@ def _header(opened: InputContainer, stream: VideoStream, packets: _Packets) -> V
     rotation_degrees = _rotation_degrees(packets.first_frame) if packets.first_frame else 0
     if rotation_degrees in (90, 270):
         width_px, height_px, sample_aspect = height_px, width_px, 1 / sample_aspect
-    times = _times(stream, packets)
-    end = times[-1] - times[0] + packets.last_duration * (stream.time_base or 0)
+    pts_seconds = _pts_seconds(stream, packets)
+    end_seconds = pts_seconds[-1] + float(packets.last_duration * (stream.time_base or 0))
     return VideoHeader(
         container=opened.format.name.partition(",")[0],
         codec=_codec_name(stream),
@@ -216,8 +228,8 @@ def _header(opened: InputContainer, stream: VideoStream, packets: _Packets) -> V
         height_px=height_px,
         sample_aspect=sample_aspect,
         rotation_degrees=rotation_degrees,
-        pts_seconds=tuple(float(time - times[0]) for time in times),
-        duration_seconds=float(_declared_seconds(opened, stream) or end),
+        pts_seconds=pts_seconds,
+        duration_seconds=float(_declared_seconds(opened, stream) or end_seconds),
     )
 
 
@@ -235,15 +247,15 @@ def _rotation_degrees(frame: VideoFrame) -> int:
     return int(degrees)
 
 
-def _times(stream: VideoStream, packets: _Packets) -> list[Fraction]:
-    """Times of the frames shown, ascending. Where packets carry none, frames are evenly spaced."""
-    marks = [mark for mark in packets.marks if mark is not None]
-    if len(marks) == len(packets.marks) and stream.time_base:
-        return [mark * stream.time_base for mark in sorted(marks)]
+def _pts_seconds(stream: VideoStream, packets: _Packets) -> tuple[float, ...]:
+    """Times of the frames shown, ascending from 0. Where packets carry none, frames are evenly spaced."""
+    if not packets.unmarked and stream.time_base:
+        first = min(packets.marks)
+        return tuple(float((mark - first) * stream.time_base) for mark in sorted(packets.marks))
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise SampleError("probe", "no_times", "neither its packets nor its header say when a frame is shown")
-    return [index / rate for index in range(len(packets.marks))]
+    return tuple(float(index / rate) for index in range(packets.shown))
 
 
 def _declared_seconds(opened: InputContainer, stream: VideoStream) -> Fraction | None:
@@ -253,10 +265,9 @@ def _declared_seconds(opened: InputContainer, stream: VideoStream) -> Fraction |
 
 
 def _start_seconds(header: VideoHeader, stream: VideoStream, packets: _Packets) -> float | None:
-    marks = [mark for mark in packets.marks if mark is not None]
-    if header.container in TIMELESS_CONTAINERS or len(marks) < len(packets.marks):
+    if header.container in TIMELESS_CONTAINERS or packets.unmarked:
         return None
-    return float(min(marks) * (stream.time_base or 0))
+    return float(min(packets.marks) * (stream.time_base or 0))
 
 
 def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -> str:
@@ -271,7 +282,7 @@ def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -
         "no first picture": packets.first_frame is None,
         "the stream's size is not its header's": sorted(picture) != sorted((header.width_px, header.height_px)),
         "frames are cut off or hidden": packets.total != header.frames,
-        "times begin below zero": any(mark is None or mark < 0 for mark in packets.marks),
+        "times begin below zero": packets.unmarked > 0 or min(packets.marks) < 0,
         "two frames have one time": any(left == right for left, right in pairwise(times)),
     }
     return "; ".join(doubt for doubt, holds in doubts.items() if holds)
