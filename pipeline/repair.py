@@ -5,8 +5,10 @@ next run makes what is missing.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+from pipeline.filters import STAGE as FILTER_STAGE
 from pipeline.ledger import MANIFESTS, bucket_names, done_shards, manifest_path, part_path, rejects_path, slice_of_file
 from pipeline.local_files import TEMPORARY
 from pipeline.status import read_run
@@ -50,17 +52,20 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
     buckets = bucket_names(store)
     rejects, paths = 0, []
     for manifest in read_manifests(store, sorted(done_shards(store))):
-        chosen = [
-            reject
-            for reject in manifest["rejects"]
-            if stage in (None, reject["stage"]) and reason in (None, reject["reason"])
-        ]
+        chosen = [reject for reject in manifest["rejects"] if _is_asked_for(reject, stage, reason)]
         rejects += len(chosen)
         shard = manifest["shard"]["name"]
         for number in sorted({reject["sample_index"] // part_samples for reject in chosen}):
             paths += [rejects_path(shard, number), *(part_path(shard, number, bucket) for bucket in buckets)]
         paths += [manifest_path(shard)] if chosen else []
     return rejects, set_aside(store, paths)
+
+
+def _is_asked_for(reject: Mapping[str, Any], stage: str | None, reason: str | None) -> bool:
+    """Filtered samples were left out on purpose: they are tried again only where their stage or reason is named."""
+    named = stage or reason
+    chosen = stage in (None, reject["stage"]) and reason in (None, reject["reason"])
+    return chosen and bool(named or reject["stage"] != FILTER_STAGE)
 
 
 def set_aside(store: Store, paths: Iterable[str]) -> list[str]:

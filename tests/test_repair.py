@@ -69,3 +69,15 @@ def test_what_was_set_aside_can_still_be_read(made: Config) -> None:
     (folder,) = store.names("set-aside")
     manifest = next(path for path in moved if path.startswith("manifests/"))
     assert json.loads(store.read(f"set-aside/{folder}/{manifest}"))["rejects"]
+
+
+def test_filtered_samples_are_tried_again_only_where_they_are_named(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    write_tar(tmp_path / "f.tar", samples_of(videos[:2]))
+    config = make_config(filter={"min_seconds": 2.6}, output={"part_samples": 1})
+    run_all(config, tiny)
+    store = Store(config.output.path)
+    store.create("run.json", run_json(config, tiny))
+    assert retry_rejects(store, None, None) == (0, [])
+    assert retry_rejects(store, "filter", None)[0] == 1
