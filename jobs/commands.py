@@ -8,13 +8,12 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 import encoder
-from encoder.spec import LatentSpec
 from jobs.demo import make_demo
 from jobs.signals import DeferredSignals
 from pipeline.config import Config, load_config
@@ -28,6 +27,9 @@ from pipeline.store import Store, stat_url
 from pipeline.summary import write_report
 from pipeline.verify import Problem, Verified
 from pipeline.verify import verify as verify_root
+
+if TYPE_CHECKING:
+    from encoder.replica import VideoEncoder
 
 Command = Callable[[argparse.Namespace], int]
 LISTED_SHARDS = 40
@@ -54,6 +56,7 @@ def pack(chosen: argparse.Namespace) -> int:
 
 
 def plan(chosen: argparse.Namespace) -> int:
+    from pipeline.loading import load_encoder
     from pipeline.run import prepare  # Ray takes a second to import: only who runs pays
 
     prepared = prepare(load_config(chosen.config, chosen.overrides))
@@ -65,7 +68,7 @@ def plan(chosen: argparse.Namespace) -> int:
         f" ({sum(there):,} bytes to read, {len(sizes) - len(there):,} not found)",
         highlight=False,
     )
-    _print_buckets(prepared.config, prepared.spec)
+    _print_buckets(prepared.config, load_encoder(prepared.config.encoder, device="cpu"))
     return 0 if len(there) == len(sizes) else 1
 
 
@@ -192,16 +195,18 @@ def _size_bytes(url: str) -> int | None:
         return None
 
 
-def _print_buckets(config: Config, spec: LatentSpec) -> None:
-    clip = config.clip
-    table = Table(
-        "bucket (pixels)", "latent c x t x h x w", "bytes a latent frame" if clip.whole_video else "bytes a clip"
-    )
+def _print_buckets(config: Config, loaded: "VideoEncoder") -> None:
+    clip, spec = config.clip, loaded.spec
+    stored = "bytes a latent frame" if clip.whole_video else "bytes a clip"
+    table = Table("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes")
     for bucket, frames, (height_px, width_px) in zip(
         clip.buckets, clip.bucket_frames, clip.bucket_sizes_px, strict=True
     ):
         shape = spec.latent_shape(frames or 1, height_px, width_px)
-        table.add_row(bucket, "x".join(map(str, shape)), f"{_latent_bytes(config, shape):,}")
+        memory = f"{loaded.encode_bytes(frames, height_px, width_px):,}" if frames else "grows with the video"
+        if not frames and loaded.streams:
+            memory = "flat"
+        table.add_row(bucket, "x".join(map(str, shape)), f"{_latent_bytes(config, shape):,}", memory)
     console.print(table)
 
 

@@ -141,7 +141,7 @@ class _Replica:
     def load(self) -> str:
         """Puts the encoder on its device. Returns the id of the node."""
         import encoder
-        from pipeline.loading import load_encoder
+        from pipeline.loading import check_memory, load_encoder
         from pipeline.store import Store
         from pipeline.task import ShardTask
 
@@ -150,6 +150,7 @@ class _Replica:
         loaded = load_encoder(config.encoder, device="auto")
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
+        check_memory(config.clip, loaded)  # here, where the device is
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames)
         decoder = RayDecoder(config, ray.put(config), rules)
         self._task = ShardTask(config, loaded, decoder, Store(config.output.path))

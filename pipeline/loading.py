@@ -6,7 +6,7 @@ It does not know layouts of weights (encoder/weights.py) or how files are fetche
 import encoder
 from encoder.replica import VideoEncoder
 from pipeline.cache import local_copy
-from pipeline.config import EncoderConfig
+from pipeline.config import ClipConfig, EncoderConfig
 from pipeline.errors import ConfigError
 from pipeline.store import is_remote, public_url
 
@@ -24,3 +24,17 @@ def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
         raise ConfigError(f"encoder.weights: nothing is at {public_url(config.weights)}") from None
     except ValueError as error:
         raise ConfigError(f"encoder: {error}") from error
+
+
+def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:
+    """Refuses clips of a fixed length that the encoder must see whole and its device cannot hold.
+
+    Raises:
+        ConfigError: with the memory that is needed and what there is.
+    """
+    for frames, (height_px, width_px) in zip(clip.bucket_frames, clip.bucket_sizes_px, strict=True):
+        if frames is not None:
+            try:
+                loaded.check_clip(1, frames, height_px, width_px)
+            except ValueError as error:
+                raise ConfigError(f"clip: {error}") from None

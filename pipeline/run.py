@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from encoder.replica import VideoEncoder
-from encoder.spec import LatentSpec
 from pipeline.clips import check_clip_config
 from pipeline.cluster import Cluster, connected
-from pipeline.config import ClipConfig, Config
+from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
 from pipeline.ledger import done_shards
@@ -34,12 +32,11 @@ LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdatas
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checked configuration: its shards, what the encoder is, and which shards are done."""
+    """A checked configuration: its shards, which of them are done, and what makes its latents."""
 
     config: Config
     shards: tuple[ShardRef, ...]
     done: frozenset[str]
-    spec: LatentSpec
     identity: dict[str, Any]
 
     @property
@@ -71,21 +68,10 @@ def prepare(config: Config) -> Prepared:
     loaded = load_encoder(config.encoder, device="cpu")
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
-    check_memory(config.clip, loaded)
     store = Store(config.output.path)
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)
-    return Prepared(config, shards, done_shards(store), loaded.spec, values)
-
-
-def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:
-    """Refuses clips of a fixed length that the encoder must see whole and this machine cannot hold."""
-    for frames, (height_px, width_px) in zip(clip.bucket_frames, clip.bucket_sizes_px, strict=True):
-        if frames is not None:
-            try:
-                loaded.check_clip(1, frames, height_px, width_px)
-            except ValueError as error:
-                raise ConfigError(f"clip: {error}") from None
+    return Prepared(config, shards, done_shards(store), values)
 
 
 def check_root(store: Store, ours: Mapping[str, Any]) -> None:
