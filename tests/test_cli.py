@@ -1,7 +1,6 @@
 """The commands as a user runs them: exit codes, what stands afterwards, kills and resumes."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pipeline.store import Store
 from pipeline.verify import Verified, verify
 
 ROOT = Path(__file__).parent.parent
-KILLS = int(os.environ.get("LATENTMILL_SOAK", "3"))
+KILLS = 3  # test_faults_soak.py does many
 
 
 def latentmill(*arguments: str) -> subprocess.Popen[str]:
