@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -128,10 +128,15 @@ def test_what_a_killed_writer_left_is_found_after_an_hour_and_removed(
     assert output_files(root) == before
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[:200] + b"?" + content[201:]])
+def flip_in_the_middle(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x80]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], flip_in_the_middle], ids=["cut", "flipped"])
 @pytest.mark.parametrize("which", ["*.parquet", "*.rejects.json"])
 def test_a_damaged_file_of_an_unfinished_shard_stops_it_until_it_is_repaired(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, which: str, damage: object
+    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, which: str, damage: Callable[[bytes], bytes]
 ) -> None:
     with pytest.raises(KilledError):
         run_all(config, tiny, MortalStore(config.output.path, 3, after=False))
