@@ -51,7 +51,10 @@ def load(
 
 
 def set_threads(threads: int) -> None:
-    """Sets how many CPU threads encoders of this process compute with; results do not depend on it."""
+    """Sets how many CPU threads encoders of this process compute with.
+
+    Results do not depend on it, but for float32 on pictures of a few pixels (docs/fidelity.md).
+    """
     import torch
 
     torch.set_num_threads(threads)
