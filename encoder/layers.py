@@ -57,7 +57,20 @@ class CausalConv3d(nn.Module):
         else:
             x[:, :, :room] = x[:, :, room : room + 1] if self.before == "first" else 0
         past = remember(x[:, :, x.shape[2] - room :], past)
-        return F.conv3d(x, self.weight, self.bias, padding=self.padding), past
+        return self._convolve(x), past
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """As `forward`, with the room filled; where the device has no memory for all frames at once, half by half."""
+        try:
+            return F.conv3d(x, self.weight, self.bias, padding=self.padding)
+        except torch.cuda.OutOfMemoryError:
+            if x.shape[2] - self.room_frames == 1:
+                raise
+        frames = x.shape[2] - self.room_frames
+        out, half = empty_frames(x, frames, channels=len(self.weight)), frames // 2
+        out[:, :, :half] = self._convolve(x[:, :, : half + self.room_frames])
+        out[:, :, half:] = self._convolve(x[:, :, half:])
+        return out
 
 
 class Stem(nn.Module):

@@ -267,7 +267,7 @@ class Cluster:
     def _failed(self, replica: _Running, error: Exception) -> Iterator[Event]:
         self._last_error, replica.pending = _first_line(error), None
         failed = self._fleet.failed(replica.number, self._last_error, _lost_with_node(replica, error))
-        if not (replica.node and isinstance(error, RayTaskError)):  # it could not load, or it is gone
+        if not (replica.node and isinstance(error, LatentmillError)):  # it could not load, is gone, or may be broken
             ray.kill(replica.actor)
             del self._running[replica.number]
             self._fleet.leave(replica.number)

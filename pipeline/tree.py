@@ -45,5 +45,5 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             if not isinstance(child, dict):
                 raise ConfigError(f"{override!r}: {parent} is a value, it has no keys below it")
             node = child
-        node[key] = read_yaml(text, override)
+        node[key] = text if text.startswith("@") else read_yaml(text, override)  # @file is no YAML
     return result

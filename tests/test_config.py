@@ -325,3 +325,7 @@ def test_fields_that_differ_are_named_with_both_values() -> None:
         "old: true there, null now",
     ]
     assert differing_fields(ours, ours) == []
+
+
+def test_a_list_of_shards_may_be_given_as_an_override() -> None:
+    assert apply_overrides({}, ["input.shards=@list.txt"]) == {"input": {"shards": "@list.txt"}}
