@@ -15,10 +15,11 @@ import numpy as np
 
 from pipeline.clips import ClipRules, plan_spans
 from pipeline.config import ClipConfig, FilterConfig, LimitsConfig
+from pipeline.containers import container_of
 from pipeline.decode_pyav import pyav_pictures
 from pipeline.errors import SampleError, ShardError
 from pipeline.filters import check_header
-from pipeline.probe import Probe, container_of, probe
+from pipeline.probe import Probe, probe
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames
 from pipeline.resize import fit
 

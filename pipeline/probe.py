@@ -1,4 +1,4 @@
-"""What a video file is, by its signature and its container, before it is decoded; uses PyAV.
+"""What a video file is, by its container, before it is decoded; uses PyAV.
 
 It does not give pictures (decode.py) and does not choose clips (clips.py). It decodes the first picture alone, because
 only there FFmpeg says how the camera was held.
@@ -6,7 +6,7 @@ only there FFmpeg says how the camera was held.
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -65,41 +65,6 @@ class _Packets:
     @property
     def shown(self) -> int:
         return len(self.marks) + self.unmarked
-
-
-def _is_mpegts(head: bytes) -> bool:
-    """Sync bytes of three packets in a row, of 188 bytes or of 192 with a time before each."""
-    return b"\x47\x47\x47" in (head[0:377:188], head[4:389:192])
-
-
-_SIGNATURES: dict[str, Callable[[bytes], bool]] = {
-    "mov": lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"),
-    "matroska": lambda head: head[:4] == b"\x1aE\xdf\xa3" and (b"matroska" in head[:64] or b"webm" in head[:64]),
-    "avi": lambda head: head[:4] == b"RIFF" and head[8:12] == b"AVI ",
-    "flv": lambda head: head[:4] == b"FLV\x01",
-    "asf": lambda head: head[:16] == bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
-    "mpegts": _is_mpegts,
-    "mpeg": lambda head: head[:4] == b"\x00\x00\x01\xba",
-    "ogg": lambda head: head[:4] == b"OggS",
-    "gif": lambda head: head[:6] in (b"GIF87a", b"GIF89a"),
-}
-
-
-def container_of(video: bytes) -> str:
-    """FFmpeg's name of the container, by signature; only formats that refer to nothing outside themselves are known.
-
-    Raises:
-        SampleError: there are no bytes, or they are no video that we accept (a playlist, an image, a web page).
-    """
-    if not video:
-        raise SampleError("probe", "empty", "the video has no bytes")
-    head = video[:1024]
-    for name, matches in _SIGNATURES.items():
-        if matches(head):
-            return name
-    raise SampleError(
-        "probe", "not_a_video", f"begins with {head[:16]!r}, the signature of none of {', '.join(_SIGNATURES)}"
-    )
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import pytest
 from av.video.stream import VideoStream
 
 from pipeline.config import LimitsConfig
+from pipeline.containers import container_of
 from pipeline.errors import SampleError
-from pipeline.probe import Probe, container_of, probe
+from pipeline.probe import Probe, probe
 from pipeline.synthetic import draw_frame, make_video
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "videos"
