@@ -19,6 +19,7 @@ from jobs.signals import DeferredSignals
 from pipeline.config import Config, load_config
 from pipeline.errors import LatentmillError
 from pipeline.pack import pack as pack_folders
+from pipeline.parts import latent_of
 from pipeline.progress import RunProgress
 from pipeline.repair import repair
 from pipeline.repair import retry_rejects as retry
@@ -123,7 +124,7 @@ def report(chosen: argparse.Namespace) -> int:
 
 
 def show(chosen: argparse.Namespace) -> int:
-    from pipeline.show import channel_lines, describing, find_row, latent_of
+    from pipeline.show import channel_lines, describing, find_row
 
     store = Store(chosen.out)
     row, footer = find_row(store, chosen.key)
@@ -140,7 +141,7 @@ def show(chosen: argparse.Namespace) -> int:
 
 def _write_picture(store: Store, row: dict[str, Any], footer: dict[str, Any], file: Path) -> None:
     from pipeline.reencode import frames_of
-    from pipeline.show import latent_of, picture
+    from pipeline.show import picture
 
     try:
         frames = frames_of(store, row, footer)

@@ -18,6 +18,8 @@ from pipeline.parts import merge_statistics, read_footer, record_from_json, reco
 from pipeline.records import CommittedSlice, FileInfo, PartInfo, Reject, ShardRef, SliceRecord
 from pipeline.store import Store, public_url
 
+RUN_FILE = "run.json"
+SUCCESS_FILE = "_SUCCESS.json"
 MANIFESTS = "manifests"
 LATENTS = "latents"
 REJECTS = "rejects"

@@ -103,6 +103,11 @@ def decode_latent(data: bytes, shape: list[int], dtype: str) -> FloatLatent:
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(np.float32).reshape(shape)
 
 
+def latent_of(row: Mapping[str, Any]) -> FloatLatent:
+    """The latent of a row as it is read back, float32 `c t h w`."""
+    return decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], row["vae_latent_dtype"])
+
+
 def _bfloat16_bits(latent: FloatLatent) -> npt.NDArray[np.uint16]:
     """Rounds to nearest, ties to even, by adding just under half of the last place that stays."""
     bits = np.ascontiguousarray(latent, "<f4").view(np.uint32)

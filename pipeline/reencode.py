@@ -18,7 +18,7 @@ from pipeline.errors import ShardError, UserError
 from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
-from pipeline.parts import decode_latent, read_footer, read_rows
+from pipeline.parts import latent_of, read_footer, read_rows
 from pipeline.records import Chunk, FloatLatent, Row, Sample, Uint8Frames
 from pipeline.shards import read_samples
 from pipeline.status import read_run
@@ -74,7 +74,7 @@ def _latent_again(sample: Sample, config: Config, encoder: VideoEncoder, window_
 
 def relative_error(row: Mapping[str, Any], again: FloatLatent) -> float:
     """Largest difference between a stored latent and the one made again, over the largest stored value."""
-    stored = decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], row["vae_latent_dtype"])
+    stored = latent_of(row)
     if stored.shape != again.shape:
         return float("inf")
     return float(np.abs(stored - again).max() / max(float(np.abs(stored).max()), 1e-12))

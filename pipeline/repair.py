@@ -9,7 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.filters import STAGE as FILTER_STAGE
-from pipeline.ledger import MANIFESTS, bucket_names, done_shards, manifest_path, part_path, rejects_path, slice_of_file
+from pipeline.ledger import (
+    MANIFESTS,
+    SUCCESS_FILE,
+    bucket_names,
+    done_shards,
+    manifest_path,
+    part_path,
+    rejects_path,
+    slice_of_file,
+)
 from pipeline.local_files import TEMPORARY
 from pipeline.status import read_run
 from pipeline.store import Store
@@ -17,7 +26,6 @@ from pipeline.summary import read_manifests
 from pipeline.verify import Problem
 
 SET_ASIDE = "set-aside"
-SUCCESS_FILE = "_SUCCESS.json"
 
 
 def repair(store: Store, problems: Iterable[Problem]) -> list[str]:

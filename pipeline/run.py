@@ -16,17 +16,16 @@ from pipeline.cluster import Cluster, connected
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
-from pipeline.ledger import done_shards
+from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
 from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
 from pipeline.records import Event, ShardFailed, ShardRef
+from pipeline.status import read_run
 from pipeline.store import Store, public_url
 from pipeline.summary import write_report
 
-RUN_FILE = "run.json"
-SUCCESS_FILE = "_SUCCESS.json"
 LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdataset", "fsspec", "numpy", "pillow")
 
 
@@ -169,7 +168,7 @@ def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Out
     done = done_shards(store)
     names = [shard.name for shard in prepared.shards if shard.name in done]
     left = len(shards_left(prepared.shards, done))
-    summary = write_report(store, json.loads(store.read(RUN_FILE)), names, left, failed)
+    summary = write_report(store, read_run(store), names, left, failed)
     outcome = Outcome(
         summary=summary,
         failed=dict(failed),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.ledger import bucket_names, bucket_path
-from pipeline.parts import decode_latent, read_footer, read_rows
+from pipeline.parts import read_footer, read_rows
 from pipeline.records import FloatLatent, Uint8Frames
 from pipeline.store import Store
 
@@ -37,10 +37,6 @@ def find_row(store: Store, clip_id: str) -> tuple[dict[str, Any], dict[str, Any]
     raise UserError(
         f"{store.root} holds no clip {clip_id!r}: an id is the sample's key, and :WINDOW where it has several"
     )
-
-
-def latent_of(row: Mapping[str, Any]) -> FloatLatent:
-    return decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], row["vae_latent_dtype"])
 
 
 def describing(row: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.ledger import REJECTS, bucket_names, bucket_path, done_shards, slice_of_file
+from pipeline.ledger import REJECTS, RUN_FILE, bucket_names, bucket_path, done_shards, slice_of_file
 from pipeline.listing import list_shards
 from pipeline.store import Store
 from pipeline.summary import read_manifests
@@ -30,7 +30,7 @@ class ShardStatus:
 def read_run(store: Store) -> dict[str, Any]:
     """run.json of a root. Raises UserError where there is none."""
     try:
-        run: dict[str, Any] = json.loads(store.read("run.json"))
+        run: dict[str, Any] = json.loads(store.read(RUN_FILE))
     except FileNotFoundError:
         raise UserError(f"{store.root} is not the output of a run: it has no run.json") from None
     return run

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.ledger import (
     MANIFESTS,
     REJECTS,
+    SUCCESS_FILE,
     bucket_names,
     bucket_path,
     done_shards,
@@ -24,7 +25,6 @@ from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, s
 from pipeline.status import read_run
 from pipeline.store import Store
 
-SUCCESS_FILE = "_SUCCESS.json"
 MANIFEST_KEYS = {"fingerprint", "parts", "rejects", "rows", "samples", "shard"}
 
 

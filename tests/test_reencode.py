@@ -11,8 +11,9 @@ from PIL import Image
 from encoder.replica import VideoEncoder
 from jobs.cli import main
 from pipeline.config import Config
+from pipeline.parts import latent_of
 from pipeline.reencode import frames_of, reencode
-from pipeline.show import find_row, latent_of, picture
+from pipeline.show import find_row, picture
 from pipeline.store import Store
 
 
