@@ -87,6 +87,7 @@ class VideoEncoder:
     """One encoder with its weights on one device. `encoder.load` makes it.
 
     `identity` is plain JSON that names all that changes a latent: what files of latents should say of their encoder.
+    `is_tunable` says whether its convolutions may be computed in several ways.
     """
 
     def __init__(
@@ -97,11 +98,12 @@ class VideoEncoder:
         identity: dict[str, Any],
         device: torch.device,
         dtype: torch.dtype,
+        is_tunable: bool = False,
     ) -> None:
         """`shadow` is the same engine over a model without values, on torch's meta device."""
         self.engine, self._shadow = engine, shadow
         self.spec, self.identity = spec, identity
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
         self.weights_sha256: str = identity["weights_sha256"]
         self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
@@ -143,7 +145,8 @@ class VideoEncoder:
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
         """Peak memory of encoding clips of this shape, their frames included and the weights not.
 
-        Found by a run without values, which takes a second or so for a new shape.
+        Found by a run without values, which takes a second or so for a new shape. Convolutions by Winograd take some
+        tens of megabytes for each thread of a CPU, or up to 0.3 GB of a GPU, beside that.
         """
         self.spec.latent_shape(frames, height_px, width_px)
         shape = (batch, frames, height_px, width_px)

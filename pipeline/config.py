@@ -164,6 +164,7 @@ class EncoderConfig(Section):
     """Which encoder, with which weights, computing in which precision over which chunks.
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
+    `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json.
     """
 
     name: str = "cogvideox"
@@ -173,6 +174,8 @@ class EncoderConfig(Section):
     chunk_plan: Literal["diffusers", "even"] = "diffusers"
     norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
     tiles: tuple[int, int, int, int] | None = None
+    convolutions: Literal["auto", "direct", "winograd_time", "winograd"] | dict[str, str] = "auto"
+    conv_tolerance: float | None = Field(None, gt=0)
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""

@@ -7,18 +7,19 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
+from encoder.tuning import AUTO
 from pipeline.clips import check_clip_config
-from pipeline.cluster import Cluster, connected
+from pipeline.cluster import Cluster, connected, measure_convolutions
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
 from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
 from pipeline.listing import list_shards
-from pipeline.loading import load_encoder
+from pipeline.loading import load_to_look_at
 from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
 from pipeline.records import Event, ShardFailed, ShardRef
@@ -64,13 +65,30 @@ def prepare(config: Config) -> Prepared:
         UserError: configuration, weights, shards or the output root do not fit.
     """
     shards = list_shards(config.input.shards)
-    loaded = load_encoder(config.encoder, device="cpu")
+    loaded = load_to_look_at(config.encoder)
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
     store = Store(config.output.path)
+    config = as_noted(config, store) if loaded.is_tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)
     return Prepared(config, shards, done_shards(store), values)
+
+
+def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
+    """The configuration with `choice` for `encoder.convolutions: auto`; one that says something else as it is."""
+    if config.encoder.convolutions != AUTO:
+        return config
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"convolutions": dict(choice)})})
+
+
+def as_noted(config: Config, store: Store) -> Config:
+    """The configuration with what the root's run.json notes for `auto`; as it is where there is none."""
+    try:
+        noted = json.loads(store.read(RUN_FILE))["identity"].get("encoder", {}).get("convolutions", AUTO)
+    except (FileNotFoundError, NotADirectoryError):
+        return config
+    return with_convolutions(config, noted) if isinstance(noted, dict) else config
 
 
 def check_root(store: Store, ours: Mapping[str, Any]) -> None:
@@ -85,7 +103,11 @@ def check_root(store: Store, ours: Mapping[str, Any]) -> None:
 
 
 def claim_root(store: Store, prepared: Prepared) -> None:
-    """Writes run.json unless it is there, then checks that the one that stands is ours."""
+    """Writes run.json unless it is there, then checks that the one that stands is ours.
+
+    Raises:
+        UserError: it is not, or the root cannot be written.
+    """
     values = {
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint(prepared.identity),
@@ -136,25 +158,38 @@ def execute(
         check: called several times a second; what it raises ends the run, which the next one resumes.
     """
     store = Store(prepared.config.output.path)
-    claim_root(store, prepared)
     failed: dict[str, str] = {}
     if prepared.left:
-        for event in _events(prepared, on_start, check):
-            note_failure(failed, event)
-            on_event(event)
+        with connected(prepared.config.runtime):
+            prepared = _measured(prepared, store, check)
+            claim_root(store, prepared)
+            for event in _events(prepared, on_start, check):
+                note_failure(failed, event)
+                on_event(event)
+    else:
+        claim_root(store, prepared)
     return conclude(prepared, store, failed)
+
+
+def _measured(prepared: Prepared, store: Store, check: Callable[[], None]) -> Prepared:
+    """With a choice for `encoder.convolutions: auto`, which another driver may have noted in the meantime."""
+    config = prepared.config
+    if config.encoder.convolutions != AUTO:
+        return prepared
+    choice = measure_convolutions(config, check)
+    config = with_convolutions(as_noted(config, store), choice)
+    return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
 
 
 def _events(prepared: Prepared, on_start: Callable[[int], None], check: Callable[[], None]) -> Iterator[Event]:
     queue = WorkQueue(prepared.config.limits.max_attempts)
     queue.extend(prepared.left)
-    with connected(prepared.config.runtime):
-        cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
-        on_start(cluster.replicas)
-        try:
-            yield from cluster.run(check)
-        finally:
-            cluster.stop()
+    cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
+    on_start(cluster.replicas)
+    try:
+        yield from cluster.run(check)
+    finally:
+        cluster.stop()
 
 
 def note_failure(failed: dict[str, str], event: Event) -> None:

@@ -263,11 +263,13 @@ IDENTITY_VALUES = {
     "encoder.chunk_plan": "even",
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
+    "encoder.convolutions": "winograd",
 }
 OTHER_VALUES = {
     "input.shards": "b.tar",
     "output.path": "elsewhere",
     "encoder.weights": "/the/same/under/another/name",
+    "encoder.conv_tolerance": 1e-3,
     "runtime.replicas": 3,
     "runtime.address": "auto",
     "runtime.decode_ahead": 9,
