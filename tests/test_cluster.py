@@ -13,11 +13,11 @@ import ray
 from conftest import MakeConfig
 
 import encoder
-from pipeline import cluster
+from pipeline import ray_decoder
 from pipeline.clips import ClipRules
-from pipeline.cluster import RayDecoder
 from pipeline.config import Config
 from pipeline.decode import decode_sample
+from pipeline.ray_decoder import RayDecoder
 from pipeline.records import Chunk, DecodeItem, Failure, Opened, Sample
 from pipeline.synthetic import make_video
 
@@ -66,7 +66,7 @@ def hang(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem 
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
     task = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(function)
-    monkeypatch.setattr(cluster, "_decode_task", task)
+    monkeypatch.setattr(ray_decoder, "_decode_task", task)
 
 
 def test_a_task_gives_what_decoding_in_this_process_gives(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
@@ -140,11 +140,11 @@ def test_a_retry_finds_a_cpu_though_later_samples_hold_them_all(
 ) -> None:
     chunky = {"frames": 17, "fps": None}
     config = make_config(clip=chunky, encoder={"chunk_frames": 4}, output={"path": str(tmp_path / "mark")})
-    monkeypatch.setattr(cluster, "CHUNKS_AHEAD", 1)
+    monkeypatch.setattr(ray_decoder, "CHUNKS_AHEAD", 1)
     decoder = RayDecoder(config, ray.put(config), ClipRules(encoder.spec_of("tiny"), 4))
     put_in_place(monkeypatch, crash_once_half_way)
     first = decoder.start(sample_of(videos[0]))
-    put_in_place(monkeypatch, cluster._decode)
+    put_in_place(monkeypatch, ray_decoder._decode)
     later = [decoder.start(sample_of(video)) for video in videos[1:4]]
     assert not any(isinstance(item, Failure) for item in first)
     assert (tmp_path / "mark").exists(), "the first attempt must have died"
