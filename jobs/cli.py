@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from jobs import commands, submit
 from jobs.signals import Stopped, stoppable
-from pipeline.config import InputConfig
 from pipeline.errors import LatentmillError, UserError
+from pipeline.inputs import InputConfig
 from pipeline.store import without_secrets
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

@@ -16,11 +16,11 @@ from pipeline.config import Config, parse_config
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ShardError, UserError
 from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
-from pipeline.listing import list_shards
+from pipeline.listing import shards_of
 from pipeline.loading import load_encoder
 from pipeline.parts import latent_of, read_footer, read_rows
 from pipeline.records import Chunk, FloatLatent, Row, Sample, Uint8Frames
-from pipeline.shards import read_samples
+from pipeline.samples import samples_of
 from pipeline.status import read_run
 from pipeline.store import Store
 from pipeline.task import LocalDecoder
@@ -37,14 +37,13 @@ def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sampl
         UserError: the shard is no longer among the run's inputs.
         ShardError: it cannot be read, or holds no such sample.
     """
-    urls = {shard.name: shard.url for shard in list_shards(config.input.shards)}
-    if row["shard"] not in urls:
+    shards = {shard.name: shard for shard in shards_of(config.input)}
+    if row["shard"] not in shards:
         raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
     slice_index = row["sample_index"] // config.output.part_samples
     offset_bytes = _slice_offset_bytes(store, row["shard"], slice_index)
     first = slice_index * config.output.part_samples if offset_bytes else 0
-    samples = read_samples(urls[row["shard"]], config.input, config.limits.max_video_bytes, offset_bytes, first)
-    for sample in samples:
+    for sample in samples_of(shards[row["shard"]], config, offset_bytes, first):
         if sample.index == row["sample_index"]:
             return sample
     raise ShardError(f"shard {row['shard']} holds no sample {row['sample_index']} any more")

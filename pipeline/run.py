@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
 from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
-from pipeline.listing import list_shards
+from pipeline.listing import shards_of
 from pipeline.loading import load_encoder
 from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
@@ -63,7 +63,7 @@ def prepare(config: Config) -> Prepared:
     Raises:
         UserError: configuration, weights, shards or the output root do not fit.
     """
-    shards = list_shards(config.input.shards)
+    shards = shards_of(config.input)
     loaded = load_encoder(config.encoder, device="cpu")
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
@@ -105,6 +105,8 @@ def public_config(config: Config) -> dict[str, Any]:
     """The resolved configuration without what URLs may hide."""
     values: dict[str, Any] = config.model_dump(mode="json")
     values["input"]["shards"] = [_public_pattern(pattern) for pattern in config.input.shards]
+    if config.input.table is not None:
+        values["input"]["table"]["files"] = [_public_pattern(pattern) for pattern in config.input.table.files]
     values["output"]["path"] = public_url(config.output.path)
     if "://" in config.encoder.weights:
         values["encoder"]["weights"] = public_url(config.encoder.weights)

@@ -26,7 +26,6 @@ from pipeline.records import (
     CommittedSlice,
     DecodeItem,
     Event,
-    FileInfo,
     Progress,
     Row,
     Sample,
@@ -34,9 +33,9 @@ from pipeline.records import (
     ShardRef,
     SliceDone,
 )
-from pipeline.shards import read_samples
+from pipeline.samples import samples_of, shard_info, slice_begins
 from pipeline.slices import SliceWriter
-from pipeline.store import Store, public_url, stat_url
+from pipeline.store import Store, public_url
 
 ROWS_BEHIND = 4  # rows that may wait for the writer: bounds the memory, hides its time
 
@@ -67,7 +66,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "encoder": dict(encoder_identity),
         "preprocessing": {
             "clip": config.clip.model_dump(mode="json"),
-            "input": config.input.model_dump(mode="json", exclude={"shards"}),
+            "input": config.input.rules(),
             "filter": config.filter.model_dump(mode="json"),
             "resize": "uint8 antialiased bicubic, then centre crop",
             "value_range": [-1, 1],
@@ -118,7 +117,7 @@ class ShardTask:
     def help(self, shard: ShardRef, place: int) -> Iterator[Event]:
         """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
         self.watch = Stopwatch()
-        ledger, begins = self._ledger(shard), self._slice_begins(shard)
+        ledger, begins = self._ledger(shard), slice_begins(shard, self.config)
         order = helping_order(len(begins), place)
         for committed, reused in self._slices(lambda writers: self._scattered(ledger, writers, begins, order)):
             if committed:
@@ -135,7 +134,7 @@ class ShardTask:
             else:
                 slices.append(committed)
                 yield _slice_done(ledger.shard.name, committed, reused)
-        if _info(ledger.shard) != ledger.input:
+        if shard_info(ledger.shard) != ledger.input:
             raise ShardError(f"{public_url(ledger.shard.url)} changed while it was read")
         manifest = ledger.commit_manifest(slices, self.watch.seconds)
         yield ShardDone(ledger.shard.name, manifest["samples"], self.watch.seconds)
@@ -162,7 +161,7 @@ class ShardTask:
 
     def _ledger(self, shard: ShardRef) -> ShardLedger:
         description = describe(self.config, self.encoder.identity)
-        return ShardLedger(self.store, shard, _info(shard), description, tuple(bucket_names(self.store)))
+        return ShardLedger(self.store, shard, shard_info(shard), description, tuple(bucket_names(self.store)))
 
     def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:
         """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
@@ -176,7 +175,7 @@ class ShardTask:
                 sample_index += record.samples
                 offset_bytes, last = record.next_offset_bytes, record.last
             else:
-                reader = reader or self._read(ledger.shard, offset_bytes, sample_index)
+                reader = reader or samples_of(ledger.shard, self.config, offset_bytes, sample_index)
                 writer = self._writer(ledger, slice_index, begun)
                 writers.callback(writer.close)
                 yield from self._slice_steps(writer, reader)
@@ -196,13 +195,8 @@ class ShardTask:
                 writer = self._writer(ledger, slice_index, begun)
                 writers.callback(writer.close)
                 first_index = slice_index * self.config.output.part_samples
-                yield from self._slice_steps(writer, self._read(ledger.shard, begins[slice_index], first_index))
-
-    def _slice_begins(self, shard: ShardRef) -> list[int]:
-        """The tar offset of each slice: the shard is read to its end, and nothing is decoded."""
-        ends = (sample for sample in self._read(shard, 0, 0) if not sample.last)
-        part_samples = self.config.output.part_samples
-        return [0, *(sample.next_offset_bytes for sample in ends if (sample.index + 1) % part_samples == 0)]
+                samples = samples_of(ledger.shard, self.config, begins[slice_index], first_index)
+                yield from self._slice_steps(writer, samples)
 
     def _writer(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None) -> SliceWriter:
         output, columns = self.config.output, self.config.input.parsed_columns
@@ -216,10 +210,6 @@ class ShardTask:
             items = self.decoder.start(sample) if wanted else None
             full = writer.counts.samples == self.config.output.part_samples
             yield _Step(writer, sample, error, items, ends_slice=sample.last or full)
-
-    def _read(self, shard: ShardRef, offset_bytes: int, first_index: int) -> Iterator[Sample]:
-        limit_bytes = self.config.limits.max_video_bytes
-        return read_samples(shard.url, self.config.input, limit_bytes, offset_bytes, first_index)
 
     def _make(self, step: _Step, behind: WriteBehind[CommittedSlice | None]) -> list[CommittedSlice | None]:
         """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
@@ -258,13 +248,6 @@ def _without_decoding(sample: Sample, wanted: FilterConfig) -> SampleError | Non
     except SampleError as error:
         return error
     return SampleError("read", *sample.problem) if sample.problem else None
-
-
-def _info(shard: ShardRef) -> FileInfo:
-    try:
-        return stat_url(shard.url)
-    except FileNotFoundError:
-        raise ShardError(f"{public_url(shard.url)} does not exist") from None
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:
