@@ -140,6 +140,11 @@ class VideoEncoder:
         """Whether memory is independent of a clip's length; where not, `encode_bytes` should be looked at first."""
         return self.engine.streams
 
+    @property
+    def device_name(self) -> str:
+        """The model of a GPU, else the kind of device."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
         """Peak memory of encoding clips of this shape, their frames included and the weights not.
 

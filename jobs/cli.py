@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jobs import commands, submit
+from jobs import commands, planning, submit
 from jobs.signals import Stopped, stoppable
 from pipeline.errors import LatentmillError, UserError
 from pipeline.inputs import InputConfig
@@ -53,13 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(subparsers)
     _add_pack(subparsers)
     for name, command, text in (
-        ("plan", commands.plan, "what a run would do, before any GPU is taken"),
+        ("plan", planning.plan, "what a run would do, before any GPU is taken"),
         ("run", commands.run, "make the latents; run it again and it goes on where it stopped"),
     ):
         with_config = _add(subparsers, name, command, text)
         with_config.add_argument("config", help="a YAML file, such as configs/cogvideox-2b.yaml")
         with_config.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as clip.fps=16")
         with_config.epilog = commands.encoder_names()
+        if name == "plan":
+            text = "look at N samples, time the encoder here, and estimate clips, bytes and device-hours"
+            with_config.add_argument("--probe", type=_positive, default=0, metavar="N", help=text)
     _add_submit(subparsers)
     _add_on_output(subparsers)
     return parser

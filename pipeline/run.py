@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from encoder.replica import VideoEncoder
 from pipeline.clips import check_clip_config
 from pipeline.cluster import Cluster, connected
 from pipeline.config import Config
@@ -58,19 +59,24 @@ class Outcome:
 
 
 def prepare(config: Config) -> Prepared:
-    """Reads weights and lists shards; refuses what cannot work before any replica is started.
+    """Reads weights and lists shards; refuses what cannot work before any replica is started. Raises as `examine`."""
+    return examine(config, device="cpu")[0]
+
+
+def examine(config: Config, device: str) -> tuple[Prepared, VideoEncoder]:
+    """As `prepare`, with the encoder that was loaded for it.
 
     Raises:
         UserError: configuration, weights, shards or the output root do not fit.
     """
     shards = shards_of(config.input)
-    loaded = load_encoder(config.encoder, device="cpu")
+    loaded = load_encoder(config.encoder, device)
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
     store = Store(config.output.path)
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)
-    return Prepared(config, shards, done_shards(store), values)
+    return Prepared(config, shards, done_shards(store), values), loaded
 
 
 def check_root(store: Store, ours: Mapping[str, Any]) -> None:
