@@ -89,6 +89,12 @@ def _add_on_output(subparsers: Subparsers) -> None:
     verify = _add(subparsers, "verify", commands.verify, text)
     verify.add_argument("--repair", action="store_true", help="set bad files aside, so that the next run makes them")
     verify.add_argument("--reencode", type=_positive, default=0, metavar="N", help="encode N clips again and compare")
+    text = "decode N latents and compare with the frames of their source"
+    verify.add_argument("--decode", type=_positive, default=0, metavar="N", help=text)
+    text = "with --decode: a diffusers VAE folder (default: the run's encoder.weights)"
+    verify.add_argument("--vae", metavar="PATH", help=text)
+    text = "with --decode: write frames above what was decoded, as PNGs"
+    verify.add_argument("--pictures", metavar="FOLDER", help=text)
     text = "set aside the slices that hold rejects, so that the next run tries them again"
     retry = _add(subparsers, "retry-rejects", commands.retry_rejects, text)
     retry.add_argument("--stage", help="only those of this stage, such as decode")

@@ -76,6 +76,8 @@ def verify(chosen: argparse.Namespace) -> int:
     )
     if chosen.reencode:
         problems += _reencode(store, chosen.reencode)
+    if chosen.decode:
+        _redecode(store, chosen.decode, chosen.vae, chosen.pictures)
     if problems and chosen.repair:
         _print_set_aside(repair(store, problems))
     return 1 if problems else 0
@@ -89,6 +91,19 @@ def _reencode(store: Store, count: int) -> list[Problem]:
         console.print(f"encoded again: {clip_id}, relative error {relative_error:.2g}", markup=False, highlight=False)
         problems += [problem] if problem else []
     return problems
+
+
+def _redecode(store: Store, count: int, vae: str | None, pictures: str | None) -> None:
+    from pipeline.redecode import redecode  # as in _reencode
+    from pipeline.show import side_by_side
+
+    for number, clip in enumerate(redecode(store, count, vae)):
+        file = Path(pictures) / f"{number:03d}.png" if pictures else None  # keys are no names of files
+        said = f"decoded: {clip.id}, PSNR {clip.psnr_db:.2f} dB{f', {file}' if file else ''}"
+        console.print(said, markup=False, highlight=False)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(side_by_side(clip.frames, clip.decoded, clip.temporal_ratio))
 
 
 def report(chosen: argparse.Namespace) -> int:

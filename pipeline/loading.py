@@ -1,13 +1,14 @@
-"""The encoder that a configuration names, with its weights brought to this node.
+"""The encoder that a configuration names, or a decoder, with its weights brought to this node.
 
 It does not know layouts of weights (encoder/weights.py) or how files are fetched (cache.py).
 """
 
 import encoder
+from encoder.decoding import VideoDecoder
 from encoder.replica import VideoEncoder
 from pipeline.cache import local_copy
 from pipeline.config import ClipConfig, EncoderConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from pipeline.store import is_remote, public_url
 
 
@@ -24,6 +25,24 @@ def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
         raise ConfigError(f"encoder.weights: nothing is at {public_url(config.weights)}") from None
     except ValueError as error:
         raise ConfigError(f"encoder: {error}") from error
+
+
+def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:
+    """The decoder of a diffusers VAE folder: `vae`, or else the one that the encoder's weights lie in.
+
+    Raises:
+        UserError: there is no such folder, or it does not fit.
+    """
+    where = vae or config.weights
+    if where.startswith("random:"):
+        raise UserError("the run's weights are random and have no decoder: give a diffusers VAE folder with --vae")
+    try:
+        weights = local_copy(where) if is_remote(where) else where
+        return encoder.load_decoder(weights, config.dtype, device="auto")
+    except FileNotFoundError:
+        raise UserError(f"--vae: nothing is at {public_url(where)}") from None
+    except ValueError as error:
+        raise UserError(f"no decoder at {public_url(where)}: {error}") from error
 
 
 def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:

@@ -89,14 +89,21 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     """
     config = parse_config(read_run(store)["config"])
     encoder = load_encoder(config.encoder, device="auto")
-    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
-        with store.open(path) as file:
-            row = next(read_rows(file))
+    for path, row, _ in rows_of_parts(store, count):
         again = _latent_again(_sample_again(store, config, row), config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
         what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
         yield row["id"], error, Problem(path, what) if error > allowed else None
+
+
+def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The first row of `count` parts that are evenly spread: its part, the row, the part's footer."""
+    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
+        with store.open(path) as file:
+            row = next(read_rows(file))
+            file.seek(0)
+            yield path, row, read_footer(file)
 
 
 def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:
