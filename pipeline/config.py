@@ -116,6 +116,7 @@ class EncoderConfig(Section):
     """Which encoder, with which weights, computing in which precision over which chunks.
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
+    `batch_clips` clips of one shape are encoded together, which changes the last bits of their latents.
     """
 
     name: str = "cogvideox"
@@ -125,10 +126,16 @@ class EncoderConfig(Section):
     chunk_plan: Literal["diffusers", "even"] = "diffusers"
     norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
     tiles: tuple[int, int, int, int] | None = None
+    batch_clips: int = Field(1, ge=1)
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
-        return self.model_dump(exclude={"name", "weights"})
+        return self.model_dump(exclude={"name", "weights", "batch_clips"})
+
+    def rules(self) -> dict[str, Any]:
+        """All of it but where the weights lie, as plain values: what changes latents."""
+        values = self.model_dump(mode="json", exclude={"weights"})
+        return {key: value for key, value in values.items() if key != "batch_clips" or value != 1}
 
 
 class LimitsConfig(Section):
@@ -153,6 +160,12 @@ class Config(Section):
     encoder: EncoderConfig
     runtime: RuntimeConfig = RuntimeConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    @model_validator(mode="after")
+    def _batches_have_one_length(self) -> "Config":
+        if self.encoder.batch_clips > 1 and self.clip.whole_video:
+            raise ValueError("encoder.batch_clips: clips of whole videos differ in length: leave it at 1")
+        return self
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:

@@ -21,7 +21,7 @@ def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
         "filter": config.filter.model_dump(mode="json"),
         "output": config.output.model_dump(mode="json", exclude={"path"}),
         "clip": config.clip.model_dump(mode="json"),
-        "encoder": config.encoder.model_dump(mode="json", exclude={"weights"}) | {"weights_sha256": weights_sha256},
+        "encoder": config.encoder.rules() | {"weights_sha256": weights_sha256},
     }
 
 

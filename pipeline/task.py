@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
+from pipeline.batches import Batches
 from pipeline.clips import ClipRules
 from pipeline.config import Config, FilterConfig
 from pipeline.decode import decode_sample
-from pipeline.encode import Stopwatch, encode_sample
+from pipeline.encode import Made, Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.filters import check_metadata
 from pipeline.identity import FORMAT_VERSION, fingerprint, identity
@@ -77,7 +78,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
         "dtype": config.output.dtype,
         "part_samples": config.output.part_samples,
-    }
+    } | ({"batch_clips": config.encoder.batch_clips} if config.encoder.batch_clips > 1 else {})
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class ShardTask:
     decoder: Decoder
     store: Store
     watch: Stopwatch = field(default_factory=Stopwatch)
+    _batches: Batches | None = None
 
     def run(self, shard: ShardRef) -> Iterator[Event]:
         """Makes what is missing of a shard and commits its manifest.
@@ -141,6 +143,8 @@ class ShardTask:
 
     def _slices(self, steps_with: StepsWith) -> Iterator[tuple[CommittedSlice | None, bool]]:
         """Every slice that the steps end, as it stands committed, and whether it was so before; None between."""
+        if (size := self.config.encoder.batch_clips) > 1:
+            self._batches = Batches(self.encoder, self.config.output, size, self.watch)
         with (
             ExitStack() as writers,
             WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
@@ -215,26 +219,33 @@ class ShardTask:
         """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
         ready: list[CommittedSlice | None] = []
         if step.error:
-            ready += behind.submit(partial(self._reject, step, -1, step.error))
-        elif step.items:
-            with closing(step.items):
-                for made in encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch):
-                    call = (
-                        partial(self._write, step, made)
-                        if isinstance(made, Row)
-                        else partial(self._reject, step, *made)
-                    )
-                    ready += behind.submit(call)
+            ready += behind.submit(partial(step.writer.reject, step.sample, -1, step.error))
+        for sample, made in self._made(step):
+            call = (
+                partial(self._write, step, made)
+                if isinstance(made, Row)
+                else partial(step.writer.reject, sample, *made)
+            )
+            ready += behind.submit(call)
         if step.ends_slice:
             ready += behind.submit(partial(self._commit, step))
         return ready
 
+    def _made(self, step: _Step) -> Iterator[tuple[Sample, Made]]:
+        """What a sample gives now; in batches, clips of samples before it may come with it, all by the slice's end."""
+        if step.items:
+            with closing(step.items):
+                if self._batches:
+                    yield from self._batches.add(step.sample, step.items)
+                else:
+                    made = encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch)
+                    yield from ((step.sample, one) for one in made)
+        if step.ends_slice and self._batches:
+            yield from self._batches.flush()
+
     def _write(self, step: _Step, row: Row) -> None:
         with self.watch("write"):
             step.writer.add(row)
-
-    def _reject(self, step: _Step, window_index: int, error: SampleError) -> None:
-        step.writer.reject(step.sample, window_index, error)
 
     def _commit(self, step: _Step) -> CommittedSlice:
         with self.watch("commit"):

@@ -125,6 +125,7 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
         ("clip.buckets", [], "clip.buckets: .*at least 1"),
         ("encoder.dtype", "int8", "encoder.dtype: "),
         ("encoder.chunk_frames", 0, "encoder.chunk_frames: "),
+        ("encoder.batch_clips", 0, "encoder.batch_clips: "),
         ("runtime.replicas", 0, "runtime.replicas: 0 is no number of replicas"),
         ("limits.max_reject_fraction", 1.5, "limits.max_reject_fraction: .*1.5"),
         ("limits.decode_timeout_seconds", 0, "limits.decode_timeout_seconds: .*greater than 0"),
@@ -268,6 +269,7 @@ IDENTITY_VALUES = {
     "encoder.chunk_plan": "even",
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
+    "encoder.batch_clips": 4,
 }
 OTHER_VALUES = {
     "input.shards": "b.tar",
