@@ -66,7 +66,10 @@ def _row_shards(rules: TableConfig, table: ShardRef) -> list[ShardRef]:
             raise UserError(
                 f"input.table.{key}: {where} has no column {column!r}; it has {', '.join(found.columns) or 'none'}"
             )
-    return [ShardRef(f"{table.name}-{rows.begin:08d}-{rows.end:08d}", table.url, rows) for rows in found.ranges]
+    return [
+        ShardRef(f"{table.name}-{rows.start:08d}-{rows.stop:08d}", table.url, rows, rows_bytes)
+        for rows, rows_bytes in found.ranges
+    ]
 
 
 def shard_name(url: str) -> str:

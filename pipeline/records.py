@@ -14,25 +14,13 @@ FloatLatent = npt.NDArray[np.float32]  # c t h w
 
 
 @dataclass(frozen=True, slots=True)
-class RowRange:
-    """Rows [begin, end) of a table; where it is a text they are its bytes [begin_bytes, end_bytes)."""
-
-    begin: int
-    end: int
-    begin_bytes: int = 0
-    end_bytes: int = 0
-
-    def __len__(self) -> int:
-        return self.end - self.begin
-
-
-@dataclass(frozen=True, slots=True)
 class ShardRef:
-    """One input tar, or some `rows` of a table. `name` is unique in the run and safe as a file name."""
+    """One input tar, or `rows` of a table and where in a text they are. `name` is unique and safe as a file name."""
 
     name: str
     url: str
-    rows: RowRange | None = None
+    rows: range | None = None
+    rows_bytes: range = range(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +47,8 @@ class Span:
 class Sample:
     """The files of one WebDataset sample, or the values of a table's row, that we use.
 
-    `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin (of a table's row,
-    its number in the shard and the next one's: what a reader is told to begin at); `last` says
+    `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin, of a row its
+    number in the shard and the next one's; `last` says
     that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
     no extension and so belong to no sample. `spans` are the stretches that clips are taken from, None for the whole
     video. `problem` is (reason, detail) where no video can be taken from it.

@@ -13,7 +13,7 @@ from pipeline.errors import SampleError, ShardError, UserError
 from pipeline.fields import printable
 from pipeline.filters import check_metadata
 from pipeline.inputs import TableConfig
-from pipeline.records import RowRange, Sample, ShardRef
+from pipeline.records import Sample, ShardRef
 from pipeline.shards import captions_of, spans_of
 from pipeline.store import public_url, read_at_most, without_secrets
 from pipeline.tables import json_value, read_rows
@@ -30,12 +30,11 @@ def read_row_samples(shard: ShardRef, config: Config, begin: int = 0) -> Iterato
         ShardError: the table is missing, damaged, or has changed since it was listed.
         TransientError: a video cannot be fetched now.
     """
-    table, rows = config.input.table, shard.rows
-    assert table is not None
-    assert rows is not None
+    table = config.input.table
+    assert table is not None, "shards of rows come from tables"
     try:
-        twins = _twins(shard, table, rows)
-        for index, row in enumerate(read_rows(shard.url, rows, begin), start=begin):
+        twins = _twins(shard, table)
+        for index, row in enumerate(read_rows(shard, begin, video=table.video), start=begin):
             yield _sample(shard, index, row, config, index in twins)
     except FileNotFoundError:
         raise ShardError(f"{public_url(shard.url)} does not exist") from None
@@ -45,24 +44,24 @@ def read_row_samples(shard: ShardRef, config: Config, begin: int = 0) -> Iterato
         raise ShardError(f"{public_url(shard.url)}: {error}") from error
 
 
-def _twins(shard: ShardRef, table: TableConfig, rows: RowRange) -> frozenset[int]:
+def _twins(shard: ShardRef, table: TableConfig) -> frozenset[int]:
     """Rows whose key a row before them in the shard has already."""
     if table.key is None:
         return frozenset()
     seen: set[str] = set()
     twins = set()
-    for index, row in enumerate(read_rows(shard.url, rows, only=[table.key])):
-        key = _key(shard.url, rows.begin + index, row, table)
-        twins |= {index} & ({index} if key in seen else set())
+    for index, row in enumerate(read_rows(shard, only=[table.key])):
+        key = _key(shard, index, row, table)
+        if key in seen:
+            twins.add(index)
         seen.add(key)
     return frozenset(twins)
 
 
 def _sample(shard: ShardRef, index: int, row: Row, config: Config, is_twin: bool) -> Sample:
-    table, rows = config.input.table, shard.rows
+    table, rows = config.input.table, shard.rows or range(0)
     assert table is not None
-    assert rows is not None
-    key, metadata = _key(shard.url, rows.begin + index, row, table), _metadata(row, table)
+    key, metadata = _key(shard, index, row, table), _metadata(row, table)
     spans, bad_spans = spans_of(metadata, config.input)
     name, video, problem = "", b"", _problem(row, table, is_twin, key) or bad_spans
     if isinstance(row, dict):
@@ -86,11 +85,12 @@ def _sample(shard: ShardRef, index: int, row: Row, config: Config, is_twin: bool
     )
 
 
-def _key(url: str, number: int, row: Row, table: TableConfig) -> str:
-    """The row's key; where it has none, the table's name and the row's number."""
+def _key(shard: ShardRef, index: int, row: Row, table: TableConfig) -> str:
+    """The row's key; where it has none, the table's name and the row's number in it."""
     key = row.get(table.key) if isinstance(row, dict) and table.key else None
     if key is None:
-        return printable(f"{PurePosixPath(public_url(url)).stem}-{number:08d}")
+        number = (shard.rows or range(0)).start + index
+        return printable(f"{PurePosixPath(public_url(shard.url)).stem}-{number:08d}")
     return printable(str(key))
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import RowRange
+from pipeline.records import ShardRef
 from pipeline.store import open_url, public_url
 from pipeline.text_tables import BadRowError, read_text_rows, survey_text
 
@@ -27,10 +27,10 @@ BATCH_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a table holds: its columns (of JSON Lines those of its first good row), and its rows in ranges."""
+    """A table's columns (of JSON Lines those of its first good row), its rows in ranges, and the bytes of each."""
 
     columns: tuple[str, ...]
-    ranges: tuple[RowRange, ...]
+    ranges: tuple[tuple[range, range], ...]
 
 
 def kind_of(url: str) -> str:
@@ -58,15 +58,15 @@ def survey(url: str, video: str, rows_per_shard: int) -> Survey:
         schema = parquet.schema_arrow
         if video in schema.names and not any(word in str(schema.field(video).type) for word in VIDEO_TYPES):
             raise ValueError(f"its column {video} holds {schema.field(video).type}: paths, URLs or bytes are needed")
-        return Survey(tuple(schema.names), tuple(cut_rows(groups, rows_per_shard)))
+        return Survey(tuple(schema.names), tuple((rows, range(0)) for rows in cut_rows(groups, rows_per_shard)))
 
 
-def cut_rows(groups: Sequence[int], most: int) -> list[RowRange]:
+def cut_rows(groups: Sequence[int], most: int) -> list[range]:
     """Rows in ranges of at most `most`: whole row groups together while they fit, and larger groups in pieces.
 
     Reading from within a row group means to read past what lies before it.
     """
-    ranges: list[RowRange] = []
+    ranges: list[range] = []
     begin = end = 0
     for rows in groups:
         if end - begin + rows > most:
@@ -76,28 +76,29 @@ def cut_rows(groups: Sequence[int], most: int) -> list[RowRange]:
     return ranges + _pieces(begin, end, most)
 
 
-def _pieces(begin: int, end: int, most: int) -> list[RowRange]:
-    return [RowRange(start, min(start + most, end)) for start in range(begin, end, most)]
+def _pieces(begin: int, end: int, most: int) -> list[range]:
+    return [range(start, min(start + most, end)) for start in range(begin, end, most)]
 
 
 def read_rows(
-    url: str, rows: RowRange, begin: int = 0, only: Collection[str] | None = None
+    shard: ShardRef, begin: int = 0, only: Collection[str] | None = None, video: str = ""
 ) -> Iterator[dict[str, Any] | BadRowError]:
-    """The rows of a range, from its row number `begin` on, by column; a row that cannot be read is its error.
+    """The rows of a shard, from its row number `begin` on, by column; a row that cannot be read is its error.
 
     Args:
-        only: the columns that are wanted, None for all.
+        only: the columns that are wanted, None for all but those of bytes, of which `video` alone is.
 
     Raises:
         ValueError: the table is damaged or no longer what it was when it was listed.
     """
-    kind = kind_of(url)
-    with open_url(url) as file:
+    kind, rows = kind_of(shard.url), shard.rows
+    assert rows is not None, "a shard of a table has rows"
+    with open_url(shard.url) as file:
         if kind == "parquet":
-            yield from _parquet_rows(file, rows, begin, only)
+            yield from _parquet_rows(_parquet(file), rows, begin, only, video)
             return
         with _buffered(file) as text:
-            yield from itertools.islice(read_text_rows(text, kind, rows), begin, None)
+            yield from itertools.islice(read_text_rows(text, kind, rows, shard.rows_bytes), begin, None)
 
 
 def _buffered(file: IO[bytes]) -> IO[bytes]:
@@ -106,17 +107,15 @@ def _buffered(file: IO[bytes]) -> IO[bytes]:
 
 
 def _parquet_rows(
-    file: IO[bytes], rows: RowRange, begin: int, only: Collection[str] | None
+    parquet: pq.ParquetFile, rows: range, begin: int, only: Collection[str] | None, video: str
 ) -> Iterator[dict[str, Any]]:
-    parquet = _parquet(file)
-    if parquet.metadata.num_rows < rows.end:
-        raise ValueError(f"has {parquet.metadata.num_rows:,} rows, and had {rows.end:,} when it was listed")
-    schema = parquet.schema_arrow
-    wanted = [name for name in schema.names if only is None or name in only]
-    holds_bytes = any("binary" in str(schema.field(name).type) for name in wanted)
-    groups, skipped = _groups_from(parquet, rows.begin + begin)
+    if parquet.metadata.num_rows < rows.stop:
+        raise ValueError(f"has {parquet.metadata.num_rows:,} rows, and had {rows.stop:,} when it was listed")
+    types = {field.name: str(field.type) for field in parquet.schema_arrow}
+    wanted = [name for name in types if (name in only if only else name == video or "binary" not in types[name])]
+    batch_rows = 1 if "binary" in types.get(video, "") else BATCH_ROWS
+    groups, skipped = _groups_from(parquet, rows.start + begin)
     left = len(rows) - begin
-    batch_rows = 1 if holds_bytes else BATCH_ROWS
     try:
         for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted):
             kept = batch.slice(min(skipped, len(batch)), left)

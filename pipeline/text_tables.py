@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from pipeline.records import RowRange
-
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LONGEST_LINE_BYTES = 64 << 20  # a file without line ends is not read into memory
@@ -28,8 +26,10 @@ class _Bytes:
     used: int = 0
 
 
-def survey_text(file: IO[bytes], kind: str, rows_per_range: int) -> tuple[tuple[str, ...], tuple[RowRange, ...]]:
-    """Reads the whole text once: the columns (of JSON Lines those of the first good row), and its rows in ranges.
+def survey_text(file: IO[bytes], kind: str, most: int) -> tuple[tuple[str, ...], tuple[tuple[range, range], ...]]:
+    """Reads the whole text once: the columns (of JSON Lines those of the first good row), its rows in ranges.
+
+    Ranges have `most` rows each but the last, and beside them the bytes that they are.
 
     Raises:
         ValueError: it is no such text.
@@ -42,30 +42,33 @@ def survey_text(file: IO[bytes], kind: str, rows_per_range: int) -> tuple[tuple[
         if not columns:
             row = _row(record, header)
             columns = tuple(row) if isinstance(row, dict) else ()
-        if rows % rows_per_range == 0:
+        if rows % most == 0:
             starts.append(before)
         rows, before = rows + 1, at.used
-    ranges = (
-        RowRange(number * rows_per_range, min(rows, (number + 1) * rows_per_range), begin_bytes, end_bytes)
-        for number, (begin_bytes, end_bytes) in enumerate(zip(starts, [*starts[1:], before], strict=True))
+    ends = [*starts[1:], before][: len(starts)]
+    numbers = range(0, rows, most)
+    return columns, tuple(
+        (range(number, min(rows, number + most)), range(begin_bytes, end_bytes))
+        for number, begin_bytes, end_bytes in zip(numbers, starts, ends, strict=True)
     )
-    return columns, tuple(ranges) if starts else ()
 
 
-def read_text_rows(file: IO[bytes], kind: str, rows: RowRange) -> Iterator[dict[str, Any] | BadRowError]:
+def read_text_rows(
+    file: IO[bytes], kind: str, rows: range, rows_bytes: range
+) -> Iterator[dict[str, Any] | BadRowError]:
     """The rows of a range that `survey_text` gave.
 
     Raises:
         ValueError: the text is no longer what it was then.
     """
     header = _header(_records(file, kind, _Bytes()), kind)
-    file.seek(rows.begin_bytes)
-    at = _Bytes(rows.begin_bytes)
+    file.seek(rows_bytes.start)
+    at = _Bytes(rows_bytes.start)
     records = _records(file, kind, at)
-    for number in range(rows.begin, rows.end):
+    for number in rows:
         record = next(records, None)
-        is_last = number + 1 == rows.end
-        if record is None or is_last != (at.used >= rows.end_bytes):
+        is_last = number == rows[-1]
+        if record is None or is_last != (at.used >= rows_bytes.stop):
             raise ValueError(f"row {number:,} is not where it was when the table was listed: it has changed")
         yield _row(record, header)
 

@@ -24,7 +24,7 @@ from pipeline.errors import ShardError, TransientError, UserError
 from pipeline.ledger import done_shards
 from pipeline.listing import shards_of
 from pipeline.parts import read_rows as read_part_rows
-from pipeline.records import RowRange, Sample, ShardDone, ShardRef
+from pipeline.records import Sample, ShardDone
 from pipeline.reencode import reencode
 from pipeline.samples import samples_of as samples_in
 from pipeline.samples import slice_begins
@@ -389,11 +389,11 @@ def test_a_relative_path_begins_beside_its_table(table: str, path: str, url: str
 @given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 9))
 def test_ranges_hold_every_row_once_and_break_only_groups_that_are_too_large(groups: list[int], most: int) -> None:
     ranges = cut_rows(groups, most)
-    assert [row for rows in ranges for row in range(rows.begin, rows.end)] == list(range(sum(groups)))
+    assert [row for rows in ranges for row in rows] == list(range(sum(groups)))
     assert all(0 < len(rows) <= most for rows in ranges)
     bounds = {sum(groups[:number]) for number in range(len(groups) + 1)}
     if max(groups, default=0) <= most:
-        assert {rows.begin for rows in ranges} <= bounds
+        assert {rows.start for rows in ranges} <= bounds
 
 
 @pytest.mark.parametrize(
@@ -405,8 +405,3 @@ def test_ranges_hold_every_row_once_and_break_only_groups_that_are_too_large(gro
 )
 def test_a_cell_is_a_number_a_list_or_the_text_that_it_is(text: str, value: object) -> None:
     assert cell_value(text) == value
-
-
-def test_a_shard_of_rows_is_what_its_name_says() -> None:
-    assert len(RowRange(3, 5)) == 2
-    assert ShardRef("a", "a.tar").rows is None
