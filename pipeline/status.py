@@ -49,10 +49,10 @@ def read_status(store: Store) -> list[ShardStatus]:
 
 
 def _input_names(run: Mapping[str, Any]) -> list[str]:
-    """The run's shards as its inputs list them now; none where they are gone."""
+    """The run's shards as its inputs list them now; none where they are gone, or another version named them."""
     try:
         return [shard.name for shard in shards_of(InputConfig.model_validate(run["config"]["input"]))]
-    except UserError:
+    except ValueError:
         return []
 
 
