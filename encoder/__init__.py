@@ -10,9 +10,10 @@ from encoder.chunks import chunk_plan
 from encoder.spec import ADAPTED, LatentSpec, names, spec_of
 
 if TYPE_CHECKING:
+    from encoder.decoding import VideoDecoder
     from encoder.replica import VideoEncoder
 
-__all__ = ["LatentSpec", "chunk_plan", "load", "names", "set_threads", "spec_of"]
+__all__ = ["LatentSpec", "chunk_plan", "load", "load_decoder", "names", "set_threads", "spec_of"]
 
 
 def load(
@@ -56,6 +57,17 @@ def load(
 
     options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions, conv_tolerance)
     return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
+
+
+def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "VideoDecoder":
+    """Returns the decoder of a diffusers VAE folder, for looking at what latents hold.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    from encoder.decoding import load_decoder as load_vae_decoder
+
+    return load_vae_decoder(weights, dtype, device)
 
 
 def set_threads(threads: int) -> None:

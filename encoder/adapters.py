@@ -23,7 +23,7 @@ CLASSES = (
     "AutoencoderKLMochi",
     "AutoencoderKLCosmos",
 )
-DECODER = ("decoder", "post_quant_conv")
+DECODER, ENCODER = ("decoder", "post_quant_conv"), ("encoder", "quant_conv")
 FIXED = {"chunk_frames": 8, "norm_scope": "chunk", "chunk_plan": "diffusers"}
 
 
@@ -49,16 +49,15 @@ def load_adapted(weights: str, options: Options) -> VideoEncoder:
         ValueError: options that only native encoders have.
         WeightsError: no such folder, another class, weights that do not fit it, or diffusers is not installed.
     """
-    config = _config(weights)
+    config = vae_config(weights)
     options.check(temporal_ratio=1)
     changed = [f"{key} {getattr(options, key)}" for key, value in FIXED.items() if getattr(options, key) != value]
     if changed:
         raise ValueError(f"encoder {ADAPTED!r} runs a VAE as diffusers does and has no {', '.join(changed)}")
-    model = _build(config)
-    tensors = read_tensors(Path(weights), Layout("", {}, (), (), tuple(f"{part}." for part in DECODER)))
-    sha256 = assign(model, tensors, weights)
+    model = build_half(config, without=DECODER)
+    sha256 = assign(model, half_tensors(weights, without=DECODER), weights)
     choices = {"class": config["_class_name"], "diffusers": _diffusers().__version__, "chunk_plan": "whole"}
-    kind = Kind(lambda: _build(config), Adapted, choices)
+    kind = Kind(lambda: build_half(config, without=DECODER), Adapted, choices)
     return assemble(spec_of_vae(model), model, sha256, kind, options)
 
 
@@ -78,27 +77,33 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _config(weights: str) -> dict[str, Any]:
+def vae_config(weights: str) -> dict[str, Any]:
+    """The config.json of a diffusers VAE folder. Raises WeightsError where it names none of `CLASSES`."""
     path = Path(weights)
     if not path.is_dir():
-        raise WeightsError(f"encoder {ADAPTED!r} reads a diffusers VAE folder, which {weights} is not")
+        raise WeightsError(f"a diffusers VAE folder is needed, which {weights} is not")
     config = read_config(path)
     if config["_class_name"] not in CLASSES:
         raise WeightsError(f"{weights} holds a {config['_class_name']}; known are {', '.join(CLASSES)}")
     return config
 
 
-def _build(config: dict[str, Any]) -> nn.Module:
-    """The VAE of a config without its decoder."""
+def build_half(config: dict[str, Any], without: tuple[str, ...]) -> nn.Module:
+    """The VAE of a config without its decoder, or without its encoder."""
     model: nn.Module = getattr(_diffusers(), config["_class_name"]).from_config(config).eval()
-    for part in DECODER:
+    for part in without:
         setattr(model, part, None)
     return model
+
+
+def half_tensors(weights: str, without: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of a diffusers VAE folder that belong to the half that is built."""
+    return read_tensors(Path(weights), Layout("", {}, (), (), tuple(f"{part}." for part in without)))
 
 
 def _diffusers() -> Any:
     try:
         import diffusers
     except ImportError:
-        raise WeightsError(f"encoder {ADAPTED!r} needs the diffusers package: pip install diffusers") from None
+        raise WeightsError(f"{ADAPTED} VAEs need the diffusers package: pip install diffusers") from None
     return diffusers

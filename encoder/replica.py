@@ -142,6 +142,11 @@ class VideoEncoder:
         """Whether memory is independent of a clip's length; where not, `encode_bytes` should be looked at first."""
         return self.engine.streams
 
+    @property
+    def device_name(self) -> str:
+        """The model of a GPU, else the kind of device."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
         """Peak memory of encoding clips of this shape, their frames included and the weights not.
 
@@ -169,11 +174,12 @@ class VideoEncoder:
 
     @torch.inference_mode()
     def to_video(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """`t h w c` uint8 RGB to `1 3 t h w` in [-1, 1] on the encoder's device, in its precision."""
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-            raise ValueError(f"to_video takes `t h w 3` uint8, got {frames.dtype} {frames.shape}")
+        """`t h w c` or `b t h w c` uint8 RGB to `b 3 t h w` in [-1, 1] on the encoder's device, in its precision."""
+        if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+            raise ValueError(f"to_video takes `t h w 3` or `b t h w 3` uint8, got {frames.dtype} {frames.shape}")
+        frames = frames if frames.ndim == 5 else frames[None]
         on_cuda = self.device.type == "cuda"
         staging = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=on_cuda)
         np.copyto(staging.numpy(), frames)
         there = staging.to(self.device, non_blocking=on_cuda)
-        return there.float().div_(127.5).sub_(1).to(self.dtype).permute(3, 0, 1, 2)[None]
+        return there.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)

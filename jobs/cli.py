@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jobs import commands, submit
+from jobs import commands, planning, submit
 from jobs.signals import Stopped, stoppable
-from pipeline.config import InputConfig
 from pipeline.errors import LatentmillError, UserError
+from pipeline.inputs import InputConfig
 from pipeline.store import without_secrets
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -53,13 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(subparsers)
     _add_pack(subparsers)
     for name, command, text in (
-        ("plan", commands.plan, "what a run would do, before any GPU is taken"),
+        ("plan", planning.plan, "what a run would do, before any GPU is taken"),
         ("run", commands.run, "make the latents; run it again and it goes on where it stopped"),
     ):
         with_config = _add(subparsers, name, command, text)
         with_config.add_argument("config", help="a YAML file, such as configs/cogvideox-2b.yaml")
         with_config.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as clip.fps=16")
         with_config.epilog = commands.encoder_names()
+        if name == "plan":
+            text = "look at N samples, time the encoder here, and estimate clips, bytes and device-hours"
+            with_config.add_argument("--probe", type=_positive, default=0, metavar="N", help=text)
     _add_submit(subparsers)
     _add_on_output(subparsers)
     return parser
@@ -86,6 +89,12 @@ def _add_on_output(subparsers: Subparsers) -> None:
     verify = _add(subparsers, "verify", commands.verify, text)
     verify.add_argument("--repair", action="store_true", help="set bad files aside, so that the next run makes them")
     verify.add_argument("--reencode", type=_positive, default=0, metavar="N", help="encode N clips again and compare")
+    text = "decode N latents and compare with the frames of their source"
+    verify.add_argument("--decode", type=_positive, default=0, metavar="N", help=text)
+    text = "with --decode: a diffusers VAE folder (default: the run's encoder.weights)"
+    verify.add_argument("--vae", metavar="PATH", help=text)
+    text = "with --decode: write frames above what was decoded, as PNGs"
+    verify.add_argument("--pictures", metavar="FOLDER", help=text)
     text = "set aside the slices that hold rejects, so that the next run tries them again"
     retry = _add(subparsers, "retry-rejects", commands.retry_rejects, text)
     retry.add_argument("--stage", help="only those of this stage, such as decode")

@@ -4,11 +4,9 @@ It does not parse arguments (cli.py) or decide anything about latents.
 """
 
 import argparse
-import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,17 +22,13 @@ from pipeline.progress import RunProgress
 from pipeline.repair import repair
 from pipeline.repair import retry_rejects as retry
 from pipeline.status import ShardStatus, read_run, read_status
-from pipeline.store import Store, stat_url
+from pipeline.store import Store
 from pipeline.summary import write_report
 from pipeline.verify import Problem, Verified
 from pipeline.verify import verify as verify_root
 
-if TYPE_CHECKING:
-    from encoder.replica import VideoEncoder
-
 Command = Callable[[argparse.Namespace], int]
 LISTED_SHARDS = 40
-READERS = 16
 
 console = Console(soft_wrap=True)
 
@@ -54,23 +48,6 @@ def pack(chosen: argparse.Namespace) -> int:
     packed = pack_folders(chosen.videos, chosen.out, chosen.extensions, chosen.shard_samples)
     console.print(f"{packed.samples:,} samples in {len(packed.urls):,} shards: {packed.urls[0]} ...", highlight=False)
     return 0
-
-
-def plan(chosen: argparse.Namespace) -> int:
-    from pipeline.loading import load_encoder
-    from pipeline.run import prepare  # Ray takes a second to import: only who runs pays
-
-    prepared = prepare(load_config(chosen.config, chosen.overrides))
-    with ThreadPoolExecutor(READERS) as pool:
-        sizes = list(pool.map(_size_bytes, (shard.url for shard in prepared.left)))
-    there = [size for size in sizes if size is not None]
-    console.print(
-        f"shards: {len(prepared.shards):,}, done: {len(prepared.done):,}, left: {len(prepared.left):,}"
-        f" ({sum(there):,} bytes to read, {len(sizes) - len(there):,} not found)",
-        highlight=False,
-    )
-    _print_buckets(prepared.config, load_encoder(prepared.config.encoder, device="cpu"))
-    return 0 if len(there) == len(sizes) else 1
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -99,6 +76,8 @@ def verify(chosen: argparse.Namespace) -> int:
     )
     if chosen.reencode:
         problems += _reencode(store, chosen.reencode)
+    if chosen.decode:
+        _redecode(store, chosen.decode, chosen.vae, chosen.pictures)
     if problems and chosen.repair:
         _print_set_aside(repair(store, problems))
     return 1 if problems else 0
@@ -112,6 +91,19 @@ def _reencode(store: Store, count: int) -> list[Problem]:
         console.print(f"encoded again: {clip_id}, relative error {relative_error:.2g}", markup=False, highlight=False)
         problems += [problem] if problem else []
     return problems
+
+
+def _redecode(store: Store, count: int, vae: str | None, pictures: str | None) -> None:
+    from pipeline.redecode import redecode  # as in _reencode
+    from pipeline.show import side_by_side
+
+    for number, clip in enumerate(redecode(store, count, vae)):
+        file = Path(pictures) / f"{number:03d}.png" if pictures else None  # keys are no names of files
+        said = f"decoded: {clip.id}, PSNR {clip.psnr_db:.2f} dB{f', {file}' if file else ''}"
+        console.print(said, markup=False, highlight=False)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(side_by_side(clip.frames, clip.decoded, clip.temporal_ratio))
 
 
 def report(chosen: argparse.Namespace) -> int:
@@ -163,7 +155,7 @@ def _print_set_aside(moved: list[str]) -> None:
 
 
 def _run(config: Config) -> int:
-    from pipeline.run import execute, prepare  # as in plan
+    from pipeline.run import execute, prepare  # Ray takes a second to import: only who runs pays
 
     prepared, signals = prepare(config), DeferredSignals()
     with RunProgress(len(prepared.shards), len(prepared.shards) - len(prepared.left), console) as progress:
@@ -187,33 +179,6 @@ def _run(config: Config) -> int:
     if not outcome.within_limit:
         console.print(f"more rejects than limits.max_reject_fraction ({config.limits.max_reject_fraction:g}) allows")
     return outcome.exit_code
-
-
-def _size_bytes(url: str) -> int | None:
-    try:
-        return stat_url(url).size_bytes
-    except FileNotFoundError:
-        return None
-
-
-def _print_buckets(config: Config, loaded: "VideoEncoder") -> None:
-    clip, spec = config.clip, loaded.spec
-    stored = "bytes a latent frame" if clip.whole_video else "bytes a clip"
-    table = Table("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes")
-    for bucket, frames, (height_px, width_px) in zip(
-        clip.buckets, clip.bucket_frames, clip.bucket_sizes_px, strict=True
-    ):
-        shape = spec.latent_shape(frames or 1, height_px, width_px)
-        memory = f"{loaded.encode_bytes(frames, height_px, width_px):,}" if frames else "grows with the video"
-        if not frames and loaded.streams:
-            memory = "flat"
-        table.add_row(bucket, "x".join(map(str, shape)), f"{_latent_bytes(config, shape):,}", memory)
-    console.print(table)
-
-
-def _latent_bytes(config: Config, shape: tuple[int, ...]) -> int:
-    size_bytes = {"float16": 2, "bfloat16": 2, "float32": 4}[config.output.dtype]
-    return math.prod(shape) * size_bytes * (2 if config.output.posterior == "moments" else 1)
 
 
 def _print_shards(shards: list[ShardStatus]) -> None:

@@ -93,6 +93,7 @@ def _job(chosen: argparse.Namespace) -> RayJob | SlurmJob | KubeRayJob:
 def refuse_relative_paths(config: Config) -> None:
     """A job runs in another folder on another machine, where a relative path means something else."""
     paths = {"output.path": [config.output.path], "input.shards": list(config.input.shards)}
+    paths["input.table.files"] = list(config.input.table.files) if config.input.table else []
     paths["encoder.weights"] = [] if config.encoder.weights.startswith("random:") else [config.encoder.weights]
     for key, values in paths.items():
         for value in values:

@@ -7,66 +7,18 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.fields import Column, parse_column
 from pipeline.filters import parse_condition
+from pipeline.inputs import InputConfig, Section
 from pipeline.runtime import RuntimeConfig
 from pipeline.tree import apply_overrides, read_yaml
 
 WINDOW_PATTERN = re.compile(r"head|center|full|(uniform|slide):[1-9]\d*")
-NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 BUCKET_PATTERN = re.compile(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?")
-
-
-def _as_tuple(value: object) -> object:
-    """Lets a user write one string where a list of strings is meant."""
-    return (value,) if isinstance(value, str) else value
-
-
-Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
-
-class InputConfig(Section):
-    """Where samples come from. `video` are extensions that hold the video; `caption` the first source that exists.
-
-    `columns` are values of the sample's JSON that become columns, `spans` where in it clip boundaries stand.
-    """
-
-    shards: Strings = Field(min_length=1)
-    video: Strings = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "ts", "flv", "wmv", "3gp", "ogv", "gif")
-    caption: Strings = ("txt", "json:caption")
-    columns: dict[str, str] = Field(default_factory=dict)
-    spans: str | None = None
-    spans_unit: Literal["seconds", "frames"] = "seconds"
-    strict: bool = False
-
-    @field_validator("columns")
-    @classmethod
-    def _columns_known(cls, columns: dict[str, str]) -> dict[str, str]:
-        for name, source in columns.items():
-            if not NAME_PATTERN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a column: letters, digits and _ are")
-            parse_column(source)
-        return columns
-
-    @field_validator("spans")
-    @classmethod
-    def _spans_in_json(cls, spans: str | None) -> str | None:
-        if spans is not None and not re.fullmatch(r"json:[^:\s]+", spans):
-            raise ValueError(f"{spans!r} names no spans: write json:PATH, as in json:spans")
-        return spans
-
-    @property
-    def parsed_columns(self) -> dict[str, Column]:
-        return {name: parse_column(source) for name, source in self.columns.items()}
 
 
 class FilterConfig(Section):
@@ -165,6 +117,7 @@ class EncoderConfig(Section):
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
     `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json.
+    `batch_clips` clips of one shape are encoded together, which changes the last bits of their latents.
     """
 
     name: str = "cogvideox"
@@ -176,10 +129,16 @@ class EncoderConfig(Section):
     tiles: tuple[int, int, int, int] | None = None
     convolutions: Literal["auto", "direct", "winograd_time", "winograd"] | dict[str, str] = "auto"
     conv_tolerance: float | None = Field(None, gt=0)
+    batch_clips: int = Field(1, ge=1)
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
-        return self.model_dump(exclude={"name", "weights"})
+        return self.model_dump(exclude={"name", "weights", "batch_clips"})
+
+    def rules(self) -> dict[str, Any]:
+        """All of it but where the weights lie, as plain values: what changes latents."""
+        values = self.model_dump(mode="json", exclude={"weights", "conv_tolerance"})
+        return {key: value for key, value in values.items() if key != "batch_clips" or value != 1}
 
 
 class LimitsConfig(Section):
@@ -204,6 +163,12 @@ class Config(Section):
     encoder: EncoderConfig
     runtime: RuntimeConfig = RuntimeConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    @model_validator(mode="after")
+    def _batches_have_one_length(self) -> "Config":
+        if self.encoder.batch_clips > 1 and self.clip.whole_video:
+            raise ValueError("encoder.batch_clips: clips of whole videos differ in length: leave it at 1")
+        return self
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -246,7 +211,8 @@ def _nearest(location: list[str]) -> str:
     model: type[BaseModel] | None = Config
     for part in location[:-1]:
         annotation = model.model_fields[part].annotation if model else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        choices = (annotation, *get_args(annotation))  # a section, or one that may be null
+        model = next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
     known = sorted(model.model_fields) if model else []
     near = difflib.get_close_matches(location[-1], known, n=1)
     return f", did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"

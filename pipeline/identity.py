@@ -17,12 +17,11 @@ def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
     """All that changes rows or bytes, as plain values: what two runs must share to write in one root."""
     return {
         "format_version": FORMAT_VERSION,
-        "input": config.input.model_dump(mode="json", exclude={"shards"}),
+        "input": config.input.rules(),
         "filter": config.filter.model_dump(mode="json"),
         "output": config.output.model_dump(mode="json", exclude={"path"}),
         "clip": config.clip.model_dump(mode="json"),
-        "encoder": config.encoder.model_dump(mode="json", exclude={"weights", "conv_tolerance"})
-        | {"weights_sha256": weights_sha256},
+        "encoder": config.encoder.rules() | {"weights_sha256": weights_sha256},
     }
 
 

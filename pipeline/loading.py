@@ -1,14 +1,15 @@
-"""The encoder that a configuration names, with its weights brought to this node.
+"""The encoder that a configuration names, or a decoder, with its weights brought to this node.
 
 It does not know layouts of weights (encoder/weights.py) or how files are fetched (cache.py).
 """
 
 import encoder
+from encoder.decoding import VideoDecoder
 from encoder.replica import VideoEncoder
 from encoder.tuning import DIRECT
 from pipeline.cache import local_copy
 from pipeline.config import ClipConfig, EncoderConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from pipeline.store import is_remote, public_url
 
 
@@ -30,6 +31,24 @@ def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
 def load_to_look_at(config: EncoderConfig) -> VideoEncoder:
     """The encoder on the CPU, for what it is and what it would take: nothing about its speed is measured."""
     return load_encoder(config.model_copy(update={"convolutions": DIRECT}), device="cpu")
+
+
+def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:
+    """The decoder of a diffusers VAE folder: `vae`, or else the one that the encoder's weights lie in.
+
+    Raises:
+        UserError: there is no such folder, or it does not fit.
+    """
+    where = vae or config.weights
+    if where.startswith("random:"):
+        raise UserError("the run's weights are random and have no decoder: give a diffusers VAE folder with --vae")
+    try:
+        weights = local_copy(where) if is_remote(where) else where
+        return encoder.load_decoder(weights, config.dtype, device="auto")
+    except FileNotFoundError:
+        raise UserError(f"--vae: nothing is at {public_url(where)}") from None
+    except ValueError as error:
+        raise UserError(f"no decoder at {public_url(where)}: {error}") from error
 
 
 def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:

@@ -15,10 +15,12 @@ FloatLatent = npt.NDArray[np.float32]  # c t h w
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """One input tar. `name` is unique in the run and safe as a file name."""
+    """One input tar, or `rows` of a table and where in a text they are. `name` is unique and safe as a file name."""
 
     name: str
     url: str
+    rows: range | None = None
+    rows_bytes: range = range(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The files of one WebDataset sample that we use.
+    """The files of one WebDataset sample, or the values of a table's row, that we use.
 
-    `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin; `last` says
+    `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin, of a row its
+    number in the shard and the next one's; `last` says
     that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
     no extension and so belong to no sample. `spans` are the stretches that clips are taken from, None for the whole
     video. `problem` is (reason, detail) where no video can be taken from it.

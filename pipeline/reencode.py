@@ -16,11 +16,11 @@ from pipeline.config import Config, parse_config
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ShardError, UserError
 from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
-from pipeline.listing import list_shards
+from pipeline.listing import shards_of
 from pipeline.loading import load_encoder
 from pipeline.parts import latent_of, read_footer, read_rows
 from pipeline.records import Chunk, FloatLatent, Row, Sample, Uint8Frames
-from pipeline.shards import read_samples
+from pipeline.samples import samples_of
 from pipeline.status import read_run
 from pipeline.store import Store
 from pipeline.task import LocalDecoder
@@ -37,14 +37,13 @@ def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sampl
         UserError: the shard is no longer among the run's inputs.
         ShardError: it cannot be read, or holds no such sample.
     """
-    urls = {shard.name: shard.url for shard in list_shards(config.input.shards)}
-    if row["shard"] not in urls:
+    shards = {shard.name: shard for shard in shards_of(config.input)}
+    if row["shard"] not in shards:
         raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
     slice_index = row["sample_index"] // config.output.part_samples
     offset_bytes = _slice_offset_bytes(store, row["shard"], slice_index)
     first = slice_index * config.output.part_samples if offset_bytes else 0
-    samples = read_samples(urls[row["shard"]], config.input, config.limits.max_video_bytes, offset_bytes, first)
-    for sample in samples:
+    for sample in samples_of(shards[row["shard"]], config, offset_bytes, first):
         if sample.index == row["sample_index"]:
             return sample
     raise ShardError(f"shard {row['shard']} holds no sample {row['sample_index']} any more")
@@ -90,14 +89,21 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     """
     config = parse_config(read_run(store)["config"])
     encoder = load_encoder(config.encoder, device="auto")
-    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
-        with store.open(path) as file:
-            row = next(read_rows(file))
+    for path, row, _ in rows_of_parts(store, count):
         again = _latent_again(_sample_again(store, config, row), config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
         what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
         yield row["id"], error, Problem(path, what) if error > allowed else None
+
+
+def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The first row of `count` parts that are evenly spread: its part, the row, the part's footer."""
+    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
+        with store.open(path) as file:
+            row = next(read_rows(file))
+            file.seek(0)
+            yield path, row, read_footer(file)
 
 
 def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
+from encoder.replica import VideoEncoder
 from encoder.tuning import AUTO
 from pipeline.clips import check_clip_config
 from pipeline.cluster import Cluster, connected, measure_convolutions
@@ -18,8 +19,8 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
 from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
-from pipeline.listing import list_shards
-from pipeline.loading import load_to_look_at
+from pipeline.listing import shards_of
+from pipeline.loading import load_encoder, load_to_look_at
 from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
 from pipeline.records import Event, ShardFailed, ShardRef
@@ -59,20 +60,25 @@ class Outcome:
 
 
 def prepare(config: Config) -> Prepared:
-    """Reads weights and lists shards; refuses what cannot work before any replica is started.
+    """Reads weights and lists shards; refuses what cannot work before any replica is started. Raises as `examine`."""
+    return examine(config)[0]
+
+
+def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncoder]:
+    """As `prepare`, with the encoder that was loaded for it: as a replica would, where its speed is to be probed.
 
     Raises:
         UserError: configuration, weights, shards or the output root do not fit.
     """
-    shards = list_shards(config.input.shards)
-    loaded = load_to_look_at(config.encoder)
+    shards = shards_of(config.input)
+    loaded = load_encoder(config.encoder, device="auto") if probing else load_to_look_at(config.encoder)
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
     store = Store(config.output.path)
     config = as_noted(config, store) if loaded.is_tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)
-    return Prepared(config, shards, done_shards(store), values)
+    return Prepared(config, shards, done_shards(store), values), loaded
 
 
 def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
@@ -127,6 +133,8 @@ def public_config(config: Config) -> dict[str, Any]:
     """The resolved configuration without what URLs may hide."""
     values: dict[str, Any] = config.model_dump(mode="json")
     values["input"]["shards"] = [_public_pattern(pattern) for pattern in config.input.shards]
+    if config.input.table is not None:
+        values["input"]["table"]["files"] = [_public_pattern(pattern) for pattern in config.input.table.files]
     values["output"]["path"] = public_url(config.output.path)
     if "://" in config.encoder.weights:
         values["encoder"]["weights"] = public_url(config.encoder.weights)

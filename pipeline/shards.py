@@ -4,15 +4,15 @@ It does not judge videos, and it never shortens a damaged shard in silence: that
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
-from pipeline.config import InputConfig
 from pipeline.errors import ShardError
 from pipeline.fields import field_at, printable, read_json, spans_at, texts_of
+from pipeline.inputs import InputConfig
 from pipeline.records import Sample, Span
 from pipeline.store import open_url, public_url
 
@@ -87,7 +87,7 @@ def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConf
     members = {suffix: value for suffix, value in group.items() if isinstance(value, _Member)}
     videos = [member for suffix, member in members.items() if _is_video(suffix, rules)]
     metadata = _text(members.get("json"))
-    spans, bad_spans = _spans(metadata, rules)
+    spans, bad_spans = spans_of(metadata, rules)
     problem = _problem(videos, cursor.twins) or bad_spans
     return Sample(
         key=group["__key__"],
@@ -98,7 +98,7 @@ def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConf
         ignored_files=cursor.ignored_files,
         video=b"" if problem else videos[0].data or b"",
         video_name=videos[0].name if videos else "",
-        captions=_captions(members, metadata, rules),
+        captions=captions_of(_texts(members, rules), rules),
         metadata=metadata,
         spans=spans,
         problem=problem,
@@ -118,7 +118,7 @@ def _problem(videos: list[_Member], twins: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _spans(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None, tuple[str, str] | None]:
+def spans_of(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None, tuple[str, str] | None]:
     """The sample's spans, None without `input.spans`; and the problem that it has with them, if any."""
     if rules.spans is None:
         return None, None
@@ -128,16 +128,24 @@ def _spans(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None, 
         return None, ("bad_spans", f"input.spans: {error}")
 
 
-def _captions(members: dict[str, _Member], metadata: str, rules: InputConfig) -> tuple[str, ...]:
-    """The texts of the first source that has any: a file, or a field of its JSON, which may list several."""
+def captions_of(texts: Mapping[str, str], rules: InputConfig) -> tuple[str, ...]:
+    """The texts of the first source that has any: a file, or a field of its JSON, which may list several.
+
+    Args:
+        texts: the contents of the sample's files, by extension.
+    """
     for source in rules.caption:
         suffix, _, path = source.partition(":")
-        if suffix in members:
-            text = metadata if suffix == "json" else _text(members[suffix])
-            texts = texts_of(field_at(read_json(text), path)) if path else (text,)
-            if texts:
-                return texts
+        if suffix in texts:
+            found = texts_of(field_at(read_json(texts[suffix]), path)) if path else (texts[suffix],)
+            if found:
+                return found
     return ()
+
+
+def _texts(members: Mapping[str, _Member], rules: InputConfig) -> dict[str, str]:
+    suffixes = {source.partition(":")[0] for source in rules.caption}
+    return {suffix: _text(member) for suffix, member in members.items() if suffix in suffixes}
 
 
 def _text(member: _Member | None) -> str:

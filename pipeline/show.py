@@ -62,6 +62,15 @@ def picture(latent: FloatLatent, frames: Uint8Frames | None, temporal_ratio: int
     return buffer.getvalue()
 
 
+def side_by_side(frames: Uint8Frames, decoded: Uint8Frames, temporal_ratio: int) -> bytes:
+    """A PNG: frames `t h w c` that begin a latent frame, each above what was decoded in its place."""
+    starts = [0, *range(1, len(frames), temporal_ratio)]
+    rows = [_strip([pictures[start] for start in starts]) for pictures in (frames, decoded)]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _colours(latent: FloatLatent) -> Uint8Frames:
     """`c t h w -> t h w 3`: the three directions in which the channels vary most, as red, green and blue."""
     channels = latent.reshape(len(latent), -1).astype(np.float64)

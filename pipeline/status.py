@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.inputs import InputConfig
 from pipeline.ledger import REJECTS, RUN_FILE, bucket_names, bucket_path, done_shards, slice_of_file
-from pipeline.listing import list_shards
+from pipeline.listing import shards_of
 from pipeline.store import Store
 from pipeline.summary import read_manifests
 
@@ -48,10 +49,10 @@ def read_status(store: Store) -> list[ShardStatus]:
 
 
 def _input_names(run: Mapping[str, Any]) -> list[str]:
-    """The run's shards as its inputs list them now; none where they are gone."""
+    """The run's shards as its inputs list them now; none where they are gone, or another version named them."""
     try:
-        return [shard.name for shard in list_shards(run["config"]["input"]["shards"])]
-    except UserError:
+        return [shard.name for shard in shards_of(InputConfig.model_validate(run["config"]["input"]))]
+    except ValueError:
         return []
 
 

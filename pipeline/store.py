@@ -26,6 +26,7 @@ LEFT_BEHIND_SECONDS = 3600.0
 ATTEMPTS = 5
 USER = re.compile(r"//[^/\s]+@")
 QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*|(?<=://)([^\s'\"<>?]+)\?[^\s'\"<>]*")
+PASSING_STATUSES = (408, 425, 429)  # of HTTP: too slow, too early, too often
 PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 T = TypeVar("T")
@@ -177,6 +178,30 @@ def read_url(url: str) -> bytes:
     """All bytes behind a URL or path. Raises FileNotFoundError."""
     filesystem, path = _filesystem(url)
     return bytes(_retried(lambda: filesystem.cat_file(path)))
+
+
+def read_at_most(url: str, limit_bytes: int) -> bytes:
+    """The first `limit_bytes` of a file, all of it where it has fewer.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError: the storage will not give it.
+        UserError, ValueError: this is no URL or path.
+    """
+    filesystem, path = _filesystem(url)
+
+    def read() -> bytes:
+        try:
+            if "http" in filesystem.protocol:  # its `open` says of every fault that nothing is there
+                return bytes(filesystem.cat_file(path, end=limit_bytes)[:limit_bytes])
+            with filesystem.open(path, "rb") as file:
+                return bytes(file.read(limit_bytes))
+        except Exception as error:
+            status = int(getattr(error, "status", 0) or 0)
+            if 400 <= status < 500 and status not in PASSING_STATUSES:
+                raise PermissionError(f"HTTP status {status}") from error
+            raise
+
+    return _retried(read)
 
 
 def open_url(url: str) -> IO[bytes]:

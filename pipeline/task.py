@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
+from pipeline.batches import Batches
 from pipeline.clips import ClipRules
 from pipeline.config import Config, FilterConfig
 from pipeline.decode import decode_sample
-from pipeline.encode import Stopwatch, encode_sample
+from pipeline.encode import Made, Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.filters import check_metadata
 from pipeline.identity import FORMAT_VERSION, fingerprint, identity
@@ -26,7 +27,6 @@ from pipeline.records import (
     CommittedSlice,
     DecodeItem,
     Event,
-    FileInfo,
     Progress,
     Row,
     Sample,
@@ -34,9 +34,9 @@ from pipeline.records import (
     ShardRef,
     SliceDone,
 )
-from pipeline.shards import read_samples
+from pipeline.samples import samples_of, shard_info, slice_begins
 from pipeline.slices import SliceWriter
-from pipeline.store import Store, public_url, stat_url
+from pipeline.store import Store, public_url
 
 ROWS_BEHIND = 4  # rows that may wait for the writer: bounds the memory, hides its time
 
@@ -67,7 +67,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "encoder": dict(encoder_identity),
         "preprocessing": {
             "clip": config.clip.model_dump(mode="json"),
-            "input": config.input.model_dump(mode="json", exclude={"shards"}),
+            "input": config.input.rules(),
             "filter": config.filter.model_dump(mode="json"),
             "resize": "uint8 antialiased bicubic, then centre crop",
             "value_range": [-1, 1],
@@ -78,7 +78,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
         "dtype": config.output.dtype,
         "part_samples": config.output.part_samples,
-    }
+    } | ({"batch_clips": config.encoder.batch_clips} if config.encoder.batch_clips > 1 else {})
 
 
 @dataclass(slots=True)
@@ -104,6 +104,7 @@ class ShardTask:
     decoder: Decoder
     store: Store
     watch: Stopwatch = field(default_factory=Stopwatch)
+    _batches: Batches | None = None
 
     def run(self, shard: ShardRef) -> Iterator[Event]:
         """Makes what is missing of a shard and commits its manifest.
@@ -118,7 +119,7 @@ class ShardTask:
     def help(self, shard: ShardRef, place: int) -> Iterator[Event]:
         """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
         self.watch = Stopwatch()
-        ledger, begins = self._ledger(shard), self._slice_begins(shard)
+        ledger, begins = self._ledger(shard), slice_begins(shard, self.config)
         order = helping_order(len(begins), place)
         for committed, reused in self._slices(lambda writers: self._scattered(ledger, writers, begins, order)):
             if committed:
@@ -135,13 +136,15 @@ class ShardTask:
             else:
                 slices.append(committed)
                 yield _slice_done(ledger.shard.name, committed, reused)
-        if _info(ledger.shard) != ledger.input:
+        if shard_info(ledger.shard) != ledger.input:
             raise ShardError(f"{public_url(ledger.shard.url)} changed while it was read")
         manifest = ledger.commit_manifest(slices, self.watch.seconds)
         yield ShardDone(ledger.shard.name, manifest["samples"], self.watch.seconds)
 
     def _slices(self, steps_with: StepsWith) -> Iterator[tuple[CommittedSlice | None, bool]]:
         """Every slice that the steps end, as it stands committed, and whether it was so before; None between."""
+        if (size := self.config.encoder.batch_clips) > 1:
+            self._batches = Batches(self.encoder, self.config.output, size, self.watch)
         with (
             ExitStack() as writers,
             WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
@@ -162,7 +165,7 @@ class ShardTask:
 
     def _ledger(self, shard: ShardRef) -> ShardLedger:
         description = describe(self.config, self.encoder.identity)
-        return ShardLedger(self.store, shard, _info(shard), description, tuple(bucket_names(self.store)))
+        return ShardLedger(self.store, shard, shard_info(shard), description, tuple(bucket_names(self.store)))
 
     def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:
         """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
@@ -176,7 +179,7 @@ class ShardTask:
                 sample_index += record.samples
                 offset_bytes, last = record.next_offset_bytes, record.last
             else:
-                reader = reader or self._read(ledger.shard, offset_bytes, sample_index)
+                reader = reader or samples_of(ledger.shard, self.config, offset_bytes, sample_index)
                 writer = self._writer(ledger, slice_index, begun)
                 writers.callback(writer.close)
                 yield from self._slice_steps(writer, reader)
@@ -196,13 +199,8 @@ class ShardTask:
                 writer = self._writer(ledger, slice_index, begun)
                 writers.callback(writer.close)
                 first_index = slice_index * self.config.output.part_samples
-                yield from self._slice_steps(writer, self._read(ledger.shard, begins[slice_index], first_index))
-
-    def _slice_begins(self, shard: ShardRef) -> list[int]:
-        """The tar offset of each slice: the shard is read to its end, and nothing is decoded."""
-        ends = (sample for sample in self._read(shard, 0, 0) if not sample.last)
-        part_samples = self.config.output.part_samples
-        return [0, *(sample.next_offset_bytes for sample in ends if (sample.index + 1) % part_samples == 0)]
+                samples = samples_of(ledger.shard, self.config, begins[slice_index], first_index)
+                yield from self._slice_steps(writer, samples)
 
     def _writer(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None) -> SliceWriter:
         output, columns = self.config.output, self.config.input.parsed_columns
@@ -217,34 +215,37 @@ class ShardTask:
             full = writer.counts.samples == self.config.output.part_samples
             yield _Step(writer, sample, error, items, ends_slice=sample.last or full)
 
-    def _read(self, shard: ShardRef, offset_bytes: int, first_index: int) -> Iterator[Sample]:
-        limit_bytes = self.config.limits.max_video_bytes
-        return read_samples(shard.url, self.config.input, limit_bytes, offset_bytes, first_index)
-
     def _make(self, step: _Step, behind: WriteBehind[CommittedSlice | None]) -> list[CommittedSlice | None]:
         """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
         ready: list[CommittedSlice | None] = []
         if step.error:
-            ready += behind.submit(partial(self._reject, step, -1, step.error))
-        elif step.items:
-            with closing(step.items):
-                for made in encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch):
-                    call = (
-                        partial(self._write, step, made)
-                        if isinstance(made, Row)
-                        else partial(self._reject, step, *made)
-                    )
-                    ready += behind.submit(call)
+            ready += behind.submit(partial(step.writer.reject, step.sample, -1, step.error))
+        for sample, made in self._made(step):
+            call = (
+                partial(self._write, step, made)
+                if isinstance(made, Row)
+                else partial(step.writer.reject, sample, *made)
+            )
+            ready += behind.submit(call)
         if step.ends_slice:
             ready += behind.submit(partial(self._commit, step))
         return ready
 
+    def _made(self, step: _Step) -> Iterator[tuple[Sample, Made]]:
+        """What a sample gives now; in batches, clips of samples before it may come with it, all by the slice's end."""
+        if step.items:
+            with closing(step.items):
+                if self._batches:
+                    yield from self._batches.add(step.sample, step.items)
+                else:
+                    made = encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch)
+                    yield from ((step.sample, one) for one in made)
+        if step.ends_slice and self._batches:
+            yield from self._batches.flush()
+
     def _write(self, step: _Step, row: Row) -> None:
         with self.watch("write"):
             step.writer.add(row)
-
-    def _reject(self, step: _Step, window_index: int, error: SampleError) -> None:
-        step.writer.reject(step.sample, window_index, error)
 
     def _commit(self, step: _Step) -> CommittedSlice:
         with self.watch("commit"):
@@ -258,13 +259,6 @@ def _without_decoding(sample: Sample, wanted: FilterConfig) -> SampleError | Non
     except SampleError as error:
         return error
     return SampleError("read", *sample.problem) if sample.problem else None
-
-
-def _info(shard: ShardRef) -> FileInfo:
-    try:
-        return stat_url(shard.url)
-    except FileNotFoundError:
-        raise ShardError(f"{public_url(shard.url)} does not exist") from None
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:

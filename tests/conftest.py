@@ -19,7 +19,7 @@ import encoder
 from encoder.replica import VideoEncoder
 from pipeline.config import Config, parse_config
 from pipeline.identity import fingerprint, identity
-from pipeline.listing import list_shards
+from pipeline.listing import shards_of
 from pipeline.records import Event
 from pipeline.store import Store
 from pipeline.synthetic import make_video
@@ -105,7 +105,7 @@ def cuda() -> str:
 def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
     """Makes every shard in this process."""
     task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
-    return [event for shard in list_shards(config.input.shards) for event in task.run(shard)]
+    return [event for shard in shards_of(config.input) for event in task.run(shard)]
 
 
 def run_json(config: Config, tiny: VideoEncoder) -> bytes:

@@ -97,7 +97,12 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
 @pytest.mark.parametrize(
     ("dotted", "value", "message"),
     [
-        ("input.shards", [], "input.shards: .*at least 1"),
+        ("input.shards", [], "input: give shards .* or table .*, one of them: neither came"),
+        ("input.shards", None, "input: give shards .*: neither came"),
+        ("input.table", {"files": "a.csv", "video": "url"}, "input: give shards .*: both came"),
+        ("input.table", {"files": [], "video": "url"}, "input.table.files: .*at least 1"),
+        ("input.table", {"files": "a.csv"}, "input.table.video is missing"),
+        ("input.table", {"files": "a", "video": "v", "keys": "k"}, "unknown key input.table.keys, did you mean key?"),
         ("input.strict", "maybe", r"input.strict: .*got 'maybe'"),
         ("output.path", "", "output.path: .*at least 1"),
         ("output.path", None, r"output.path: .*got None"),
@@ -120,6 +125,7 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
         ("clip.buckets", [], "clip.buckets: .*at least 1"),
         ("encoder.dtype", "int8", "encoder.dtype: "),
         ("encoder.chunk_frames", 0, "encoder.chunk_frames: "),
+        ("encoder.batch_clips", 0, "encoder.batch_clips: "),
         ("runtime.replicas", 0, "runtime.replicas: 0 is no number of replicas"),
         ("limits.max_reject_fraction", 1.5, "limits.max_reject_fraction: .*1.5"),
         ("limits.decode_timeout_seconds", 0, "limits.decode_timeout_seconds: .*greater than 0"),
@@ -264,6 +270,7 @@ IDENTITY_VALUES = {
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
     "encoder.convolutions": "winograd",
+    "encoder.batch_clips": 4,
 }
 OTHER_VALUES = {
     "input.shards": "b.tar",
@@ -287,7 +294,18 @@ def fingerprint_of(config: Config, weights_sha256: str = "0" * 64) -> str:
 def test_every_key_either_changes_latents_or_does_not() -> None:
     sections = parse_config(TREE).model_dump(exclude={"runtime", "limits"})
     keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
-    assert keys - OTHER_VALUES.keys() == IDENTITY_VALUES.keys()
+    assert keys - OTHER_VALUES.keys() - {"input.table"} == IDENTITY_VALUES.keys()
+
+
+def test_the_fingerprint_changes_with_how_a_table_is_read_and_not_with_where_it_lies() -> None:
+    def of_table(**values: object) -> str:
+        table = {"files": "a.csv", "video": "url", "rows_per_shard": 10} | values
+        return fingerprint_of(parse_config(TREE | {"input": {"table": table}}))
+
+    assert of_table(files="b.csv") == of_table() != fingerprint_of(parse_config(TREE))
+    others = (of_table(video="link"), of_table(key="id"), of_table(rows_per_shard=11))
+    assert len({of_table(), *others}) == 4
+    assert "table" not in identity(parse_config(TREE), "0" * 64)["input"], "today's fingerprints stay"
 
 
 @pytest.mark.parametrize(("dotted", "value"), IDENTITY_VALUES.items(), ids=IDENTITY_VALUES)

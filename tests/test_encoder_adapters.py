@@ -139,7 +139,7 @@ def test_options_of_native_encoders_and_other_models_are_refused(tmp_path: Path)
     save("AutoencoderKLWan", tmp_path)
     with pytest.raises(ValueError, match="as diffusers does and has no chunk_frames 4, norm_scope clip"):
         encoder.load("diffusers", weights=str(tmp_path), norm_scope="clip", chunk_frames=4)
-    with pytest.raises(WeightsError, match="reads a diffusers VAE folder, which random:0 is not"):
+    with pytest.raises(WeightsError, match="a diffusers VAE folder is needed, which random:0 is not"):
         encoder.load("diffusers", weights="random:0")
     config = tmp_path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "AutoencoderTiny"}))

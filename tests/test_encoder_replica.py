@@ -112,9 +112,14 @@ def test_frames_become_video_between_minus_one_and_one(tiny: VideoEncoder) -> No
     assert tiny.encode(tiny.to_video(np.repeat(frames, 3, 0)[:5])).mean.shape[2] == 2
 
 
+def test_clips_together_become_the_videos_that_each_becomes(tiny: VideoEncoder) -> None:
+    clips = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 16, 3), np.uint8)
+    assert torch.equal(tiny.to_video(clips), torch.cat([tiny.to_video(clip) for clip in clips]))
+
+
 @pytest.mark.parametrize("frames", [np.zeros((2, 8, 8, 3)), np.zeros((2, 3, 8, 8), np.uint8), np.zeros((8, 8, 3))])
 def test_frames_of_another_kind_are_refused(tiny: VideoEncoder, frames: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="takes `t h w 3` uint8"):
+    with pytest.raises(ValueError, match="takes `t h w 3` or `b t h w 3` uint8"):
         tiny.to_video(frames)
 
 

@@ -17,7 +17,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 HOMES = {
     "ray": {"cluster", "ray_decoder"},
     "decord": {"decode"},
-    "pyarrow": {"parts"},
+    "pyarrow": {"parts", "tables"},
     "webdataset": {"shards"},
     "fsspec": {"store"},
     "av": {"probe", "decode_pyav", "synthetic"},

@@ -56,7 +56,7 @@ def test_a_query_is_no_glob() -> None:
         ("{folder}/*.tar", "nothing matches {folder}/*.tar"),
         ("@{folder}/nothing", "the list @{folder}/nothing does not exist"),
         ("@{folder}", "the list @{folder} does not exist"),
-        ("@{folder}/empty", "no shard is named"),
+        ("@{folder}/empty", "no file is named"),
         ("@{folder}/binary", "the list @{folder}/binary is no text in UTF-8"),
         ("{folder}/{{1..3.tar", "has unbalanced braces"),
         ("nope://bucket/*.tar", "nope://bucket/*.tar cannot be opened"),

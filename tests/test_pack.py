@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import InputConfig
 from pipeline.errors import UserError
+from pipeline.inputs import InputConfig
 from pipeline.pack import pack
 from pipeline.records import Sample
 from pipeline.shards import read_samples

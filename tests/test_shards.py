@@ -12,8 +12,8 @@ from conftest import Files, write_tar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import InputConfig
 from pipeline.errors import ShardError
+from pipeline.inputs import InputConfig
 from pipeline.records import Sample
 from pipeline.shards import read_samples
 from pipeline.store import Store

@@ -1,5 +1,6 @@
 """Where a run stands is read from what it wrote, while it goes on and when strangers left files in its folders."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,11 @@ def test_a_run_that_has_just_begun_is_all_left(tmp_path: Path) -> None:
 def test_a_folder_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not the output of a run"):
         read_run(Store(str(tmp_path)))
+
+
+@pytest.mark.parametrize("known", [{"shards": ["/nowhere/*.tar"]}, {"shards": ["a.tar"], "key_of_another_version": 1}])
+def test_shards_are_those_of_the_output_where_the_inputs_cannot_be_listed(tmp_path: Path, known: object) -> None:
+    store = Store(str(tmp_path / "out"))
+    store.create("run.json", json.dumps({"config": {"input": known}}).encode())
+    commit_shard(store, "done")
+    assert [(shard.name, shard.state) for shard in read_status(store)] == [("done", "done")]

@@ -231,6 +231,10 @@ def test_the_image_runs_as_a_user_without_rights_and_holds_every_package() -> No
         (["output.path=out/x", "--on", "ray"], "output.path: out/x is relative"),
         (["input.shards='@list.txt'", "--on", "ray"], "input.shards: @list.txt is relative"),
         (
+            ["input.shards=null", "input.table={files: t.csv, video: url}", "--on", "ray"],
+            "input.table.files: t.csv is relative",
+        ),
+        (
             ["encoder.weights=weights/vae", "--on", "kuberay", "--image", "x"],
             "encoder.weights: weights/vae is relative",
         ),
