@@ -67,7 +67,7 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
     """Decodes one sample in a process that may crash or be killed without harm to others."""
     from pipeline.decode import decode_sample  # decord is loaded only where decoding happens
 
-    yield None  # says that a worker has begun: waiting for a free one is no fault of the video
+    yield None  # says, as later ones do, that a worker is at it: waiting for a free one is no fault of the video
     try:
         items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from bounded(items, config.limits.decode_memory_bytes)
@@ -117,7 +117,7 @@ class RayDecoder:
             ray.cancel(stream, force=True)
 
     def _delivered(self, stream: Any) -> Iterator[DecodeItem]:
-        started, timeout_seconds = False, None
+        timeout_seconds = None
         while True:
             ready, _ = ray.wait([stream], timeout=timeout_seconds, fetch_local=False)
             if not ready:
@@ -126,9 +126,9 @@ class RayDecoder:
                 item = ray.get(next(stream))
             except StopIteration:
                 return
-            if started:
+            if item is not None:
                 yield item
-            started, timeout_seconds = True, self.config.limits.decode_timeout_seconds
+            timeout_seconds = self.config.limits.decode_timeout_seconds
 
 
 class _Replica:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import ClipConfig, Config
 
 FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
 
@@ -20,9 +20,14 @@ def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
         "input": config.input.model_dump(mode="json", exclude={"shards"}),
         "filter": config.filter.model_dump(mode="json"),
         "output": config.output.model_dump(mode="json", exclude={"path"}),
-        "clip": config.clip.model_dump(mode="json"),
+        "clip": clip_values(config.clip),
         "encoder": config.encoder.model_dump(mode="json", exclude={"weights"}) | {"weights_sha256": weights_sha256},
     }
+
+
+def clip_values(clip: ClipConfig) -> dict[str, Any]:
+    """What a run says of its clips. Continuous rows are named only where they are: older outputs know no such key."""
+    return clip.model_dump(mode="json", exclude=None if clip.continuous else {"continuous"})
 
 
 def fingerprint(identity_values: Mapping[str, Any]) -> str:

@@ -19,7 +19,8 @@ from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
 from pipeline.parts import latent_of, read_footer, read_rows
-from pipeline.records import Chunk, FloatLatent, Row, Sample, Uint8Frames
+from pipeline.records import Chunk, DecodeItem, FloatLatent, Opened, Row, Sample, Uint8Frames
+from pipeline.rows import rows_of
 from pipeline.shards import read_samples
 from pipeline.status import read_run
 from pipeline.store import Store
@@ -110,10 +111,25 @@ def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -
     spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in dataclasses.fields(LatentSpec)})
     sample = _sample_again(store, config, row)
     items = LocalDecoder(config, spec).start(sample)
-    chunks = [item.frames for item in items if isinstance(item, Chunk) and item.window_index == row["window_index"]]
-    if not chunks:
+    frames = list(_frames_of_window(items, row["window_index"], row["num_frames"]))
+    if not frames:
         raise _changed(sample, row["window_index"])
-    return np.concatenate(chunks)
+    return np.stack(frames)
+
+
+def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: int) -> Iterator[Uint8Frames]:
+    """The frames of one row, `h w c`, out of the clip that it is of; nothing more is decoded."""
+    places: dict[int, int] = {}  # by window of a clip, the position in it of the row's first frame
+    for item in items:
+        if isinstance(item, Opened):
+            rows = ((spec, row, start) for spec in item.clips for row, start in rows_of(spec))
+            places = {spec.window_index: start for spec, row, start in rows if row.window_index == window_index}
+        elif isinstance(item, Chunk) and item.window_index in places:
+            start = places[item.window_index]
+            yield from item.frames[max(0, start) : max(0, start + frames)]
+            places[item.window_index] = start - len(item.frames)
+            if start + frames <= len(item.frames):
+                return
 
 
 def _parts(store: Store, bucket: str) -> list[str]:

@@ -58,6 +58,7 @@ class SliceWriter:
     begun: CommittedSlice | None = None
     first_frame: bool = False
     columns: Mapping[str, Column] = field(default_factory=dict)
+    continuous: bool = False
     counts: SliceCounts = field(default_factory=SliceCounts)
     _parts: dict[str, _OpenPart] = field(default_factory=dict)
     _rejects: list[Reject] = field(default_factory=list)
@@ -83,7 +84,8 @@ class SliceWriter:
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
             types = {name: column.type for name, column in self.columns.items()}
-            self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior, self.first_frame, types))
+            writer = PartWriter(scratch, self.posterior, self.first_frame, types, self.continuous)
+            self._parts[bucket] = _OpenPart(scratch, writer)
         self._parts[bucket].writer.add(values, row.latent)
 
     def reject(self, sample: Sample, window_index: int, error: SampleError) -> None:

@@ -18,7 +18,7 @@ from pipeline.decode import decode_sample
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.filters import check_metadata
-from pipeline.identity import FORMAT_VERSION, fingerprint, identity
+from pipeline.identity import FORMAT_VERSION, clip_values, fingerprint, identity
 from pipeline.ledger import ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
 from pipeline.plan import helping_order
@@ -56,7 +56,8 @@ class LocalDecoder:
 
     def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
         config, rules = self.config, ClipRules(self.spec, self.config.encoder.chunk_frames, sample.spans)
-        yield from decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
+        items = decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
+        yield from (item for item in items if item is not None)
 
 
 def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "fingerprint": fingerprint(identity(config, encoder_identity["weights_sha256"])),
         "encoder": dict(encoder_identity),
         "preprocessing": {
-            "clip": config.clip.model_dump(mode="json"),
+            "clip": clip_values(config.clip),
             "input": config.input.model_dump(mode="json", exclude={"shards"}),
             "filter": config.filter.model_dump(mode="json"),
             "resize": "uint8 antialiased bicubic, then centre crop",
@@ -78,6 +79,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
         "dtype": config.output.dtype,
         "part_samples": config.output.part_samples,
+        **({"continuous": True} if config.clip.continuous else {}),
     }
 
 
@@ -206,7 +208,16 @@ class ShardTask:
 
     def _writer(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None) -> SliceWriter:
         output, columns = self.config.output, self.config.input.parsed_columns
-        return SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame, columns)
+        return SliceWriter(
+            ledger,
+            slice_index,
+            output.posterior,
+            output.dtype,
+            begun,
+            output.first_frame,
+            columns,
+            self.config.clip.continuous,
+        )
 
     def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
         for sample in itertools.islice(reader, self.config.output.part_samples):

@@ -113,7 +113,8 @@ def check_part(
                 return
             file.seek(0)
             footer = read_footer(file)
-            if read_schema(file) != schema(footer["posterior"], footer["first_frame"], footer["columns"]):
+            continuous = footer.get("continuous", False)
+            if read_schema(file) != schema(footer["posterior"], footer["first_frame"], footer["columns"], continuous):
                 yield Problem(path, "its columns are not those of this format version")
             yield from (Problem(path, what) for what in _footer_problems(footer, part, manifest, run))
             samples_per_slice = run["identity"]["output"]["part_samples"]

@@ -264,6 +264,8 @@ IDENTITY_VALUES = {
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
 }
+WHOLE = {"window": "full", "frames": 49}
+CONTINUOUS_VALUES = {"clip.continuous": {**WHOLE, "continuous": True}}
 OTHER_VALUES = {
     "input.shards": "b.tar",
     "output.path": "elsewhere",
@@ -285,7 +287,17 @@ def fingerprint_of(config: Config, weights_sha256: str = "0" * 64) -> str:
 def test_every_key_either_changes_latents_or_does_not() -> None:
     sections = parse_config(TREE).model_dump(exclude={"runtime", "limits"})
     keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
-    assert keys - OTHER_VALUES.keys() == IDENTITY_VALUES.keys()
+    assert keys - OTHER_VALUES.keys() == IDENTITY_VALUES.keys() | CONTINUOUS_VALUES.keys()
+
+
+@pytest.mark.parametrize(("dotted", "clip"), CONTINUOUS_VALUES.items(), ids=CONTINUOUS_VALUES)
+def test_the_fingerprint_changes_with_continuous_rows_and_knows_no_such_key_without_them(
+    dotted: str, clip: dict[str, Any]
+) -> None:
+    ours, theirs = (identity(parse_config({**TREE, "clip": values}), "0" * 64) for values in (clip, WHOLE))
+    assert fingerprint(ours) != fingerprint(theirs)
+    assert dotted in [line.partition(":")[0] for line in differing_fields(theirs, ours)]
+    assert theirs["clip"].keys() == {"frames", "fps", "window", "tail", "buckets", "upscale"}
 
 
 @pytest.mark.parametrize(("dotted", "value"), IDENTITY_VALUES.items(), ids=IDENTITY_VALUES)
