@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encoder.chunks import chunk_plan
+from encoder.recall import Recall
 from encoder.spec import LatentSpec
 from pipeline.config import ClipConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
-from pipeline.rows import row_lengths, whole_frames
+from pipeline.rows import clips_of_segment, row_lengths, whole_frames, windows_of_segment
 
 GRID_TOLERANCE_SECONDS = 0.0005  # containers round times to the millisecond
 TIE_SECONDS = 1e-6  # two frames are equally near, whatever the last bits of a float say
@@ -25,12 +26,15 @@ LOWEST_RATE = 0.95  # of the rate asked for; below it frames would be repeated t
 class ClipRules:
     """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
 
-    `spans` are those of one sample, None where clips are taken from its whole video.
+    `spans` are those of one sample, None where clips are taken from its whole video. `segment` is which of
+    `clip.segments` is wanted of its rows, for which `recall` says how far back latents look.
     """
 
     spec: LatentSpec
     chunk_frames: int
     spans: tuple[Span, ...] | None = None
+    segment: int = 0
+    recall: Recall | None = None
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
@@ -62,6 +66,19 @@ def _check_frames(key: str, frames: int, spec: LatentSpec) -> None:
         )
 
 
+def check_segments(clip: ClipConfig, recall: Recall | None) -> None:
+    """Refuses segments of a video that must be encoded whole.
+
+    Raises:
+        ConfigError: saying what can be divided.
+    """
+    if clip.segments > 1 and recall is None:
+        raise ConfigError(
+            f"clip.segments: {clip.segments} replicas cannot share a video whose latents depend on all of its frames: "
+            "take clip.segments: 1, or a native encoder with encoder.norm_scope: chunk or frame"
+        )
+
+
 def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple[ClipSpec, ...]:
     """The clips of one video, by window.
 
@@ -77,11 +94,24 @@ def plan_spans(
 ) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
     """The clips of the spans of one video, no frame outside them; a span that can give none counts as one window.
 
-    Without spans those of the whole video.
+    Without spans those of the whole video; with segments, of either those in `rules.segment`.
 
     Raises:
         SampleError, ShardError: as `plan_clips`, for what concerns all spans alike.
     """
+    clips, refused = _plan_all(header, clip, rules)
+    if clip.segments == 1:
+        return clips, refused
+    assert rules.recall is not None, "check_segments refuses encoders without"
+    windows = len(refused) + sum(len(spec.row_frames) for spec in clips)
+    within = windows_of_segment(rules.segment, clip.segments, windows)
+    mine = tuple(clips_of_segment(clips, within, rules.chunk_frames, rules.recall))
+    return mine, tuple(one for one in refused if one.window_index in within)
+
+
+def _plan_all(
+    header: VideoHeader, clip: ClipConfig, rules: ClipRules
+) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
     if rules.spans is None:
         return plan_clips(header, clip, rules), ()
     geometry = choose_geometry(header, clip)

@@ -27,7 +27,7 @@ from pipeline.clips import ClipRules
 from pipeline.config import Config
 from pipeline.errors import LatentmillError, TransientError, UserError
 from pipeline.guard import bounded
-from pipeline.plan import Fleet, ReplicaCount, Work, WorkQueue
+from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.records import DecodeItem, Event, Failure, Sample, ShardDone, SliceDone, WaitingForGpus
 from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
@@ -92,7 +92,9 @@ class RayDecoder:
 
     def _submit(self, sample: Sample, cpus: int) -> Any:
         task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
-        return task.remote(sample.video, self.config_ref, replace(self.rules, spans=sample.spans))
+        return task.remote(
+            sample.video, self.config_ref, replace(self.rules, spans=sample.spans, segment=sample.segment)
+        )
 
     def _items(self, sample: Sample, stream: Any) -> Generator[DecodeItem, None, None]:
         delivered = 0
@@ -151,7 +153,7 @@ class _Replica:
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames)
+        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
         decoder = RayDecoder(config, ray.put(config), rules)
         self._task = ShardTask(config, loaded, decoder, Store(config.output.path))
         return str(ray.get_runtime_context().get_node_id())
@@ -178,7 +180,10 @@ class Cluster:
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
-        count, gpus = ReplicaCount(*config.runtime.replica_bounds), _gpus()
+        count, gpus = (
+            ReplicaCount(*config.runtime.replica_bounds, min(config.clip.segments, WORKERS_PER_SHARD)),
+            _gpus(),
+        )
         self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(gpus, len(queue))

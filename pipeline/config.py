@@ -100,7 +100,8 @@ class ClipConfig(Section):
     """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames.
 
     A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`. `continuous`
-    cuts the latent of a whole video into rows: the first of `frames`, later ones of one less.
+    cuts the latent of a whole video into rows: the first of `frames`, later ones of one less; replicas share the rows
+    of one video in `segments`.
     """
 
     frames: int | Literal["full"] = 49
@@ -110,6 +111,7 @@ class ClipConfig(Section):
     buckets: tuple[str, ...] = Field(("480x720", "720x480", "480x480"), min_length=1)
     upscale: bool = False
     continuous: bool = False
+    segments: int = Field(1, ge=1)
 
     @field_validator("frames")
     @classmethod
@@ -150,6 +152,8 @@ class ClipConfig(Section):
                 "continuous: true cuts a whole video into rows of one length: it needs window: full, and frames: a "
                 f"number, 1 + 4k for CogVideoX, such as 49 (got window: {self.window}, frames: {self.frames})"
             )
+        if self.segments > 1 and not self.continuous:
+            raise ValueError(f"segments: {self.segments} divides the rows of a video, which needs continuous: true")
         return self
 
     @property

@@ -81,9 +81,10 @@ class _OpenClip:
         self._several = bool(spec.row_frames) or len(opened.clips) + len(opened.refused) > 1
         self._sample, self._opened = sample, opened
         self._encoder, self._output = encoder, output
-        self._stream: Stream = encoder.stream(spec.frames)
+        self._stream: Stream = encoder.stream(spec.frames, spec.plan_frames)
         self.due = deque(row for row, _ in rows_of(spec))
         self._ready = _Latents()
+        self._warm_up = encoder.spec.latent_frames(spec.warm_up_frames) if spec.warm_up_frames else 0
         self._first_frame: FloatLatent | None = None
         self._frames, self._frames_due = 0, spec.frames
 
@@ -112,6 +113,10 @@ class _OpenClip:
             self._stream.finish()
         if part is not None:
             self._ready.add(part)
+        if self._warm_up and self._ready.take(self._warm_up) is not None:
+            self._warm_up = 0
+        if self._warm_up:
+            return
         while self.due and (posterior := self._ready.take(latent_frames(self.due[0], self._encoder.spec))) is not None:
             yield self._row(self.due.popleft(), posterior)
 

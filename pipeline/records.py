@@ -50,7 +50,8 @@ class Sample:
     `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin; `last` says
     that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
     no extension and so belong to no sample. `spans` are the stretches that clips are taken from, None for the whole
-    video. `problem` is (reason, detail) where no video can be taken from it.
+    video. `problem` is (reason, detail) where no video can be taken from it. `segment` is which of `clip.segments` is
+    wanted of it.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Sample:
     metadata: str
     spans: tuple[Span, ...] | None
     problem: tuple[str, str] | None
+    segment: int = 0
 
     @property
     def caption(self) -> str:
@@ -118,7 +120,8 @@ class ClipSpec:
     """The frames of one clip: indices into the frames shown (a range, or an array), and what is done to each.
 
     It is one row, or as many as `row_frames` names, after `warm_up_frames` that are in none (rows.py). `window_index`
-    is that of its first row, and `continues` says whether that goes on from a row of another clip.
+    is that of its first row, and `continues` says whether that goes on from a row of another clip. `chunk_frames` come
+    together; the encoder takes those of its own plan, or `plan_frames`.
     """
 
     window_index: int
@@ -129,6 +132,7 @@ class ClipSpec:
     continues: bool = False
     row_frames: tuple[int, ...] = ()
     warm_up_frames: int = 0
+    plan_frames: tuple[int, ...] = ()
 
     @property
     def frames(self) -> int:

@@ -3,9 +3,9 @@
 It does not change anything in storage.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from encoder.spec import LatentSpec
 from pipeline.config import Config, parse_config
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ShardError, UserError
-from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
+from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path, slice_of_file
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
 from pipeline.parts import latent_of, read_footer, read_rows
@@ -41,9 +41,9 @@ def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sampl
     urls = {shard.name: shard.url for shard in list_shards(config.input.shards)}
     if row["shard"] not in urls:
         raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
-    slice_index = row["sample_index"] // config.output.part_samples
-    offset_bytes = _slice_offset_bytes(store, row["shard"], slice_index)
-    first = slice_index * config.output.part_samples if offset_bytes else 0
+    number = row["sample_index"] // config.output.part_samples
+    offset_bytes = _slice_offset_bytes(store, row["shard"], number * config.clip.segments)
+    first = number * config.output.part_samples if offset_bytes else 0
     samples = read_samples(urls[row["shard"]], config.input, config.limits.max_video_bytes, offset_bytes, first)
     for sample in samples:
         if sample.index == row["sample_index"]:
@@ -65,8 +65,8 @@ def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
 
 
 def _latent_again(sample: Sample, config: Config, encoder: VideoEncoder, window_index: int) -> FloatLatent:
-    """The latent `c t h w` of one window of a sample, encoded again."""
-    items = LocalDecoder(config, encoder.spec).start(sample)
+    """The latent `c t h w` of one window of a sample, encoded again, the stream that it is of no further than that."""
+    items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample)
     for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
         if isinstance(made, Row) and made.clip.window_index == window_index:
             return made.latent
@@ -94,11 +94,17 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
         with store.open(path) as file:
             row = next(read_rows(file))
-        again = _latent_again(_sample_again(store, config, row), config, encoder, row["window_index"])
+        sample = replace(_sample_again(store, config, row), segment=_segment(path, config))
+        again = _latent_again(sample, config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
         what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
         yield row["id"], error, Problem(path, what) if error > allowed else None
+
+
+def _segment(path: str, config: Config) -> int:
+    owner = slice_of_file(path.rpartition("/")[2])
+    return owner[1] % config.clip.segments if owner else 0
 
 
 def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:
@@ -108,9 +114,10 @@ def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -
         footer: of the row's file; it says what the encoder is without loading it.
     """
     config = parse_config(read_run(store)["config"])
-    spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in dataclasses.fields(LatentSpec)})
+    spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in fields(LatentSpec)})
     sample = _sample_again(store, config, row)
-    items = LocalDecoder(config, spec).start(sample)
+    whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
+    items = LocalDecoder(whole, spec).start(sample)
     frames = list(_frames_of_window(items, row["window_index"], row["num_frames"]))
     if not frames:
         raise _changed(sample, row["window_index"])

@@ -3,9 +3,11 @@
 It does not encode or cut latents (encode.py does): counts of frames come in and go out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from encoder.chunks import chunk_plan
+from encoder.recall import Recall, plan_from
 from encoder.spec import LatentSpec
 from pipeline.config import ClipConfig
 from pipeline.errors import SampleError, ShardError
@@ -62,3 +64,44 @@ def rows_of(clip: ClipSpec) -> Iterator[tuple[ClipSpec, int]]:
 def latent_frames(row: ClipSpec, spec: LatentSpec) -> int:
     """Latent frames of a row: one that continues another has none for a first frame alone."""
     return row.frames // spec.temporal_ratio if row.continues else spec.latent_frames(row.frames)
+
+
+def windows_of_segment(segment: int, segments: int, windows: int) -> range:
+    """The windows of a video with `windows` of them that are in one of its segments: where w * segments // windows is.
+
+    Segments are as even as can be; where they are more than the windows, some have none.
+    """
+    first, end = (-(-number * windows // segments) for number in (segment, segment + 1))
+    return range(first, end)
+
+
+def clips_of_segment(clips: Sequence[ClipSpec], within: range, chunk_frames: int, recall: Recall) -> Iterator[ClipSpec]:
+    """Of continuous clips the parts whose rows are windows `within`."""
+    for clip in clips:
+        first = max(0, within.start - clip.window_index)
+        end = min(len(clip.row_frames), within.stop - clip.window_index)
+        if first < end:
+            yield _part(clip, first, end, chunk_frames, recall)
+
+
+def _part(clip: ClipSpec, first: int, end: int, chunk_frames: int, recall: Recall) -> ClipSpec:
+    """Rows [first, end) of a clip as a clip of their own: as late a begin and as early an end as their latents allow.
+
+    Its chunks end where those of the whole clip do.
+    """
+    plan, ratio = recall.plan(clip.frames), recall.temporal_ratio
+    rows_begin, rows_end = sum(clip.row_frames[:first]), sum(clip.row_frames[:end])
+    begin = recall.begin(rows_begin + ratio - 1, plan) if first else 0
+    plan_frames = plan_from(begin, rows_end, plan)
+    frames = sum(plan_frames)
+    return ClipSpec(
+        window_index=clip.window_index + first,
+        frame_indices=clip.frame_indices[begin : begin + frames],
+        fps=clip.fps,
+        geometry=clip.geometry,
+        chunk_frames=chunk_plan(frames, chunk_frames, ratio),
+        continues=first > 0,
+        row_frames=clip.row_frames[first:end],
+        warm_up_frames=rows_begin - begin,
+        plan_frames=plan_frames,
+    )

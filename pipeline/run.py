@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from pipeline.clips import check_clip_config
+from pipeline.clips import check_clip_config, check_segments
 from pipeline.cluster import Cluster, connected
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
@@ -67,6 +67,7 @@ def prepare(config: Config) -> Prepared:
     loaded = load_encoder(config.encoder, device="cpu")
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
+    check_segments(config.clip, loaded.recall)
     store = Store(config.output.path)
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)

@@ -30,18 +30,28 @@ class _OpenPart:
 
 @dataclass(slots=True)
 class SliceCounts:
-    """What the walk over a slice's samples adds up."""
+    """What the walk over a slice's samples adds up.
 
+    Of the slices that share a range of samples, one for each segment, the first counts its samples, and the last goes
+    on to where the next range begins: the others lead back to `next_offset_bytes` as it is given, where theirs does.
+    """
+
+    segment: int = 0
+    segments: int = 1
+    next_offset_bytes: int = 0
+    taken: int = 0
     samples: int = 0
     ignored_files: int = 0
-    next_offset_bytes: int = 0
     last: bool = False
 
     def add(self, sample: Sample) -> None:
-        self.samples += 1
-        self.ignored_files += sample.ignored_files
-        self.next_offset_bytes = sample.next_offset_bytes
-        self.last = sample.last
+        self.taken += 1
+        if self.segment == 0:
+            self.samples += 1
+            self.ignored_files += sample.ignored_files
+        if self.segment == self.segments - 1:
+            self.next_offset_bytes = sample.next_offset_bytes
+            self.last = sample.last
 
 
 @dataclass(slots=True)
@@ -140,7 +150,7 @@ class SliceWriter:
         known = (*self._rejects, *(before.rejects if before else ()))
         rejects = {(reject.sample_index, reject.window_index): reject for reject in known}
         accounted = len({sample for sample, _ in (*rows, *rejects)})
-        if accounted != self.counts.samples:
+        if self.counts.segment == 0 and accounted != self.counts.samples:
             raise ShardError(f"slice {self.index} accounts for {accounted} of {self.counts.samples} samples")
         return SliceRecord(
             index=self.index,

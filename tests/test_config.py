@@ -265,7 +265,10 @@ IDENTITY_VALUES = {
     "encoder.tiles": [240, 360, 200, 288],
 }
 WHOLE = {"window": "full", "frames": 49}
-CONTINUOUS_VALUES = {"clip.continuous": {**WHOLE, "continuous": True}}
+CONTINUOUS_VALUES = {
+    "clip.continuous": {**WHOLE, "continuous": True},
+    "clip.segments": {**WHOLE, "continuous": True, "segments": 2},
+}
 OTHER_VALUES = {
     "input.shards": "b.tar",
     "output.path": "elsewhere",
