@@ -42,6 +42,15 @@ class Recall:
             return causal_plan(frames, self.temporal_ratio)
         return chunk_plan(frames, self.chunk_frames, self.temporal_ratio, self.rule)
 
+    @property
+    def warm_up_frames(self) -> int:
+        """The most frames that a stream has before those of its first right latent."""
+        back = sum(look.back * look.rate + self.chunk_frames for look in self.looks)
+        frames = 1 + self.temporal_ratio * -(-2 * back // self.temporal_ratio)
+        plan = self.plan(frames)
+        ends = range(frames - 1 - 2 * self.chunk_frames, frames, self.temporal_ratio)
+        return max(end - self.temporal_ratio + 1 - self.begin(end, plan) for end in ends)
+
     def begin(self, frame: int, plan: Sequence[int]) -> int:
         """The latest frame with which a stream may begin, whose latents are right from the one that ends with `frame`.
 

@@ -209,6 +209,9 @@ def _print_buckets(config: Config, loaded: "VideoEncoder") -> None:
             memory = "flat"
         table.add_row(bucket, "x".join(map(str, shape)), f"{_latent_bytes(config, shape):,}", memory)
     console.print(table)
+    if clip.segments > 1 and loaded.recall:
+        most = f"up to {loaded.recall.warm_up_frames} frames"
+        console.print(f"each of {clip.segments} segments of a video but the first encodes {most} before its own")
 
 
 def _latent_bytes(config: Config, shape: tuple[int, ...]) -> int:

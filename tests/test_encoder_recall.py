@@ -67,6 +67,7 @@ def test_how_far_back_the_published_sizes_look(
     with torch.device("meta"):
         recall = recall_of(module(), identity)
     assert 800 - recall.begin(800, recall.plan(1001)) == warm_up_frames
+    assert recall.warm_up_frames == max(797 - recall.begin(800, recall.plan(length)) for length in range(897, 1001, 4))
 
 
 def test_an_encoder_that_must_see_a_clip_whole_has_no_recall() -> None:
