@@ -59,8 +59,7 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
 
 
 def _our_packages() -> list[str]:
-    root = Path(__file__).parent.parent
-    return [str(root / package) for package in ("encoder", "pipeline")]
+    return [str(Path(__file__).parent.parent / package) for package in ("encoder", "pipeline")]
 
 
 def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
@@ -88,17 +87,19 @@ class RayDecoder:
     rules: ClipRules
 
     def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        return self._items(sample, self._submit(sample, cpus=1))
+        items = self._items(sample, self._submit(sample, cpus=1))
+        next(items)  # into its try: who closes it, read or not, cancels the task
+        return items
 
     def _submit(self, sample: Sample, cpus: int) -> Any:
         task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
-        return task.remote(
-            sample.video, self.config_ref, replace(self.rules, spans=sample.spans, segment=sample.segment)
-        )
+        rules = replace(self.rules, spans=sample.spans, segment=sample.segment)
+        return task.remote(sample.video, self.config_ref, rules)
 
-    def _items(self, sample: Sample, stream: Any) -> Generator[DecodeItem, None, None]:
+    def _items(self, sample: Sample, stream: Any) -> Generator[Any, None, None]:
         delivered = 0
         try:
+            yield None
             for _ in range(self.config.limits.max_attempts):
                 try:
                     # What an attempt delivered before it died, the next one decodes to the same values.

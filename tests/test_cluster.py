@@ -158,6 +158,17 @@ def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], 
     assert len(list(decoder.start(sample_of(videos[0])))) == 3
 
 
+def test_the_decoder_of_a_sample_that_is_closed_unread_is_cancelled_too(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    put_in_place(monkeypatch, hang)
+    decoder = decoder_of(make_config())
+    for _ in range(8):
+        decoder.start(sample_of(videos[0])).close()
+    put_in_place(monkeypatch, cluster._decode)
+    assert len(list(decoder.start(sample_of(videos[0])))) == 2
+
+
 def test_a_video_that_takes_too_much_memory_is_rejected_and_the_next_one_is_not(
     videos: tuple[bytes, ...], make_config: MakeConfig
 ) -> None:
