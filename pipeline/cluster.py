@@ -17,7 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from pipeline.clips import ClipRules
 from pipeline.config import Config, EncoderConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
-from pipeline.plan import Fleet, ReplicaCount, Work, WorkQueue
+from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.ray_decoder import RayDecoder
 from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
 from pipeline.runtime import RuntimeConfig
@@ -48,8 +48,7 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
 
 
 def _our_packages() -> list[str]:
-    root = Path(__file__).parent.parent
-    return [str(root / package) for package in ("encoder", "pipeline")]
+    return [str(Path(__file__).parent.parent / package) for package in ("encoder", "pipeline")]
 
 
 class _Replica:
@@ -72,7 +71,7 @@ class _Replica:
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames)
+        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
         decoder = RayDecoder(config, ray.put(config), rules)
         self._task = ShardTask(config, loaded, decoder, Store(config.output.path))
         return str(ray.get_runtime_context().get_node_id())
@@ -123,7 +122,10 @@ class Cluster:
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
-        count, gpus = ReplicaCount(*config.runtime.replica_bounds), _gpus()
+        count, gpus = (
+            ReplicaCount(*config.runtime.replica_bounds, min(config.clip.segments, WORKERS_PER_SHARD)),
+            _gpus(),
+        )
         self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(gpus, len(queue))

@@ -51,7 +51,9 @@ class OutputConfig(Section):
 class ClipConfig(Section):
     """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames.
 
-    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`.
+    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`. `continuous`
+    cuts the latent of a whole video into rows: the first of `frames`, later ones of one less; replicas share the rows
+    of one video in `segments`.
     """
 
     frames: int | Literal["full"] = 49
@@ -60,6 +62,8 @@ class ClipConfig(Section):
     tail: Literal["trim", "drop", "error"] = "trim"
     buckets: tuple[str, ...] = Field(("480x720", "720x480", "480x480"), min_length=1)
     upscale: bool = False
+    continuous: bool = False
+    segments: int = Field(1, ge=1)
 
     @field_validator("frames")
     @classmethod
@@ -91,6 +95,17 @@ class ClipConfig(Section):
             raise ValueError(f"frames: full is one clip of the whole video, which window: {self.window} contradicts")
         if self.whole_video and any(bucket.count("x") > 1 for bucket in self.buckets):
             raise ValueError("a clip of the whole video has the video's frames: buckets name none, write HEIGHTxWIDTH")
+        return self
+
+    @model_validator(mode="after")
+    def _continuous_rows_have_a_length(self) -> "ClipConfig":
+        if self.continuous and (self.window != "full" or not isinstance(self.frames, int) or self.frames == 1):
+            raise ValueError(
+                "continuous: true cuts a whole video into rows of one length: it needs window: full, and frames: a "
+                f"number, 1 + 4k for CogVideoX, such as 49 (got window: {self.window}, frames: {self.frames})"
+            )
+        if self.segments > 1 and not self.continuous:
+            raise ValueError(f"segments: {self.segments} divides the rows of a video, which needs continuous: true")
         return self
 
     @property
@@ -170,6 +185,15 @@ class Config(Section):
             raise ValueError("encoder.batch_clips: clips of whole videos differ in length: leave it at 1")
         return self
 
+    @model_validator(mode="after")
+    def _continued_rows_have_no_first_frame(self) -> "Config":
+        if self.clip.continuous and self.output.first_frame:
+            raise ValueError(
+                "output.first_frame: a row that continues another begins with a latent of several frames, so none is "
+                "encoded alone in it: set output.first_frame: false, or clip.continuous: false"
+            )
+        return self
+
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a YAML file and dotted overrides such as `clip.fps=16`.
@@ -204,7 +228,8 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{path} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" + ("" if problem["type"] == "value_error" else f" (got {problem['input']!r})")
+    came = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
+    return f"{path}: {message}{came}".removeprefix(": ")
 
 
 def _nearest(location: list[str]) -> str:

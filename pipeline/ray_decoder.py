@@ -29,7 +29,7 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
     """Decodes one sample in a process that may crash or be killed without harm to others."""
     from pipeline.decode import decode_sample  # decord is loaded only where decoding happens
 
-    yield None  # says that a worker has begun: waiting for a free one is no fault of the video
+    yield None  # says, as later ones do, that a worker is at it: waiting for a free one is no fault of the video
     try:
         items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from bounded(items, config.limits.decode_memory_bytes)
@@ -50,15 +50,19 @@ class RayDecoder:
     rules: ClipRules
 
     def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        return self._items(sample, self._submit(sample, cpus=1))
+        items = self._items(sample, self._submit(sample, cpus=1))
+        next(items)  # into its try: who closes it, read or not, cancels the task
+        return items
 
     def _submit(self, sample: Sample, cpus: int) -> Any:
         task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
-        return task.remote(sample.video, self.config_ref, replace(self.rules, spans=sample.spans))
+        rules = replace(self.rules, spans=sample.spans, segment=sample.segment)
+        return task.remote(sample.video, self.config_ref, rules)
 
-    def _items(self, sample: Sample, stream: Any) -> Generator[DecodeItem, None, None]:
+    def _items(self, sample: Sample, stream: Any) -> Generator[Any, None, None]:
         delivered = 0
         try:
+            yield None
             for _ in range(self.config.limits.max_attempts):
                 try:
                     # What an attempt delivered before it died, the next one decodes to the same values.
@@ -79,7 +83,7 @@ class RayDecoder:
             ray.cancel(stream, force=True)
 
     def _delivered(self, stream: Any) -> Iterator[DecodeItem]:
-        started, timeout_seconds = False, None
+        timeout_seconds = None
         while True:
             ready, _ = ray.wait([stream], timeout=timeout_seconds, fetch_local=False)
             if not ready:
@@ -88,6 +92,6 @@ class RayDecoder:
                 item = ray.get(next(stream))
             except StopIteration:
                 return
-            if started:
+            if item is not None:
                 yield item
-            started, timeout_seconds = True, self.config.limits.decode_timeout_seconds
+            timeout_seconds = self.config.limits.decode_timeout_seconds

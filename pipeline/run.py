@@ -13,7 +13,7 @@ from typing import Any
 
 from encoder.replica import VideoEncoder
 from encoder.tuning import AUTO
-from pipeline.clips import check_clip_config
+from pipeline.clips import check_clip_config, check_segments
 from pipeline.cluster import Cluster, connected, measure_convolutions
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
@@ -74,6 +74,7 @@ def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncod
     loaded = load_encoder(config.encoder, device="auto") if probing else load_to_look_at(config.encoder)
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
+    check_segments(config.clip, loaded.recall)
     store = Store(config.output.path)
     config = as_noted(config, store) if loaded.is_tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
