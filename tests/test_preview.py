@@ -161,7 +161,7 @@ def test_plan_loads_the_encoder_once(
 ) -> None:
     loaded = []
 
-    def load(*_: object) -> VideoEncoder:
+    def load(*_: object, **__: object) -> VideoEncoder:
         loaded.append(1)
         return tiny
 
