@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,21 @@ from torch import Tensor
 from encoder.norms import empty_frames
 from encoder.winograd import TAPS, Filtering, cut, filtering, points_used, square
 
-Convolution = Callable[[Tensor, Tensor], Tensor]  # `b c 2+t h w` and the bias to `b c' t h w`
-
 TILE_PX = 4  # outputs in height and in width that are filtered together
 # What is transformed together, in tiles or rows: on a CPU so little that it stays in a core's cache, elsewhere so much
 # that a device is busy and so little that its memory (0.3 GB with 128 channels) is not.
 BAND_TILES = {"cpu": 96, "cuda": 1024}
 BAND_ROWS = {"cpu": 32, "cuda": 256}
+
+
+class Convolution(Protocol):
+    """A causal convolution with its kernel, which it may hold in another form."""
+
+    @property
+    def kernel_bytes(self) -> int: ...
+
+    def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
+        """`b c 2+t h w -> b c' t h w`"""
 
 
 class _Run(NamedTuple):
@@ -50,8 +58,11 @@ class InTime:
         each = (kernel.to(weight.dtype).contiguous(memory_format=torch.channels_last) for kernel in kernels)
         return InTime(most_frames, tuple(each), _filterings(most_frames, weight))
 
+    @property
+    def kernel_bytes(self) -> int:
+        return sum(kernel.nbytes for kernel in self.kernels)
+
     def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        """`b c 2+t h w -> b c' t h w`"""
         return _by_bands(x, bias, self.most_frames, BAND_ROWS[x.device.type], self._make)
 
     def _make(self, run: _Run, top: int, bottom: int, bias: Tensor, scratch: "_Scratch") -> None:
@@ -88,8 +99,11 @@ class InTimeAndSpace:
         kernels = torch.mm(torch.kron(times[-1].kernel, space.kernel), taps.reshape(TAPS**3, -1))
         return InTimeAndSpace(most_frames, kernels.view(-1, len(space.kernel), *taps.shape[3:]), times, space)
 
+    @property
+    def kernel_bytes(self) -> int:
+        return self.kernels.nbytes
+
     def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        """`b c 2+t h w -> b c' t h w`"""
         rows_of_tiles = max(1, BAND_TILES[x.device.type] // -(-x.shape[4] // TILE_PX))
         return _by_bands(x, bias.float(), self.most_frames, rows_of_tiles * TILE_PX, self._make)
 

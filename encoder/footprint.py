@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from encoder.engines import Engine
 
@@ -32,6 +33,17 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
             del x, moments
     peak_bytes: int = live.peak_bytes
     return peak_bytes
+
+
+def encode_flops(engine: Engine, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
+    """Operations of encoding a clip, two for each multiplication of its convolutions and linear layers."""
+    state: Any = None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _FusedAttention():
+        for chunk_frames in engine.plan(frames):
+            x = torch.empty(1, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
+            _, state = engine.encode_chunk(x, state)
+    flops: int = counter.get_total_flops()
+    return flops
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode is not annotated

@@ -72,6 +72,12 @@ def load_video_encoder(name: str, weights: str, options: Options) -> VideoEncode
     return assemble(replace(spec, **checkpoint.scaling), module, weights_sha256, kind, options)
 
 
+def layout_of(name: str) -> Layout:
+    """How checkpoints of a native encoder are laid out; ValueError where there is no such encoder."""
+    spec_of(name)
+    return wan_layout(wan.PRESETS[name]) if name in wan.PRESETS else cogvideox_layout(cogvideox.PRESETS[name])
+
+
 def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kind, options: Options) -> VideoEncoder:
     """An encoder of a module that has its weights, on its device and in its precision."""
     device, dtype = device_of(options.device), DTYPES[options.dtype]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from encoder.engines import Engine, Streaming
-from encoder.footprint import encode_bytes
+from encoder.footprint import encode_bytes, encode_flops
 from encoder.memory import available_bytes, readable
 from encoder.posterior import Posterior, from_moments, joined
 from encoder.recall import Recall
@@ -179,6 +179,10 @@ class VideoEncoder:
         if shape not in self._encode_bytes:
             self._encode_bytes[shape] = encode_bytes(self._shadow, *shape, self.dtype)
         return self._encode_bytes[shape]
+
+    def encode_flops(self, frames: int, height_px: int, width_px: int) -> int:
+        """Operations of encoding a clip of this shape by direct convolutions, two for each multiplication."""
+        return encode_flops(self._shadow, frames, height_px, width_px, self.dtype)
 
     def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:
         """Raises ValueError or ClipMemoryError where such a clip cannot be encoded."""

@@ -124,6 +124,11 @@ def check_names(convolutions: Convolutions) -> None:
         raise ValueError(f"convolutions is {min(unknown)!r}, but it must be one of: {allowed}")
 
 
+def kernel_bytes(model: nn.Module) -> int:
+    """Memory that the algorithms chosen for a model hold beside its weights."""
+    return sum(conv.computed_by.kernel_bytes for _, conv in candidates(model) if conv.computed_by)
+
+
 def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> None:
     """Makes the convolutions of a model compute by the algorithms chosen."""
     for name, conv in candidates(model):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jobs import commands, planning, submit
+from jobs import bench, commands, planning, submit
 from jobs.signals import Stopped, stoppable
 from pipeline.errors import LatentmillError, UserError
 from pipeline.inputs import InputConfig
@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
             with_config.add_argument("--probe", type=_positive, default=0, metavar="N", help=text)
     _add_submit(subparsers)
     _add_on_output(subparsers)
+    text = "the speed of an encoder on this machine, beside diffusers' own code"
+    bench.add_options(_add(subparsers, "bench", bench.bench, text))
     return parser
 
 

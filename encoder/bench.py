@@ -1,0 +1,220 @@
+"""The speed of an encoder beside that of diffusers' on the same weights and clip: interleaved, with error and memory.
+
+It does not print or write files. What it times is the whole encoding of a clip that lies on the device.
+"""
+
+import contextlib
+import multiprocessing
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import encoder
+from encoder.loading import DTYPES, device_of, layout_of
+from encoder.tuning import Convolutions, kernel_bytes
+
+DIFFUSERS = "diffusers"
+Shape = tuple[int, int, int]  # frames, height and width in pixels
+Encode = Callable[[Tensor], Tensor]  # `1 3 t h w` to moments `1 2z t' h' w'`
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to encode: `convolutions` as `encoder.load` takes them, or diffusers' own code."""
+
+    dtype: str
+    convolutions: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What to measure; `weights` is a diffusers folder, or random:SEED. Errors are against the first variant."""
+
+    name: str
+    weights: str
+    shapes: tuple[Shape, ...]
+    variants: tuple[Variant, ...]
+    rounds: int
+    device: str
+    threads: int
+
+
+def run(bench: Bench) -> Iterator[dict[str, Any]]:
+    """First what was measured on, then one line for each shape and variant.
+
+    Raises:
+        ValueError: no such encoder, device or weights; a shape that it cannot encode.
+    """
+    encoder.set_threads(bench.threads)
+    device = device_of(bench.device)
+    yield {
+        "encoder": bench.name,
+        "weights": bench.weights,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": bench.threads,
+        "rounds": bench.rounds,
+        "torch": torch.__version__,
+        "matmul_gflops": {dtype: _matmul_gflops(dtype, device) for dtype in {each.dtype for each in bench.variants}},
+    }
+    with _folder(bench) as folder:
+        for shape in bench.shapes:
+            yield from _of_shape(bench, folder, shape, device)
+
+
+def _of_shape(bench: Bench, folder: str, shape: Shape, device: torch.device) -> Iterator[dict[str, Any]]:
+    encodes = {each: _load(bench, folder, each.dtype, each.convolutions) for each in bench.variants}
+    clip = _clip(shape)
+    seconds: dict[Variant, list[float]] = {variant: [] for variant in bench.variants}
+    moments: dict[Variant, Tensor] = {}
+    for round_ in range(bench.rounds + 1):
+        for variant, (encode, _) in encodes.items():
+            took, moments[variant] = _timed(encode, clip.to(device, DTYPES[variant.dtype]), device)
+            if round_:  # the first sets things up
+                seconds[variant].append(took)
+    flops = encoder.load(bench.name, weights="random:0", convolutions="direct").encode_flops(*shape)
+    exact = moments[bench.variants[0]].float()
+    for variant, times in seconds.items():
+        median, said = statistics.median(times), encodes[variant][1]
+        peak_bytes = _peak_bytes(bench, folder, variant.dtype, said.get("chosen", variant.convolutions), shape)
+        yield {
+            "shape": "x".join(map(str, shape)),
+            **asdict(variant),
+            "seconds": [round(second, 4) for second in times],
+            "median_seconds": round(median, 4),
+            "relative_error": float(f"{_error(moments[variant], exact):.3g}"),
+            "direct_gflops": round(flops / median / 1e9, 1),
+            "peak_bytes": peak_bytes,
+            **said,
+        }
+
+
+def with_ratios(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each line with how many times faster, and with how much of the memory, it is than diffusers in its precision."""
+    peers = {(line["shape"], line["dtype"]): line for line in lines if line["convolutions"] == DIFFUSERS}
+    return [line | _ratios(line, peers.get((line["shape"], line["dtype"]))) for line in lines]
+
+
+def _ratios(line: dict[str, Any], peer: dict[str, Any] | None) -> dict[str, Any]:
+    if peer is None:
+        return {}
+    ratios = {"times_faster": round(peer["median_seconds"] / line["median_seconds"], 2)}
+    if line["peak_bytes"] and peer["peak_bytes"]:
+        ratios["of_the_memory"] = round(line["peak_bytes"] / peer["peak_bytes"], 2)
+    return ratios
+
+
+@contextlib.contextmanager
+def _folder(bench: Bench) -> Iterator[str]:
+    """The diffusers folder of the weights: random ones are made, by diffusers' own initialisation."""
+    if not bench.weights.startswith("random:"):
+        yield bench.weights
+        return
+    import diffusers  # only who compares needs it
+
+    layout = layout_of(bench.name)
+    torch.manual_seed(int(bench.weights.removeprefix("random:")))
+    with tempfile.TemporaryDirectory() as folder:
+        getattr(diffusers, layout.diffusers_class)(**layout.config).save_pretrained(folder)
+        yield folder
+
+
+def _load(bench: Bench, folder: str, dtype: str, convolutions: Convolutions) -> tuple[Encode, dict[str, Any]]:
+    """How to encode, and what else is to be said of it."""
+    if convolutions == DIFFUSERS:
+        import diffusers
+
+        kind = getattr(diffusers, layout_of(bench.name).diffusers_class)
+        model = kind.from_pretrained(folder, torch_dtype=DTYPES[dtype], low_cpu_mem_usage=False)
+        model = model.eval().to(device_of(bench.device))
+        return lambda video: model.encode(video).latent_dist.parameters, {}
+    loaded = encoder.load(bench.name, weights=folder, dtype=dtype, device=bench.device, convolutions=convolutions)
+    native: Any = loaded.engine
+    said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(native.model)}
+
+    def encode(video: Tensor) -> Tensor:
+        posterior = loaded.encode(video)
+        return torch.cat([posterior.mean, posterior.logvar], 1)
+
+    return encode, said
+
+
+def _clip(shape: Shape) -> Tensor:
+    """`1 3 t h w` in [-1, 1]: smooth motion with some noise, as videos are."""
+    frames, height_px, width_px = shape
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, frames // 4 + 1, height_px // 16 + 1, width_px // 16 + 1, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, shape, mode="trilinear") * 2 - 1
+    return (smooth + 0.05 * torch.randn(smooth.shape, generator=generator)).clamp_(-1, 1)
+
+
+@torch.inference_mode()
+def _timed(encode: Encode, video: Tensor, device: torch.device) -> tuple[float, Tensor]:
+    _wait(device)
+    began = time.perf_counter()
+    moments = encode(video)
+    _wait(device)
+    return time.perf_counter() - began, moments.cpu()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _error(moments: Tensor, exact: Tensor) -> float:
+    return float((moments.float() - exact).norm() / exact.norm())
+
+
+def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: int = 5) -> float:
+    """What products of matrices reach here, the best of some."""
+    a, b = (torch.randn(side, side).to(device, DTYPES[dtype]) for _ in range(2))
+    best = min(_timed(lambda _: torch.mm(a, b), a, device)[0] for _ in range(repeats))
+    return round(2 * side**3 / best / 1e9, 1)
+
+
+def _peak_bytes(bench: Bench, folder: str, dtype: str, convolutions: Convolutions, shape: Shape) -> int | None:
+    """Peak of memory above the loaded encoder, measured in a process of its own; None where it cannot be read."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_bytes_here, (bench, folder, dtype, convolutions, shape))
+
+
+def _peak_bytes_here(bench: Bench, folder: str, dtype: str, convolutions: Convolutions, shape: Shape) -> int | None:
+    encoder.set_threads(bench.threads)
+    device = device_of(bench.device)
+    encode, _ = _load(bench, folder, dtype, convolutions)
+    first, clip = (_clip(each).to(device, DTYPES[dtype]) for each in ((5, 16, 16), shape))
+    _timed(encode, first, device)  # what is set up once is no part of a clip's memory
+    before = _memory_bytes(device, reset=True)
+    _timed(encode, clip, device)
+    after = _memory_bytes(device)
+    return None if before is None or after is None else after - before
+
+
+def _memory_bytes(device: torch.device, reset: bool = False) -> int | None:
+    """The peak so far of what the device, or on a CPU this process, holds; with `reset` what it holds now."""
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device)
+    resets, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not (resets.exists() and status.exists()):
+        return None  # not on Linux
+    if reset:
+        resets.write_text("5")
+    lines = (line.split() for line in status.read_text().splitlines())
+    return next(int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:")
+
+
+def _processor() -> str:
+    """The CPU's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
