@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.errors import UserError
-
-WIDTH = 110
 
 console = Console(soft_wrap=True)
 
@@ -66,7 +64,8 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
     console.print(f"{machine['encoder']} on {machine['device']}, {machine['threads']} threads", highlight=False)
-    table = Table("clip", "way", "seconds", "faster", "error", "peak MB", "kernels MB", "of peak", box=None)
+    clip, way = Column("clip", no_wrap=True), Column("way", no_wrap=True)
+    table = Table(clip, way, "seconds", "faster", "error", "peak MB", "kernels MB", "of peak", box=None)
     for line in results:
         fraction = line["direct_gflops"] / machine["matmul_gflops"][line["dtype"]]
         table.add_row(
@@ -79,7 +78,7 @@ def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
             _megabytes(line.get("kernel_bytes")),
             f"{fraction:.2f}",
         )
-    console.print(table, width=WIDTH, crop=False)
+    console.print(table)
     console.print("faster: than diffusers in that precision; of peak: of this machine's products of matrices, counting")
     console.print("direct multiplications; error: relative root mean square, against the first line of the clip")
 
