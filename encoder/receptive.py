@@ -20,7 +20,8 @@ def recall_of(model: Callable[..., Any], identity: Mapping[str, Any]) -> Recall:
     return Recall(
         looks=tuple(_looks(model)),
         temporal_ratio=identity["temporal_ratio"],
-        whole_chunks=identity["norm_scope"] == "chunk",
+        # a convolution by Winograd's filtering mixes a chunk's frames, and so rounds each by what the others are
+        whole_chunks=identity["norm_scope"] == "chunk" or bool(identity.get("convolutions")),
         chunk_frames=identity["chunk_frames"],
         rule=identity["chunk_plan"],
     )

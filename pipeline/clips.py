@@ -27,7 +27,8 @@ class ClipRules:
     """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
 
     `spans` are those of one sample, None where clips are taken from its whole video. `segment` is which of
-    `clip.segments` is wanted of its rows, for which `recall` says how far back latents look.
+    `clip.segments` is wanted of its rows, for which `recall` says how far back latents look; without it all are, as for
+    who looks at frames and encodes nothing.
     """
 
     spec: LatentSpec
@@ -100,9 +101,8 @@ def plan_spans(
         SampleError, ShardError: as `plan_clips`, for what concerns all spans alike.
     """
     clips, refused = _plan_all(header, clip, rules)
-    if clip.segments == 1:
+    if clip.segments == 1 or rules.recall is None:
         return clips, refused
-    assert rules.recall is not None, "check_segments refuses encoders without"
     windows = len(refused) + sum(len(spec.row_frames) for spec in clips)
     within = windows_of_segment(rules.segment, clip.segments, windows)
     mine = tuple(clips_of_segment(clips, within, rules.chunk_frames, rules.recall))

@@ -90,12 +90,16 @@ class _OpenClip:
 
     def push(self, chunk: Chunk) -> list[Made]:
         """Encodes the next frames; returns the rows that are complete with them, or why those due can never be."""
+        made: list[Made] = []
         try:
-            return list(self._push(chunk))
+            for row in self._push(chunk):
+                made.append(row)
+                self.due.popleft()
         except ClipMemoryError as error:
-            return self._given_up("too_large_for_memory", str(error))
+            made += self._given_up("too_large_for_memory", str(error))
         except OutOfMemoryError as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
-            return self._given_up("out_of_memory", str(error).partition("\n")[0])
+            made += self._given_up("out_of_memory", str(error).partition("\n")[0])
+        return made
 
     def _given_up(self, reason: str, detail: str) -> list[Made]:
         error = SampleError("encode", reason, detail)
@@ -103,7 +107,7 @@ class _OpenClip:
         self.due.clear()
         return made
 
-    def _push(self, chunk: Chunk) -> Iterator[Made]:
+    def _push(self, chunk: Chunk) -> Iterator[Row]:
         video = self._encoder.to_video(chunk.frames)
         if self._output.first_frame and not self._frames:
             self._first_frame = self._latent(self._encoder.encode_first_frame(video), "first", self._id(self.due[0]))
@@ -118,7 +122,7 @@ class _OpenClip:
         if self._warm_up:
             return
         while self.due and (posterior := self._ready.take(latent_frames(self.due[0], self._encoder.spec))) is not None:
-            yield self._row(self.due.popleft(), posterior)
+            yield self._row(self.due[0], posterior)
 
     def _id(self, row: ClipSpec) -> str:
         return f"{self._sample.key}:{row.window_index}" if self._several else self._sample.key

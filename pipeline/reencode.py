@@ -122,8 +122,7 @@ def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -
     config = parse_config(read_run(store)["config"])
     spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in fields(LatentSpec)})
     sample = _sample_again(store, config, row)
-    whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
-    items = LocalDecoder(whole, spec).start(sample)
+    items = LocalDecoder(config, spec).start(sample)
     frames = list(_frames_of_window(items, row["window_index"], row["num_frames"]))
     if not frames:
         raise _changed(sample, row["window_index"])

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_clips import RULES, SPEC, clip_of, header_of
+from torch import Tensor
 
 import encoder
 from encoder import wan
-from encoder.replica import VideoEncoder
+from encoder.replica import OutOfMemoryError, Posterior, VideoEncoder
 from encoder.wan import WanParams
 from pipeline.clips import ClipRules, check_clip_config, plan_clips, plan_spans
 from pipeline.config import ClipConfig, Config, parse_config
@@ -213,6 +214,27 @@ def test_rows_that_came_whole_before_a_failure_are_rows_and_the_others_rejects(
     assert [row["window_index"] for row in stored(config)] == [0, 1]
     rejects = [(reject.window_index, reject.reason) for event in slices for reject in event.rejects]
     assert rejects == [(window, "damaged") for window in (2, 3, 4)]
+
+
+def test_rows_before_memory_ran_out_are_rows_and_the_others_rejects(
+    tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "a.tar", samples_of([make_video(41, 8, 96, 64)]))
+    config = make_config(clip={**CONTINUOUS, "frames": 5, "buckets": BUCKETS}, output={"posterior": "sample"})
+    drawn: list[str] = []
+
+    def starved(posterior: Posterior, *seeds: str) -> Tensor:
+        drawn.extend(seeds)
+        if len(drawn) == 4:  # the second of two rows that one chunk completes
+            raise OutOfMemoryError("no memory left on the device")
+        return posterior.mean
+
+    monkeypatch.setattr(Posterior, "sample", starved)
+    tiny = encoder.load("tiny", weights="random:0")
+    events = run_all(config, tiny)
+    assert [row["window_index"] for row in stored(config)] == [0, 1, 2]
+    rejects = [reject for event in events if isinstance(event, SliceDone) for reject in event.rejects]
+    assert [(one.window_index, one.reason) for one in rejects] == [(row, "out_of_memory") for row in range(3, 10)]
 
 
 def test_samples_of_the_posterior_differ_from_row_to_row(

@@ -57,8 +57,9 @@ def test_rows_of_all_segments_are_those_of_the_video_with_the_same_frames(
 ) -> None:
     spans = (Span(0, available / 3, "frames"), Span(available / 3, available, "frames")) if in_spans else None
     config = clip_of(frames=1 + 4 * steps, **CONTINUOUS | {"fps": fps})
-    whole, refused = plan_spans(header_of(available), config, ClipRules(spec_of("tiny"), 8, spans))
     divided = config.model_copy(update={"segments": segments})
+    whole, refused = plan_spans(header_of(available), config, ClipRules(spec_of("tiny"), 8, spans))
+    assert (whole, refused) == plan_spans(header_of(available), divided, ClipRules(spec_of("tiny"), 8, spans))
     rows, also_refused = [], []
     for segment in range(segments):
         rules = ClipRules(spec_of("tiny"), 8, spans, segment, RECALL)
