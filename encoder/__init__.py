@@ -3,6 +3,7 @@
 It does not read videos, write latents or know Ray: that is the pipeline's work.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from encoder.chunks import chunk_plan
@@ -25,6 +26,8 @@ def load(
     norm_scope: str = "chunk",
     chunk_plan: str = "diffusers",
     tiles: tuple[int, int, int, int] | None = None,
+    convolutions: str | Mapping[str, str] = "auto",
+    conv_tolerance: float | None = None,
 ) -> "VideoEncoder":
     """Returns the encoder `name` with its weights on `device`, ready to encode.
 
@@ -40,6 +43,11 @@ def load(
             no such statistics, and gives the same latents with every scope and plan.
         chunk_plan: `diffusers` folds a clip's remainder into its first chunk, `even` keeps all chunks small.
         tiles: height, width, and their strides in pixels: larger pictures are encoded in such overlapping tiles.
+        convolutions: `auto` measures on the device which way is fastest for each shape of convolution (some seconds
+            for a full-size encoder); `direct`, `winograd_time` or `winograd` for all; or what `auto` found before,
+            as `identity["convolutions"]` gives it, so that the same bits are computed again.
+        conv_tolerance: how far, relative root mean square, a convolution that `auto` chooses may be from a direct
+            one in float32; None: what `dtype` allows.
 
     Raises:
         ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
@@ -47,7 +55,7 @@ def load(
     from encoder.adapters import load_adapted  # torch takes seconds to import: only who encodes pays
     from encoder.loading import Options, load_video_encoder
 
-    options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles)
+    options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions, conv_tolerance)
     return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
 
 

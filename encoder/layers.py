@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoder.convolutions import Convolution
 from encoder.norms import GroupNorm, RmsNorm, empty_frames
 
 Past = tuple[Tensor, ...]
@@ -37,7 +38,8 @@ def remember(frames: Tensor, past: Past | None) -> Past:
 class CausalConv3d(nn.Module):
     """A convolution that sees `kernel - 1` frames before each frame and none after; zeros around the picture.
 
-    Before a clip's first frame it sees copies of that frame (`before: first`) or zeros.
+    Before a clip's first frame it sees copies of that frame (`before: first`) or zeros. `computed_by` is another way
+    to compute it, None for torch's own.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class CausalConv3d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.room_frames, self.before = kernel - 1, before
         self.padding = (0, kernel // 2, kernel // 2)
+        self.computed_by: Convolution | None = None
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c room_frames+t h w -> b c' t h w`; the first `room_frames` frames are room, which this fills."""
@@ -62,6 +65,8 @@ class CausalConv3d(nn.Module):
     def _convolve(self, x: Tensor) -> Tensor:
         """As `forward`, with the room filled; where the device has no memory for all frames at once, half by half."""
         try:
+            if self.computed_by is not None:
+                return self.computed_by(x, self.bias)
             return F.conv3d(x, self.weight, self.bias, padding=self.padding)
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.room_frames == 1:

@@ -19,6 +19,7 @@ from encoder.norms import NormScope
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec, spec_of
 from encoder.tiles import Tiled, Tiles
+from encoder.tuning import AUTO, Convolutions, apply, check_names, choose, conv_shapes
 from encoder.weights import assign, read_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,6 +35,8 @@ class Options:
     norm_scope: str
     chunk_plan: str
     tiles: tuple[int, int, int, int] | None
+    convolutions: Convolutions = AUTO
+    conv_tolerance: float | None = None
 
     def check(self, temporal_ratio: int) -> None:
         """Raises ValueError for a value that no encoder of this ratio takes."""
@@ -45,6 +48,7 @@ class Options:
         ):
             if came not in allowed:
                 raise ValueError(f"{what} is {came!r}, but it must be one of: {', '.join(allowed)}")
+        check_names(self.convolutions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,12 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
         shadow = kind.build().to("meta", dtype)
     engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
     shadow_engine = _tiled(kind.engine(shadow), options, spec)
-    choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices}
+    shapes = conv_shapes(shadow, shadow_engine, spec, options.chunk_frames)
+    choice = choose(module, shapes, options.convolutions, options.conv_tolerance)
+    apply(module, shapes, choice)
+    choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices, "convolutions": choice}
     identity = asdict(spec) | choices | {"tiles": None if options.tiles is None else list(options.tiles)}
-    return VideoEncoder(engine, shadow_engine, spec, identity, device, dtype)
+    return VideoEncoder(engine, shadow_engine, spec, identity, device, dtype, is_tunable=bool(shapes))
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -88,8 +88,7 @@ class GroupNorm(nn.Module):
         shift = self.bias.float().view(self.groups, -1) - moments.mean[:, :, None] * scale
         scale, shift = scale.flatten(1)[:, None], shift.flatten(1)[:, None]
         for band, out_band in zip(_bands(frame), _bands(out), strict=True):
-            normed = torch.addcmul(shift, band, scale)
-            out_band.copy_(_swish(normed) if self.swish else normed)
+            _finish(torch.addcmul(shift, band, scale), out_band, self.swish)
 
 
 def _bands(frame: Tensor) -> Iterator[Tensor]:
@@ -98,9 +97,17 @@ def _bands(frame: Tensor) -> Iterator[Tensor]:
     return iter(torch.split(pixels, BAND_PX, dim=1)) if frame.device.type == "cpu" else iter((pixels,))
 
 
-def _swish(x: Tensor) -> Tensor:
-    """x * sigmoid(x). Of torch's exponentials on a CPU, only `exp` gives the same bits however threads share it."""
-    return x / x.neg().exp_().add_(1) if x.device.type == "cpu" else F.silu(x, inplace=True)
+def _finish(normed: Tensor, out: Tensor, swish: bool) -> None:
+    """Writes `normed`, or x * sigmoid(x) of it, to `out`, and uses it up.
+
+    Of torch's exponentials on a CPU, only `exp` gives the same bits however threads share it.
+    """
+    if not swish:
+        out.copy_(normed)
+    elif normed.device.type == "cpu":
+        torch.div(normed, normed.neg().exp_().add_(1), out=out)
+    else:
+        out.copy_(F.silu(normed, inplace=True))
 
 
 class RmsNorm(nn.Module):
@@ -118,6 +125,5 @@ class RmsNorm(nn.Module):
         for frame, out_frame in zip(x.unbind(2), out[:, :, room_frames:].unbind(2), strict=True):
             for band, out_band in zip(_bands(frame), _bands(out_frame), strict=True):
                 length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)
-                normed = band / length.clamp_min(1e-12) * scale
-                out_band.copy_(_swish(normed) if self.swish else normed)
+                _finish(band / length.clamp_min(1e-12) * scale, out_band, self.swish)
         return out

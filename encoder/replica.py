@@ -3,6 +3,8 @@
 It does not know the model (an engine runs it) or where frames come from.
 """
 
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from encoder.engines import Engine
+from encoder.engines import Engine, Streaming
 from encoder.footprint import encode_bytes
 from encoder.memory import available_bytes, readable
 from encoder.posterior import Posterior, from_moments, joined
+from encoder.recall import Recall
+from encoder.receptive import recall_of
 from encoder.spec import LatentSpec
+from encoder.tiles import Tiled
 
 __all__ = ["ClipMemoryError", "OutOfMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
 
@@ -31,9 +36,9 @@ class Stream:
     Memory does not grow with the clip, except where the encoder must see it whole (`VideoEncoder.streams`).
     """
 
-    def __init__(self, encoder: "VideoEncoder", frames: int) -> None:
+    def __init__(self, encoder: "VideoEncoder", frames: int, plan: Sequence[int]) -> None:
         self._encoder, self._frames = encoder, frames
-        self._plan = list(encoder.plan(frames))  # the chunks that are still to be encoded
+        self._plan = deque(plan)  # the chunks that are still to be encoded
         self._state: Any = None
         self._waiting: list[Tensor] = []
         self._frames_pushed = 0
@@ -52,7 +57,7 @@ class Stream:
         self._waiting.append(video.to(self._encoder.device, self._encoder.dtype))
         ready = []
         while self._plan and sum(part.shape[2] for part in self._waiting) >= self._plan[0]:
-            ready.append(self._encode(self._plan.pop(0)))
+            ready.append(self._encode(self._plan.popleft()))
         return joined(ready) if ready else None
 
     def finish(self) -> None:
@@ -87,6 +92,7 @@ class VideoEncoder:
     """One encoder with its weights on one device. `encoder.load` makes it.
 
     `identity` is plain JSON that names all that changes a latent: what files of latents should say of their encoder.
+    `is_tunable` says whether its convolutions may be computed in several ways.
     """
 
     def __init__(
@@ -97,11 +103,12 @@ class VideoEncoder:
         identity: dict[str, Any],
         device: torch.device,
         dtype: torch.dtype,
+        is_tunable: bool = False,
     ) -> None:
         """`shadow` is the same engine over a model without values, on torch's meta device."""
         self.engine, self._shadow = engine, shadow
         self.spec, self.identity = spec, identity
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
         self.weights_sha256: str = identity["weights_sha256"]
         self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
@@ -126,9 +133,19 @@ class VideoEncoder:
         """
         return self.encode(video[:, :, :1])
 
-    def stream(self, frames: int) -> Stream:
-        """Opens a clip of `frames` frames, a legal count, that will be pushed in portions."""
-        return Stream(self, frames)
+    def stream(self, frames: int, plan: Sequence[int] = ()) -> Stream:
+        """Opens a clip of `frames` frames, a legal count, that will be pushed in portions.
+
+        Args:
+            plan: the chunks in which it is encoded, where they are not to be those of `self.plan`: a clip that is a
+                later part of another one has that one's chunks.
+        """
+        own = self.plan(frames)
+        if plan and (
+            sum(plan) != frames or not all(self.spec.is_legal_frames(n + (i > 0)) for i, n in enumerate(plan))
+        ):
+            raise ValueError(f"chunks of {tuple(plan)} frames are no plan of a clip of {frames}")
+        return Stream(self, frames, plan or own)
 
     def plan(self, frames: int) -> tuple[int, ...]:
         """The chunks in which a clip of `frames` frames is encoded; ValueError for an illegal count."""
@@ -145,10 +162,17 @@ class VideoEncoder:
         """The model of a GPU, else the kind of device."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
+    @property
+    def recall(self) -> Recall | None:
+        """How far back latents depend on frames; None where the encoder does not stream: there on all of them."""
+        engine = self.engine.engine if isinstance(self.engine, Tiled) else self.engine
+        return recall_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
+
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
         """Peak memory of encoding clips of this shape, their frames included and the weights not.
 
-        Found by a run without values, which takes a second or so for a new shape.
+        Found by a run without values, which takes a second or so for a new shape. Convolutions by Winograd take some
+        tens of megabytes for each thread of a CPU, or up to 0.3 GB of a GPU, beside that.
         """
         self.spec.latent_shape(frames, height_px, width_px)
         shape = (batch, frames, height_px, width_px)

@@ -27,7 +27,7 @@ console = Console(soft_wrap=True)
 def plan(chosen: argparse.Namespace) -> int:
     from pipeline.run import examine  # Ray takes a second to import: only who runs pays
 
-    prepared, loaded = examine(load_config(chosen.config, chosen.overrides), "auto" if chosen.probe else "cpu")
+    prepared, loaded = examine(load_config(chosen.config, chosen.overrides), probing=bool(chosen.probe))
     all_there = _print_shards(prepared)
     _print_buckets(prepared.config, loaded)
     if chosen.probe:
@@ -76,6 +76,9 @@ def _print_buckets(config: Config, loaded: "VideoEncoder") -> None:
         size_bytes = stored_bytes(config.output, spec, (frames or 1, height_px, width_px))
         table.add_row(bucket, "x".join(map(str, shape)), f"{size_bytes:,}", memory)
     console.print(table)
+    if clip.segments > 1 and loaded.recall:
+        most = f"up to {loaded.recall.warm_up_frames} frames"
+        console.print(f"each of {clip.segments} segments of a video but the first encodes {most} before its own")
 
 
 def _print_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> None:

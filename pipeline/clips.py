@@ -4,15 +4,18 @@ It does not read or decode anything: a header and the rules come in, `ClipSpec`s
 """
 
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encoder.chunks import chunk_plan
+from encoder.recall import Recall
 from encoder.spec import LatentSpec
 from pipeline.config import ClipConfig
-from pipeline.errors import ConfigError, SampleError, ShardError
+from pipeline.errors import ConfigError, SampleError
 from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
+from pipeline.rows import clips_of_segment, row_lengths, whole_frames, windows_of_segment
 
 GRID_TOLERANCE_SECONDS = 0.0005  # containers round times to the millisecond
 TIE_SECONDS = 1e-6  # two frames are equally near, whatever the last bits of a float say
@@ -23,12 +26,15 @@ LOWEST_RATE = 0.95  # of the rate asked for; below it frames would be repeated t
 class ClipRules:
     """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
 
-    `spans` are those of one sample, None where clips are taken from its whole video.
+    `spans` are those of one sample, None where clips are taken from its whole video. `segment` is which of
+    `clip.segments` is wanted of its rows, for which `recall` says how far back latents look.
     """
 
     spec: LatentSpec
     chunk_frames: int
     spans: tuple[Span, ...] | None = None
+    segment: int = 0
+    recall: Recall | None = None
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
@@ -38,20 +44,39 @@ def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
         ConfigError: naming the value and the nearest ones that are allowed.
     """
     ratio = spec.spatial_ratio
+    if clip.continuous and isinstance(clip.frames, int):
+        _check_frames("clip.frames", clip.frames, spec)
     for bucket, size_px, frames in zip(clip.buckets, clip.bucket_sizes_px, clip.bucket_frames, strict=True):
-        if frames is not None and not spec.is_legal_frames(frames):
-            below = spec.trim_frames(frames)
-            key = "clip.frames" if frames == clip.frames else f"clip.buckets: {bucket}"
-            raise ConfigError(
-                f"{key}: {frames} is not legal for {spec.name}, whose counts are 1 + {spec.temporal_ratio}*k: "
-                f"take {below} or {below + spec.temporal_ratio}"
-            )
+        if frames is not None:
+            _check_frames("clip.frames" if frames == clip.frames else f"clip.buckets: {bucket}", frames, spec)
         if any(side_px % ratio for side_px in size_px):
             nearest = "x".join(str(max(ratio, round(side_px / ratio) * ratio)) for side_px in size_px)
             raise ConfigError(
                 f"clip.buckets: {bucket} is not legal for {spec.name}, whose sides are multiples of {ratio}: "
                 f"take {nearest}"
             )
+
+
+def _check_frames(key: str, frames: int, spec: LatentSpec) -> None:
+    if not spec.is_legal_frames(frames):
+        below = spec.trim_frames(frames)
+        raise ConfigError(
+            f"{key}: {frames} is not legal for {spec.name}, whose counts are 1 + {spec.temporal_ratio}*k: "
+            f"take {below} or {below + spec.temporal_ratio}"
+        )
+
+
+def check_segments(clip: ClipConfig, recall: Recall | None) -> None:
+    """Refuses segments of a video that must be encoded whole.
+
+    Raises:
+        ConfigError: saying what can be divided.
+    """
+    if clip.segments > 1 and recall is None:
+        raise ConfigError(
+            f"clip.segments: {clip.segments} replicas cannot share a video whose latents depend on all of its frames: "
+            "take clip.segments: 1, or a native encoder with encoder.norm_scope: chunk or frame"
+        )
 
 
 def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple[ClipSpec, ...]:
@@ -69,18 +94,31 @@ def plan_spans(
 ) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
     """The clips of the spans of one video, no frame outside them; a span that can give none counts as one window.
 
-    Without spans those of the whole video.
+    Without spans those of the whole video; with segments, of either those in `rules.segment`.
 
     Raises:
         SampleError, ShardError: as `plan_clips`, for what concerns all spans alike.
     """
+    clips, refused = _plan_all(header, clip, rules)
+    if clip.segments == 1:
+        return clips, refused
+    assert rules.recall is not None, "check_segments refuses encoders without"
+    windows = len(refused) + sum(len(spec.row_frames) for spec in clips)
+    within = windows_of_segment(rules.segment, clip.segments, windows)
+    mine = tuple(clips_of_segment(clips, within, rules.chunk_frames, rules.recall))
+    return mine, tuple(one for one in refused if one.window_index in within)
+
+
+def _plan_all(
+    header: VideoHeader, clip: ClipConfig, rules: ClipRules
+) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
     if rules.spans is None:
         return plan_clips(header, clip, rules), ()
     geometry = choose_geometry(header, clip)
     clips: list[ClipSpec] = []
     refused: list[Refused] = []
     for span in rules.spans:
-        window_index = len(clips) + len(refused)
+        window_index = sum(len(spec.row_frames) or 1 for spec in clips) + len(refused)
         try:
             clips += _clips_within(header, frames_of_span(header, span), geometry, clip, rules, window_index)
         except SampleError as error:
@@ -114,18 +152,22 @@ def _clips_within(
     header: VideoHeader, within: range, geometry: Geometry, clip: ClipConfig, rules: ClipRules, first_window: int
 ) -> tuple[ClipSpec, ...]:
     frames, fps = frames_at_rate(header, clip.fps, within)
-    if clip.whole_video:
-        windows = whole_window(len(frames), clip, rules.spec)
+    row_frames: tuple[int, ...] = ()
+    if clip.continuous:
+        row_frames = row_lengths(len(frames), clip, rules.spec)
+        windows = [range(sum(row_frames))]
+    elif clip.whole_video:
+        windows = [range(whole_frames(len(frames), clip, rules.spec))]
     else:
         windows = cut_windows(len(frames), fps, clip, geometry)
     return tuple(
         ClipSpec(
             window_index=index,
-            frame_indices=tuple(frames[position] for position in window),
-            pts_seconds=tuple(header.pts_seconds[frames[position]] for position in window),
+            frame_indices=frames[window.start : window.stop],
             fps=fps,
             geometry=geometry,
             chunk_frames=chunk_plan(len(window), rules.chunk_frames, rules.spec.temporal_ratio),
+            row_frames=row_frames,
         )
         for index, window in enumerate(windows, start=first_window)
     )
@@ -144,7 +186,8 @@ def frames_at_rate(header: VideoHeader, fps: float | None, within: range) -> tup
         raise SampleError("clip", "fps_too_low", f"{source_fps:.3f} frames a second, clip.fps asks for {fps:g}")
     begin_seconds = pts_seconds[begin]
     points = math.floor((pts_seconds[end - 1] - begin_seconds + GRID_TOLERANCE_SECONDS) * fps) + 1
-    return [nearest_frame(pts_seconds, begin_seconds + point / fps, begin, end) for point in range(points)], fps
+    nearest = (nearest_frame(pts_seconds, begin_seconds + point / fps, begin, end) for point in range(points))
+    return array("q", nearest), fps
 
 
 def mean_fps(header: VideoHeader, within: range) -> float:
@@ -164,17 +207,6 @@ def nearest_frame(pts_seconds: Sequence[float], time_seconds: float, begin: int,
         return end - 1
     past_seconds = time_seconds - pts_seconds[after - 1]
     return after if pts_seconds[after] - time_seconds < past_seconds - TIE_SECONDS else after - 1
-
-
-def whole_window(available: int, clip: ClipConfig, spec: LatentSpec) -> list[range]:
-    """One window of all frames, made legal as `clip.tail` says."""
-    legal = spec.trim_frames(available)
-    if legal == available or clip.tail == "trim":
-        return [range(legal)]
-    what = f"{available} frames, not 1 + {spec.temporal_ratio}*k; nearest below: {legal}"
-    if clip.tail == "drop":
-        raise SampleError("clip", "illegal_frame_count", what)
-    raise ShardError(f"a video has {what}. clip.tail: error stops here; trim cuts the last frames, drop rejects it")
 
 
 def cut_windows(available: int, fps: float, clip: ClipConfig, geometry: Geometry) -> list[range]:

@@ -1,41 +1,30 @@
-"""Ray: an actor around ShardTask for each replica, a killable task for each decode, and the loop that feeds them.
+"""Ray: an actor around ShardTask for each replica, and the loop that feeds them.
 
-It does not know what a latent is, and decides nothing that plan.py can decide.
+It does not decode (ray_decoder.py), does not know what a latent is, and decides nothing that plan.py can decide.
 """
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    ActorUnavailableError,
-    GetTimeoutError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from pipeline.clips import ClipRules
-from pipeline.config import Config
+from pipeline.config import Config, EncoderConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
-from pipeline.guard import bounded
-from pipeline.plan import Fleet, ReplicaCount, Work, WorkQueue
-from pipeline.records import DecodeItem, Event, Failure, Sample, ShardDone, SliceDone, WaitingForGpus
+from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
+from pipeline.ray_decoder import RayDecoder
+from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
 from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
 
-CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
 POLL_SECONDS = 0.5
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
-LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
 @contextlib.contextmanager
@@ -59,76 +48,7 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
 
 
 def _our_packages() -> list[str]:
-    root = Path(__file__).parent.parent
-    return [str(root / package) for package in ("encoder", "pipeline")]
-
-
-def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
-    """Decodes one sample in a process that may crash or be killed without harm to others."""
-    from pipeline.decode import decode_sample  # decord is loaded only where decoding happens
-
-    yield None  # says that a worker has begun: waiting for a free one is no fault of the video
-    try:
-        items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
-        yield from bounded(items, config.limits.decode_memory_bytes)
-    except MemoryError:
-        limit = f"{config.limits.decode_memory_bytes:,} bytes"
-        yield Failure("decode", "memory_limit", f"took more than {limit} (limits.decode_memory_bytes)")
-
-
-_decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
-
-
-@dataclass(frozen=True, slots=True)
-class RayDecoder:
-    """Decodes every sample in a Ray task of its own; chunks come through the object store, a few ahead."""
-
-    config: Config
-    config_ref: Any
-    rules: ClipRules
-
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        return self._items(sample, self._submit(sample, cpus=1))
-
-    def _submit(self, sample: Sample, cpus: int) -> Any:
-        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
-        return task.remote(sample.video, self.config_ref, replace(self.rules, spans=sample.spans))
-
-    def _items(self, sample: Sample, stream: Any) -> Generator[DecodeItem, None, None]:
-        delivered = 0
-        try:
-            for _ in range(self.config.limits.max_attempts):
-                try:
-                    # What an attempt delivered before it died, the next one decodes to the same values.
-                    for position, item in enumerate(self._delivered(stream)):
-                        if position >= delivered:
-                            yield item
-                            delivered += 1
-                    return
-                except GetTimeoutError:
-                    limit = f"{self.config.limits.decode_timeout_seconds:g} s"
-                    yield Failure("decode", "timeout", f"no frame for {limit} (limits.decode_timeout_seconds)")
-                    return
-                except LOST_WORKER:
-                    # Later samples may hold every CPU while they wait to be read, and they wait for this one.
-                    stream = self._submit(sample, cpus=0)
-            yield Failure("decode", "decoder_crashed", f"the decoder's process died {self.config.limits.max_attempts}x")
-        finally:
-            ray.cancel(stream, force=True)
-
-    def _delivered(self, stream: Any) -> Iterator[DecodeItem]:
-        started, timeout_seconds = False, None
-        while True:
-            ready, _ = ray.wait([stream], timeout=timeout_seconds, fetch_local=False)
-            if not ready:
-                raise GetTimeoutError
-            try:
-                item = ray.get(next(stream))
-            except StopIteration:
-                return
-            if started:
-                yield item
-            started, timeout_seconds = True, self.config.limits.decode_timeout_seconds
+    return [str(Path(__file__).parent.parent / package) for package in ("encoder", "pipeline")]
 
 
 class _Replica:
@@ -151,7 +71,7 @@ class _Replica:
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames)
+        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
         decoder = RayDecoder(config, ray.put(config), rules)
         self._task = ShardTask(config, loaded, decoder, Store(config.output.path))
         return str(ray.get_runtime_context().get_node_id())
@@ -161,6 +81,30 @@ class _Replica:
 
 
 _ReplicaActor = ray.remote(num_cpus=0)(_Replica)
+
+
+def _measure(config: EncoderConfig, threads: int) -> dict[str, str]:
+    """Which ways of computing convolutions are fastest on the device of this process."""
+    import encoder
+    from pipeline.loading import load_encoder
+
+    encoder.set_threads(threads)
+    chosen: dict[str, str] = load_encoder(config, device="auto").identity["convolutions"]
+    return chosen
+
+
+def measure_convolutions(config: Config, check: Callable[[], None]) -> dict[str, str]:
+    """What `encoder.convolutions: auto` comes to where a replica would run; waits for a GPU where one is expected.
+
+    `check` is called at least every half second; what it raises ends the waiting.
+    """
+    on_gpu = _gpus() > 0 or config.runtime.waits_for_gpus
+    task = ray.remote(_measure).options(num_gpus=1 if on_gpu else 0, num_cpus=0)
+    promise = task.remote(config.encoder, os.cpu_count() or 1)
+    while not ray.wait([promise], timeout=POLL_SECONDS)[0]:
+        check()
+    chosen: dict[str, str] = ray.get(promise)
+    return chosen
 
 
 @dataclass(slots=True)
@@ -178,7 +122,10 @@ class Cluster:
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
-        count, gpus = ReplicaCount(*config.runtime.replica_bounds), _gpus()
+        count, gpus = (
+            ReplicaCount(*config.runtime.replica_bounds, min(config.clip.segments, WORKERS_PER_SHARD)),
+            _gpus(),
+        )
         self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(gpus, len(queue))

@@ -51,7 +51,9 @@ class OutputConfig(Section):
 class ClipConfig(Section):
     """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames.
 
-    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`.
+    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`. `continuous`
+    cuts the latent of a whole video into rows: the first of `frames`, later ones of one less; replicas share the rows
+    of one video in `segments`.
     """
 
     frames: int | Literal["full"] = 49
@@ -60,6 +62,8 @@ class ClipConfig(Section):
     tail: Literal["trim", "drop", "error"] = "trim"
     buckets: tuple[str, ...] = Field(("480x720", "720x480", "480x480"), min_length=1)
     upscale: bool = False
+    continuous: bool = False
+    segments: int = Field(1, ge=1)
 
     @field_validator("frames")
     @classmethod
@@ -93,6 +97,17 @@ class ClipConfig(Section):
             raise ValueError("a clip of the whole video has the video's frames: buckets name none, write HEIGHTxWIDTH")
         return self
 
+    @model_validator(mode="after")
+    def _continuous_rows_have_a_length(self) -> "ClipConfig":
+        if self.continuous and (self.window != "full" or not isinstance(self.frames, int) or self.frames == 1):
+            raise ValueError(
+                "continuous: true cuts a whole video into rows of one length: it needs window: full, and frames: a "
+                f"number, 1 + 4k for CogVideoX, such as 49 (got window: {self.window}, frames: {self.frames})"
+            )
+        if self.segments > 1 and not self.continuous:
+            raise ValueError(f"segments: {self.segments} divides the rows of a video, which needs continuous: true")
+        return self
+
     @property
     def whole_video(self) -> bool:
         return self.frames == "full" or self.window == "full"
@@ -116,6 +131,7 @@ class EncoderConfig(Section):
     """Which encoder, with which weights, computing in which precision over which chunks.
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
+    `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json.
     `batch_clips` clips of one shape are encoded together, which changes the last bits of their latents.
     """
 
@@ -126,6 +142,8 @@ class EncoderConfig(Section):
     chunk_plan: Literal["diffusers", "even"] = "diffusers"
     norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
     tiles: tuple[int, int, int, int] | None = None
+    convolutions: Literal["auto", "direct", "winograd_time", "winograd"] | dict[str, str] = "auto"
+    conv_tolerance: float | None = Field(None, gt=0)
     batch_clips: int = Field(1, ge=1)
 
     def load_options(self) -> dict[str, Any]:
@@ -134,7 +152,7 @@ class EncoderConfig(Section):
 
     def rules(self) -> dict[str, Any]:
         """All of it but where the weights lie, as plain values: what changes latents."""
-        values = self.model_dump(mode="json", exclude={"weights"})
+        values = self.model_dump(mode="json", exclude={"weights", "conv_tolerance"})
         return {key: value for key, value in values.items() if key != "batch_clips" or value != 1}
 
 
@@ -165,6 +183,15 @@ class Config(Section):
     def _batches_have_one_length(self) -> "Config":
         if self.encoder.batch_clips > 1 and self.clip.whole_video:
             raise ValueError("encoder.batch_clips: clips of whole videos differ in length: leave it at 1")
+        return self
+
+    @model_validator(mode="after")
+    def _continued_rows_have_no_first_frame(self) -> "Config":
+        if self.clip.continuous and self.output.first_frame:
+            raise ValueError(
+                "output.first_frame: a row that continues another begins with a latent of several frames, so none is "
+                "encoded alone in it: set output.first_frame: false, or clip.continuous: false"
+            )
         return self
 
 
@@ -201,7 +228,8 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{path} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" + ("" if problem["type"] == "value_error" else f" (got {problem['input']!r})")
+    came = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
+    return f"{path}: {message}{came}".removeprefix(": ")
 
 
 def _nearest(location: list[str]) -> str:

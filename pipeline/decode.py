@@ -5,7 +5,7 @@ where that costs one sample.
 """
 
 import os
-from array import array
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,16 +16,18 @@ import numpy as np
 from pipeline.clips import ClipRules, plan_spans
 from pipeline.config import ClipConfig, FilterConfig, LimitsConfig
 from pipeline.containers import container_of
-from pipeline.decode_pyav import pyav_pictures
+from pipeline.decode_pyav import Decoded, pyav_pictures
 from pipeline.errors import SampleError, ShardError
 from pipeline.filters import check_header
 from pipeline.probe import Probe, probe
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
 from pipeline.resize import fit
 
 ALL = FilterConfig()  # leaves nothing out
 SAME_TIME_SECONDS = 0.001  # Decord gives times as float32
 NO_SUBSTITUTES = 0.0001  # share of frames that Decord may replace by their neighbours: none
+TIMES_AT_ONCE = 4096
+SIGNS_IN_A_TIMEOUT = 4
 DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
 
 
@@ -36,8 +38,10 @@ def decode_sample(
     strict: bool,
     rules: ClipRules,
     wanted: FilterConfig = ALL,
-) -> Iterator[DecodeItem]:
+) -> Iterator[DecodeItem | None]:
     """Opened, then the chunks of all clips in the order in which they fill; a Failure is the last item, if any.
+
+    None comes where nothing else did for long: the decoder is at work on frames that no clip needs.
 
     Raises:
         ShardError: `clip.tail: error` met a count that is not legal.
@@ -56,7 +60,7 @@ def decode_sample(
 
 def _decode(
     video: bytes, clip: ClipConfig, limits: LimitsConfig, strict: bool, rules: ClipRules, wanted: FilterConfig
-) -> Iterator[DecodeItem]:
+) -> Iterator[DecodeItem | None]:
     if len(video) > limits.max_video_bytes:
         raise SampleError(
             "probe", "too_large", f"{len(video)} bytes, limits.max_video_bytes is {limits.max_video_bytes}"
@@ -69,9 +73,8 @@ def _decode(
         yield Opened(found.header, clips, refused)
         if not clips:
             return
-        needed = array("q", np.unique(np.concatenate([spec.frame_indices for spec in clips])).tobytes())
-        pictures = _pictures(path, found, needed, limits, strict)
-        yield from cut_chunks(clips, ((i, fit(p, clips[0].geometry)) for i, p in zip(needed, pictures, strict=True)))
+        pictures = _pictures(path, found, marked(clips, found.header.frames), limits, strict)
+        yield from with_signs_of_life(cut_chunks(clips, pictures), limits.decode_timeout_seconds / SIGNS_IN_A_TIMEOUT)
 
 
 @contextmanager
@@ -86,53 +89,83 @@ def memory_file(video: bytes) -> Iterator[str]:
         os.close(handle)
 
 
-def _pictures(
-    path: str, found: Probe, needed: Sequence[int], limits: LimitsConfig, strict: bool
-) -> Iterator[Uint8Frames]:
-    """The upright pictures, `h w c`, at the ascending indices `needed`: Decord's, and PyAV's from where it gives up."""
-    given = 0
+def marked(clips: Sequence[ClipSpec], frames: int) -> bytearray:
+    """A byte for each frame of a video: 1 where a clip needs it."""
+    needed = bytearray(frames)
+    for spec in clips:
+        for index in spec.frame_indices:
+            needed[index] = 1
+    return needed
+
+
+def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
+    """The upright pictures, `h w c`, that are needed, each with its index; None for each frame that is not.
+
+    They are Decord's, and PyAV's from where it gives up.
+    """
+    given = -1
     if not strict and not found.decord_doubt:
         try:
-            for picture in _decord_pictures(path, found, needed):
-                yield picture
-                given += 1
+            for decoded in _decord_pictures(path, found, needed):
+                yield decoded
+                given = decoded[0] if decoded else given
             return
         except DECORD_ERRORS:
             pass  # PyAV decodes what Decord cannot, or says what is wrong
-    yield from pyav_pictures(path, found, needed[given:], limits, strict)
+    left = bytearray(given + 1) + needed[given + 1 :]
+    yield from pyav_pictures(path, found, left, limits, strict)
 
 
-def _decord_pictures(path: str, found: Probe, needed: Sequence[int]) -> Iterator[Uint8Frames]:
+def _decord_pictures(path: str, found: Probe, needed: bytearray) -> Iterator[Decoded]:
     """Reads forward from frame 0 and never jumps: Decord's random access gives wrong frames in many files."""
     reader = decord.VideoReader(path, num_threads=1, fault_tol=NO_SUBSTITUTES)
     header = found.header
     assert len(reader) == header.frames, "Decord counts other frames than the container"
     if found.start_seconds is not None:
-        starts = reader.get_frame_timestamp(range(header.frames))[:, 0]
-        drift_seconds = np.abs(starts - starts[0] - np.asarray(header.pts_seconds))
-        assert drift_seconds.max() < SAME_TIME_SECONDS, "Decord has other times than the container"
-    read = 0
-    for index in needed:
-        for _ in range(read, index):
-            reader.next()
-        picture, read = reader.next(), index + 1
+        _check_times(reader, header)
+    for index in range(needed.rindex(1) + 1):
+        picture = reader.next()
+        if not needed[index]:
+            yield None
+            continue
         assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives another size"
-        yield picture.asnumpy()
+        yield index, picture.asnumpy()
 
 
-def cut_chunks(clips: Sequence[ClipSpec], pictures: Iterable[tuple[int, Uint8Frames]]) -> Iterator[Chunk]:
-    """Deals pictures `h w c`, which come once and by ascending index, to all clips that use them.
+def _check_times(reader: decord.VideoReader, header: VideoHeader) -> None:
+    times, first_seconds = np.frombuffer(header.pts_seconds), reader.get_frame_timestamp([0])[0, 0]
+    for begin in range(0, header.frames, TIMES_AT_ONCE):
+        block = times[begin : begin + TIMES_AT_ONCE]
+        starts = reader.get_frame_timestamp(range(begin, begin + len(block)))[:, 0]
+        drift_seconds = np.abs(starts - first_seconds - block)
+        assert drift_seconds.max() < SAME_TIME_SECONDS, "Decord has other times than the container"
+
+
+def with_signs_of_life(chunks: Iterable[Chunk | None], pause_seconds: float) -> Iterator[Chunk | None]:
+    """The chunks, and None between them where frames were decoded for so long without one."""
+    since = time.monotonic()
+    for chunk in chunks:
+        if chunk is not None or time.monotonic() - since >= pause_seconds:
+            yield chunk
+            since = time.monotonic()
+
+
+def cut_chunks(clips: Sequence[ClipSpec], decoded: Iterable[Decoded]) -> Iterator[Chunk | None]:
+    """Deals pictures `h w c`, which come once and by ascending index, to all clips that use them; None after each.
 
     A clip's frames are held only until its next chunk is full; clips that overlap hold the same pictures.
     """
     waiting = deque(sorted(clips, key=lambda spec: spec.frame_indices[0]))
     open_clips: list[_OpenClip] = []
-    for index, picture in pictures:
-        while waiting and waiting[0].frame_indices[0] <= index:
-            open_clips.append(_OpenClip(waiting.popleft()))
-        for clip in open_clips:
-            yield from clip.take(index, picture)
-        open_clips = [clip for clip in open_clips if clip.due]
+    for item in decoded:
+        if item is not None:
+            index, picture = item[0], fit(item[1], clips[0].geometry)  # which all clips of a video share
+            while waiting and waiting[0].frame_indices[0] <= index:
+                open_clips.append(_OpenClip(waiting.popleft()))
+            for clip in open_clips:
+                yield from clip.take(index, picture)
+            open_clips = [clip for clip in open_clips if clip.due]
+        yield None
 
 
 class _OpenClip:

@@ -4,7 +4,7 @@ It does not decide which decoder is used (decode.py does).
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from typing import cast
@@ -21,13 +21,12 @@ from pipeline.errors import SampleError
 from pipeline.probe import Probe, describe, open_video
 from pipeline.records import Uint8Frames, VideoHeader
 
+Decoded = tuple[int, Uint8Frames] | None  # a picture `h w c` and its index; None for a frame that nobody needs
 SAME_TIME_SECONDS = 1e-6  # probe and decoder read the same integers; only floats differ
 
 
-def pyav_pictures(
-    path: str, probe: Probe, needed: Sequence[int], limits: LimitsConfig, strict: bool
-) -> Iterator[Uint8Frames]:
-    """The upright pictures, `h w c`, at the ascending indices `needed`.
+def pyav_pictures(path: str, probe: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
+    """The upright pictures where `needed` has a 1; frames where it has none are decoded, but not made pictures of.
 
     Raises:
         SampleError: one of them is not there; with `strict`, anything before the last of them is damaged.
@@ -38,20 +37,16 @@ def pyav_pictures(
         if strict:
             stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
         to_rgb = _ToRgb(probe.header, stream)
-        position = -1
-        wanted = iter(needed)
-        index = next(wanted)
+        position, index = -1, needed.find(1)
         for frame in _frames(opened, stream, skip_errors=not strict and probe.start_seconds is not None):
             if strict and frame.is_corrupt:
                 raise SampleError("decode", "damaged", f"the decoder reports damage in the frame after {position}")
             position = _position(frame.pts, stream.time_base, position, probe)
             if position > index:
                 break
-            if position == index:
-                yield to_rgb(frame)
-                if (following := next(wanted, None)) is None:
-                    return
-                index = following
+            yield (index, to_rgb(frame)) if position == index else None
+            if position == index and (index := needed.find(1, index + 1)) < 0:
+                return
         raise SampleError(
             "decode", "missing_frames", f"frame {index} of {probe.header.frames} could not be decoded, a clip needs it"
         )

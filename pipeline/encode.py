@@ -4,6 +4,7 @@ It does not decode, choose frames or write; a posterior becomes what `output.pos
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from encoder.replica import ClipMemoryError, OutOfMemoryError, Posterior, Stream
 from pipeline.config import OutputConfig
 from pipeline.errors import SampleError
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Row, Sample
+from pipeline.rows import latent_frames, rows_of
 
 Made = Row | tuple[int, SampleError]
 
@@ -52,15 +54,16 @@ def encode_sample(
                 for refused in item.refused:
                     yield refused.window_index, SampleError(refused.stage, refused.reason, refused.detail)
             case Chunk() if item.window_index in clips:
+                clip = clips[item.window_index]
                 with watch("encode"):
-                    made = clips[item.window_index].push(item)
+                    made = clip.push(item)
                 watch.frames += len(item.frames)
-                if made is not None:
+                yield from made
+                if not clip.due:
                     del clips[item.window_index]
-                    yield made
             case Failure():
                 error = SampleError(item.stage, item.reason, item.detail)
-    for window_index in clips or (() if opened else (-1,)):
+    for window_index in [row.window_index for clip in clips.values() for row in clip.due] or (() if opened else (-1,)):
         yield window_index, error
 
 
@@ -70,49 +73,85 @@ def _next(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | None:
 
 
 class _OpenClip:
-    """A clip whose chunks are arriving."""
+    """A clip whose chunks are arriving. `due` are the rows that are still to be made of it."""
 
     def __init__(
         self, sample: Sample, opened: Opened, spec: ClipSpec, encoder: VideoEncoder, output: OutputConfig
     ) -> None:
-        several = len(opened.clips) + len(opened.refused) > 1
-        self._id = f"{sample.key}:{spec.window_index}" if several else sample.key
-        self._sample, self._opened, self._spec = sample, opened, spec
+        self._several = bool(spec.row_frames) or len(opened.clips) + len(opened.refused) > 1
+        self._sample, self._opened = sample, opened
         self._encoder, self._output = encoder, output
-        self._stream: Stream = encoder.stream(spec.frames)
-        self._parts: list[Posterior] = []
+        self._stream: Stream = encoder.stream(spec.frames, spec.plan_frames)
+        self.due = deque(row for row, _ in rows_of(spec))
+        self._ready = _Latents()
+        self._warm_up = encoder.spec.latent_frames(spec.warm_up_frames) if spec.warm_up_frames else 0
         self._first_frame: FloatLatent | None = None
-        self._frames = 0
+        self._frames, self._frames_due = 0, spec.frames
 
-    def push(self, chunk: Chunk) -> Made | None:
-        """Encodes the next frames; returns the clip's row when they were the last, or why it can never have one."""
+    def push(self, chunk: Chunk) -> list[Made]:
+        """Encodes the next frames; returns the rows that are complete with them, or why those due can never be."""
         try:
-            return self._push(chunk)
+            return list(self._push(chunk))
         except ClipMemoryError as error:
-            return self._spec.window_index, SampleError("encode", "too_large_for_memory", str(error))
+            return self._given_up("too_large_for_memory", str(error))
         except OutOfMemoryError as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
-            said = str(error).partition("\n")[0]
-            return self._spec.window_index, SampleError("encode", "out_of_memory", said)
+            return self._given_up("out_of_memory", str(error).partition("\n")[0])
 
-    def _push(self, chunk: Chunk) -> Row | None:
+    def _given_up(self, reason: str, detail: str) -> list[Made]:
+        error = SampleError("encode", reason, detail)
+        made: list[Made] = [(row.window_index, error) for row in self.due]
+        self.due.clear()
+        return made
+
+    def _push(self, chunk: Chunk) -> Iterator[Made]:
         video = self._encoder.to_video(chunk.frames)
         if self._output.first_frame and not self._frames:
-            self._first_frame = self._latent(self._encoder.encode_first_frame(video), "first")
+            self._first_frame = self._latent(self._encoder.encode_first_frame(video), "first", self._id(self.due[0]))
         part = self._stream.push(video)
         self._frames += len(chunk.frames)
+        if self._frames == self._frames_due:
+            self._stream.finish()
         if part is not None:
-            self._parts.append(part)
-        return self._row() if self._frames == self._spec.frames else None
+            self._ready.add(part)
+        if self._warm_up and self._ready.take(self._warm_up) is not None:
+            self._warm_up = 0
+        if self._warm_up:
+            return
+        while self.due and (posterior := self._ready.take(latent_frames(self.due[0], self._encoder.spec))) is not None:
+            yield self._row(self.due.popleft(), posterior)
 
-    def _row(self) -> Row:
-        self._stream.finish()
-        posterior = joined(self._parts)
+    def _id(self, row: ClipSpec) -> str:
+        return f"{self._sample.key}:{row.window_index}" if self._several else self._sample.key
+
+    def _row(self, spec: ClipSpec, posterior: Posterior) -> Row:
+        row_id = self._id(spec)
         logvar = posterior.logvar[0].cpu().numpy() if self._output.posterior == "moments" else None
-        latent = self._latent(posterior, "clip")
-        return Row(self._sample, self._spec, self._opened.header, self._id, latent, logvar, self._first_frame)
+        latent = self._latent(posterior, "clip", row_id)
+        return Row(self._sample, spec, self._opened.header, row_id, latent, logvar, self._first_frame)
 
-    def _latent(self, posterior: Posterior, what: str) -> FloatLatent:
-        """`c t h w`: the mean, or a sample whose noise depends on the run's seed and the clip alone."""
+    def _latent(self, posterior: Posterior, what: str, row_id: str) -> FloatLatent:
+        """`c t h w`: the mean, or a sample whose noise depends on the run's seed and the row alone."""
         if self._output.posterior == "sample":
-            return posterior.sample(f"{self._output.seed}/{what}/{self._id}")[0].cpu().numpy()
+            return posterior.sample(f"{self._output.seed}/{what}/{row_id}")[0].cpu().numpy()
         return posterior.mean[0].cpu().numpy()
+
+
+class _Latents:
+    """The latent frames of a clip that wait to be a row: whole chunks come in, any number of frames goes out."""
+
+    def __init__(self) -> None:
+        self._parts: list[Posterior] = []
+        self._frames = 0
+
+    def add(self, part: Posterior) -> None:
+        self._parts.append(part)
+        self._frames += part.mean.shape[2]
+
+    def take(self, frames: int) -> Posterior | None:
+        """The next `frames`; None where fewer wait."""
+        if self._frames < frames:
+            return None
+        together = joined(self._parts)
+        rest = Posterior(together.mean[:, :, frames:], together.logvar[:, :, frames:])
+        self._parts, self._frames = [rest], self._frames - frames
+        return Posterior(together.mean[:, :, :frames], together.logvar[:, :, :frames])

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import ClipConfig, Config
 
 FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
 
@@ -20,8 +20,37 @@ def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
         "input": config.input.rules(),
         "filter": config.filter.model_dump(mode="json"),
         "output": config.output.model_dump(mode="json", exclude={"path"}),
-        "clip": config.clip.model_dump(mode="json"),
+        "clip": clip_values(config.clip),
         "encoder": config.encoder.rules() | {"weights_sha256": weights_sha256},
+    }
+
+
+def clip_values(clip: ClipConfig) -> dict[str, Any]:
+    """What a run says of its clips. Continuous rows are named only where they are: older outputs know no such key."""
+    return clip.model_dump(mode="json", exclude=None if clip.continuous else {"continuous", "segments"})
+
+
+def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the footer of every part of a run says, whichever shard it is of."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint(identity(config, encoder_identity["weights_sha256"])),
+        "encoder": dict(encoder_identity),
+        "preprocessing": {
+            "clip": clip_values(config.clip),
+            "input": config.input.rules(),
+            "filter": config.filter.model_dump(mode="json"),
+            "resize": "uint8 antialiased bicubic, then centre crop",
+            "value_range": [-1, 1],
+        },
+        "posterior": config.output.posterior,
+        "first_frame": config.output.first_frame,
+        "columns": {name: column.type for name, column in config.input.parsed_columns.items()},
+        "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
+        "dtype": config.output.dtype,
+        "part_samples": config.output.part_samples,
+        **({"continuous": True} if config.clip.continuous else {}),
+        **({"batch_clips": config.encoder.batch_clips} if config.encoder.batch_clips > 1 else {}),
     }
 
 

@@ -46,6 +46,11 @@ def slice_of_file(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+def segments_of(identity: Mapping[str, Any]) -> int:
+    """How many slices share a range of samples in the run of this identity, one for each segment of its videos."""
+    return int(identity.get("clip", {}).get("segments", 1))
+
+
 def manifest_path(shard: str) -> str:
     return f"{MANIFESTS}/{shard}.json"
 
@@ -211,13 +216,14 @@ class ShardLedger:
         statistics: dict[str, Any] = {}
         for committed in slices:
             statistics = merge_statistics(statistics, committed.statistics)
-        rejects = [reject for committed in slices for reject in committed.record.rejects]
+        # each segment of a sample that cannot be decoded says so
+        rejects = list({(r.sample_index, r.window_index): r for made in slices for r in made.record.rejects}.values())
         return {
             "format_version": self.description["format_version"],
             "fingerprint": self.description["fingerprint"],
             "shard": self._shard_values(),
             "samples": sum(committed.record.samples for committed in slices),
-            "samples_with_clips": sum(_samples_with_clips(committed.record) for committed in slices),
+            "samples_with_clips": len({sample for committed in slices for sample in _with_clips(committed.record)}),
             "samples_filtered": sum(reject.stage == FILTER_STAGE for reject in rejects),
             "rows": sum(part.rows for committed in slices for part in committed.parts),
             "ignored_files": sum(committed.record.ignored_files for committed in slices),
@@ -232,5 +238,5 @@ def _damaged(path: str, error: ValueError) -> ShardError:
     return ShardError(f"{path} is damaged ({error}): set it aside with latentmill verify --repair")
 
 
-def _samples_with_clips(record: SliceRecord) -> int:
-    return len({sample for pairs in record.clips.values() for sample, _ in pairs})
+def _with_clips(record: SliceRecord) -> set[int]:
+    return {sample for pairs in record.clips.values() for sample, _ in pairs}

@@ -6,6 +6,7 @@ It does not know layouts of weights (encoder/weights.py) or how files are fetche
 import encoder
 from encoder.decoding import VideoDecoder
 from encoder.replica import VideoEncoder
+from encoder.tuning import DIRECT
 from pipeline.cache import local_copy
 from pipeline.config import ClipConfig, EncoderConfig
 from pipeline.errors import ConfigError, UserError
@@ -25,6 +26,11 @@ def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
         raise ConfigError(f"encoder.weights: nothing is at {public_url(config.weights)}") from None
     except ValueError as error:
         raise ConfigError(f"encoder: {error}") from error
+
+
+def load_to_look_at(config: EncoderConfig) -> VideoEncoder:
+    """The encoder on the CPU, for what it is and what it would take: nothing about its speed is measured."""
+    return load_encoder(config.model_copy(update={"convolutions": DIRECT}), device="cpu")
 
 
 def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:

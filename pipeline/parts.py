@@ -55,6 +55,7 @@ DESCRIBING_FIELDS = [
     ("crop", CROP),
     ("metadata", pa.string()),
 ]
+CONTINUES = ("continues", pa.bool_())  # of continuous rows alone: whether one goes on from the row before it
 LATENTS = ("vae_latent", "vae_logvar", "first_frame_latent")
 LATENT_TYPES = {"shape": pa.list_(pa.int32()), "dtype": pa.string(), "bytes": pa.large_binary()}
 COLUMN_TYPES = {"string": pa.string(), "float": pa.float64(), "int": pa.int64(), "bool": pa.bool_()}
@@ -62,15 +63,19 @@ COLUMN_TYPES = {"string": pa.string(), "float": pa.float64(), "int": pa.int64(),
 
 def check_columns(names: Iterable[str]) -> None:
     """Raises ConfigError where a column of the user's has the name of one of ours."""
-    ours = {name for name, _ in DESCRIBING_FIELDS} | {f"{name}_{what}" for name in LATENTS for what in LATENT_TYPES}
+    ours = {name for name, _ in (*DESCRIBING_FIELDS, CONTINUES)}
+    ours |= {f"{name}_{what}" for name in LATENTS for what in LATENT_TYPES}
     if taken := sorted(ours.intersection(names)):
         raise ConfigError(f"input.columns: every row has a column {', '.join(taken)} already: take another name")
 
 
-def schema(posterior: str, first_frame: bool = False, columns: Mapping[str, str] | None = None) -> pa.Schema:
+def schema(
+    posterior: str, first_frame: bool = False, columns: Mapping[str, str] | None = None, continuous: bool = False
+) -> pa.Schema:
     """The columns of a part: what describes a clip, then the user's (name to type, by name), its latents last."""
     written = (True, posterior == "moments", first_frame)
-    fields = [*DESCRIBING_FIELDS, *((name, COLUMN_TYPES[type_]) for name, type_ in sorted((columns or {}).items()))]
+    fields = [*DESCRIBING_FIELDS, *[CONTINUES][: int(continuous)]]
+    fields += [(name, COLUMN_TYPES[type_]) for name, type_ in sorted((columns or {}).items())]
     for name in (name for name, is_written in zip(LATENTS, written, strict=True) if is_written):
         fields += [(f"{name}_{what}", type_) for what, type_ in LATENT_TYPES.items()]
     return pa.schema(fields)
@@ -135,7 +140,7 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
         "posterior": posterior,
         "bucket": bucket,
         "frame_indices": list(clip.frame_indices),
-        "pts_seconds": list(clip.pts_seconds),
+        "pts_seconds": [header.pts_seconds[index] for index in clip.frame_indices],
         "source_width": header.width_px,
         "source_height": header.height_px,
         "crop": {
@@ -145,6 +150,7 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
             "top": geometry.top_px,
         },
         "metadata": row.sample.metadata,
+        "continues": clip.continues,
     }
     latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "first_frame_latent": row.first_frame}
     for name, latent in latents.items():
@@ -195,8 +201,9 @@ class PartWriter:
         posterior: str,
         first_frame: bool = False,
         columns: Mapping[str, str] | None = None,
+        continuous: bool = False,
     ) -> None:
-        self._schema = schema(posterior, first_frame, columns)
+        self._schema = schema(posterior, first_frame, columns, continuous)
         self._writer = pq.ParquetWriter(
             scratch,
             self._schema,

@@ -54,14 +54,18 @@ class WorkQueue:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaCount:
-    """`least` replicas are asked for even where no GPU is there yet; there is one per GPU above that, up to `most`."""
+    """`least` replicas are asked for even where no GPU is there yet; there is one per GPU above that, up to `most`.
+
+    `per_shard` of them find work in one shard.
+    """
 
     least: int
     most: int
+    per_shard: int = 1
 
     def wanted(self, gpus: int, shards: int) -> int:
         """How many replicas there should be: never more than can find work."""
-        return min(max(self.least, min(gpus, self.most)), max(1, shards))
+        return min(max(self.least, min(gpus, self.most)), max(1, shards * self.per_shard))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import numpy as np
 from encoder.replica import ClipMemoryError, OutOfMemoryError, VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.config import Config, OutputConfig
+from pipeline.decoders import LocalDecoder
 from pipeline.errors import SampleError, ShardError
 from pipeline.estimate import (
     Estimate,
@@ -36,7 +37,6 @@ from pipeline.estimate import (
 from pipeline.filters import check_metadata
 from pipeline.records import Failure, Opened, Sample, ShardRef
 from pipeline.samples import samples_of, shard_info
-from pipeline.task import LocalDecoder
 
 READERS = 8
 TIMING_SECONDS = 30.0  # for all pictures together

@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -49,7 +50,7 @@ class Probe:
 
 @dataclass(slots=True)
 class _Packets:
-    """What demuxing a whole stream shows. `marks` are the times of the frames shown, in units of the stream.
+    """What demuxing a whole stream shows. `marks` are the times of the frames shown, ascending, in units of the stream.
 
     `unmarked` counts the frames shown whose packets carry no time.
     """
@@ -143,6 +144,7 @@ def _demux(opened: InputContainer, stream: VideoStream, limits: LimitsConfig) ->
     _try_first_frame(stream, None, packets)
     if not packets.shown:
         raise SampleError("probe", "no_frames", f"the {_codec_name(stream)} stream shows no frame")
+    np.frombuffer(packets.marks, np.int64).sort()  # in place: a film has a million
     return packets
 
 
@@ -212,15 +214,15 @@ def _rotation_degrees(frame: VideoFrame) -> int:
     return int(degrees)
 
 
-def _pts_seconds(stream: VideoStream, packets: _Packets) -> tuple[float, ...]:
+def _pts_seconds(stream: VideoStream, packets: _Packets) -> "array[float]":
     """Times of the frames shown, ascending from 0. Where packets carry none, frames are evenly spaced."""
-    if not packets.unmarked and stream.time_base:
-        first = min(packets.marks)
-        return tuple(float((mark - first) * stream.time_base) for mark in sorted(packets.marks))
+    if not packets.unmarked and (time_base := stream.time_base):
+        first = packets.marks[0]
+        return array("d", (float((mark - first) * time_base) for mark in packets.marks))
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise SampleError("probe", "no_times", "neither its packets nor its header say when a frame is shown")
-    return tuple(float(index / rate) for index in range(packets.shown))
+    return array("d", (float(index / rate) for index in range(packets.shown)))
 
 
 def _declared_seconds(opened: InputContainer, stream: VideoStream) -> Fraction | None:
@@ -232,7 +234,7 @@ def _declared_seconds(opened: InputContainer, stream: VideoStream) -> Fraction |
 def _start_seconds(header: VideoHeader, stream: VideoStream, packets: _Packets) -> float | None:
     if header.container in TIMELESS_CONTAINERS or packets.unmarked:
         return None
-    return float(min(packets.marks) * (stream.time_base or 0))
+    return float(packets.marks[0] * (stream.time_base or 0))
 
 
 def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -> str:
@@ -247,7 +249,7 @@ def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -
         "no first picture": packets.first_frame is None,
         "the stream's size is not its header's": sorted(picture) != sorted((header.width_px, header.height_px)),
         "frames are cut off or hidden": packets.total != header.frames,
-        "times begin below zero": packets.unmarked > 0 or min(packets.marks) < 0,
+        "times begin below zero": packets.unmarked > 0 or packets.marks[0] < 0,
         "two frames have one time": any(left == right for left, right in pairwise(times)),
     }
     return "; ".join(doubt for doubt, holds in doubts.items() if holds)

@@ -3,6 +3,8 @@
 It does not compute anything with them: rules live in clips.py, plan.py and ledger.py.
 """
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +53,8 @@ class Sample:
     number in the shard and the next one's; `last` says
     that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
     no extension and so belong to no sample. `spans` are the stretches that clips are taken from, None for the whole
-    video. `problem` is (reason, detail) where no video can be taken from it.
+    video. `problem` is (reason, detail) where no video can be taken from it. `segment` is which of `clip.segments` is
+    wanted of it.
     """
 
     key: str
@@ -66,6 +69,7 @@ class Sample:
     metadata: str
     spans: tuple[Span, ...] | None
     problem: tuple[str, str] | None
+    segment: int = 0
 
     @property
     def caption(self) -> str:
@@ -78,7 +82,7 @@ class VideoHeader:
 
     `width_px`, `height_px` and `sample_aspect` (pixel width / pixel height) describe the picture as shown, after
     `rotation_degrees` (0 | 90 | 180 | 270, counter-clockwise turn that shows the stored picture upright).
-    `pts_seconds` has one ascending time for every frame shown; the first is 0.
+    `pts_seconds` has one ascending time for every frame shown, in eight bytes as there are many; the first is 0.
     """
 
     container: str
@@ -87,7 +91,7 @@ class VideoHeader:
     height_px: int
     sample_aspect: float
     rotation_degrees: int
-    pts_seconds: tuple[float, ...]
+    pts_seconds: "array[float]"
     duration_seconds: float
 
     @property
@@ -116,14 +120,22 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """The frames of one clip: indices into the frames shown, their times, and what is done to each."""
+    """The frames of one clip: indices into the frames shown (a range, or an array), and what is done to each.
+
+    It is one row, or as many as `row_frames` names, after `warm_up_frames` that are in none (rows.py). `window_index`
+    is that of its first row, and `continues` says whether that goes on from a row of another clip. `chunk_frames` come
+    together; the encoder takes those of its own plan, or `plan_frames`.
+    """
 
     window_index: int
-    frame_indices: tuple[int, ...]
-    pts_seconds: tuple[float, ...]
+    frame_indices: Sequence[int]
     fps: float
     geometry: Geometry
     chunk_frames: tuple[int, ...]
+    continues: bool = False
+    row_frames: tuple[int, ...] = ()
+    warm_up_frames: int = 0
+    plan_frames: tuple[int, ...] = ()
 
     @property
     def frames(self) -> int:

@@ -3,9 +3,9 @@
 It does not change anything in storage.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,18 @@ import numpy as np
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.config import Config, parse_config
+from pipeline.decoders import LocalDecoder
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ShardError, UserError
-from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path
+from pipeline.ledger import bucket_names, bucket_path, part_path, rejects_path, slice_of_file
 from pipeline.listing import shards_of
 from pipeline.loading import load_encoder
 from pipeline.parts import latent_of, read_footer, read_rows
-from pipeline.records import Chunk, FloatLatent, Row, Sample, Uint8Frames
+from pipeline.records import Chunk, DecodeItem, FloatLatent, Opened, Row, Sample, Uint8Frames
+from pipeline.rows import rows_of
 from pipeline.samples import samples_of
 from pipeline.status import read_run
 from pipeline.store import Store
-from pipeline.task import LocalDecoder
 from pipeline.verify import Problem
 
 # Of a latent's largest value: storage in float16 costs 5e-4, and devices add up in different orders.
@@ -40,9 +41,9 @@ def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sampl
     shards = {shard.name: shard for shard in shards_of(config.input)}
     if row["shard"] not in shards:
         raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
-    slice_index = row["sample_index"] // config.output.part_samples
-    offset_bytes = _slice_offset_bytes(store, row["shard"], slice_index)
-    first = slice_index * config.output.part_samples if offset_bytes else 0
+    number = row["sample_index"] // config.output.part_samples
+    offset_bytes = _slice_offset_bytes(store, row["shard"], number * config.clip.segments)
+    first = number * config.output.part_samples if offset_bytes else 0
     for sample in samples_of(shards[row["shard"]], config, offset_bytes, first):
         if sample.index == row["sample_index"]:
             return sample
@@ -63,8 +64,8 @@ def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
 
 
 def _latent_again(sample: Sample, config: Config, encoder: VideoEncoder, window_index: int) -> FloatLatent:
-    """The latent `c t h w` of one window of a sample, encoded again."""
-    items = LocalDecoder(config, encoder.spec).start(sample)
+    """The latent `c t h w` of one window of a sample, encoded again, the stream that it is of no further than that."""
+    items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample)
     for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
         if isinstance(made, Row) and made.clip.window_index == window_index:
             return made.latent
@@ -90,7 +91,8 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     config = parse_config(read_run(store)["config"])
     encoder = load_encoder(config.encoder, device="auto")
     for path, row, _ in rows_of_parts(store, count):
-        again = _latent_again(_sample_again(store, config, row), config, encoder, row["window_index"])
+        sample = replace(_sample_again(store, config, row), segment=_segment(path, config))
+        again = _latent_again(sample, config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
         what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
@@ -106,6 +108,11 @@ def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any
             yield path, row, read_footer(file)
 
 
+def _segment(path: str, config: Config) -> int:
+    owner = slice_of_file(path.rpartition("/")[2])
+    return owner[1] % config.clip.segments if owner else 0
+
+
 def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:
     """The frames `t h w c` that the encoder was given for a row. Raises as `reencode`, and ShardError.
 
@@ -113,13 +120,29 @@ def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -
         footer: of the row's file; it says what the encoder is without loading it.
     """
     config = parse_config(read_run(store)["config"])
-    spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in dataclasses.fields(LatentSpec)})
+    spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in fields(LatentSpec)})
     sample = _sample_again(store, config, row)
-    items = LocalDecoder(config, spec).start(sample)
-    chunks = [item.frames for item in items if isinstance(item, Chunk) and item.window_index == row["window_index"]]
-    if not chunks:
+    whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
+    items = LocalDecoder(whole, spec).start(sample)
+    frames = list(_frames_of_window(items, row["window_index"], row["num_frames"]))
+    if not frames:
         raise _changed(sample, row["window_index"])
-    return np.concatenate(chunks)
+    return np.stack(frames)
+
+
+def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: int) -> Iterator[Uint8Frames]:
+    """The frames of one row, `h w c`, out of the clip that it is of; nothing more is decoded."""
+    places: dict[int, int] = {}  # by window of a clip, the position in it of the row's first frame
+    for item in items:
+        if isinstance(item, Opened):
+            rows = ((spec, row, start) for spec in item.clips for row, start in rows_of(spec))
+            places = {spec.window_index: start for spec, row, start in rows if row.window_index == window_index}
+        elif isinstance(item, Chunk) and item.window_index in places:
+            start = places[item.window_index]
+            yield from item.frames[max(0, start) : max(0, start + frames)]
+            places[item.window_index] = start - len(item.frames)
+            if start + frames <= len(item.frames):
+                return
 
 
 def _parts(store: Store, bucket: str) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.ledger import (
     manifest_path,
     part_path,
     rejects_path,
+    segments_of,
     slice_of_file,
 )
 from pipeline.local_files import TEMPORARY
@@ -56,14 +57,16 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
     Raises:
         UserError: the root is not that of a run.
     """
-    part_samples = read_run(store)["identity"]["output"]["part_samples"]
+    identity = read_run(store)["identity"]
+    part_samples, segments = identity["output"]["part_samples"], segments_of(identity)
     buckets = bucket_names(store)
     rejects, paths = 0, []
     for manifest in read_manifests(store, sorted(done_shards(store))):
         chosen = [reject for reject in manifest["rejects"] if _is_asked_for(reject, stage, reason)]
         rejects += len(chosen)
         shard = manifest["shard"]["name"]
-        for number in sorted({reject["sample_index"] // part_samples for reject in chosen}):
+        ranges = sorted({reject["sample_index"] // part_samples for reject in chosen})
+        for number in (number * segments + segment for number in ranges for segment in range(segments)):
             paths += [rejects_path(shard, number), *(part_path(shard, number, bucket) for bucket in buckets)]
         paths += [manifest_path(shard)] if chosen else []
     return rejects, set_aside(store, paths)

@@ -7,19 +7,20 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 from encoder.replica import VideoEncoder
-from pipeline.clips import check_clip_config
-from pipeline.cluster import Cluster, connected
+from encoder.tuning import AUTO
+from pipeline.clips import check_clip_config, check_segments
+from pipeline.cluster import Cluster, connected, measure_convolutions
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
 from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
 from pipeline.listing import shards_of
-from pipeline.loading import load_encoder
+from pipeline.loading import load_encoder, load_to_look_at
 from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
 from pipeline.records import Event, ShardFailed, ShardRef
@@ -60,23 +61,41 @@ class Outcome:
 
 def prepare(config: Config) -> Prepared:
     """Reads weights and lists shards; refuses what cannot work before any replica is started. Raises as `examine`."""
-    return examine(config, device="cpu")[0]
+    return examine(config)[0]
 
 
-def examine(config: Config, device: str) -> tuple[Prepared, VideoEncoder]:
-    """As `prepare`, with the encoder that was loaded for it.
+def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncoder]:
+    """As `prepare`, with the encoder that was loaded for it: as a replica would, where its speed is to be probed.
 
     Raises:
         UserError: configuration, weights, shards or the output root do not fit.
     """
     shards = shards_of(config.input)
-    loaded = load_encoder(config.encoder, device)
+    loaded = load_encoder(config.encoder, device="auto") if probing else load_to_look_at(config.encoder)
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
+    check_segments(config.clip, loaded.recall)
     store = Store(config.output.path)
+    config = as_noted(config, store) if loaded.is_tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
     check_root(store, values)
     return Prepared(config, shards, done_shards(store), values), loaded
+
+
+def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
+    """The configuration with `choice` for `encoder.convolutions: auto`; one that says something else as it is."""
+    if config.encoder.convolutions != AUTO:
+        return config
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"convolutions": dict(choice)})})
+
+
+def as_noted(config: Config, store: Store) -> Config:
+    """The configuration with what the root's run.json notes for `auto`; as it is where there is none."""
+    try:
+        noted = json.loads(store.read(RUN_FILE))["identity"].get("encoder", {}).get("convolutions", AUTO)
+    except (FileNotFoundError, NotADirectoryError):
+        return config
+    return with_convolutions(config, noted) if isinstance(noted, dict) else config
 
 
 def check_root(store: Store, ours: Mapping[str, Any]) -> None:
@@ -91,7 +110,11 @@ def check_root(store: Store, ours: Mapping[str, Any]) -> None:
 
 
 def claim_root(store: Store, prepared: Prepared) -> None:
-    """Writes run.json unless it is there, then checks that the one that stands is ours."""
+    """Writes run.json unless it is there, then checks that the one that stands is ours.
+
+    Raises:
+        UserError: it is not, or the root cannot be written.
+    """
     values = {
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint(prepared.identity),
@@ -144,25 +167,38 @@ def execute(
         check: called several times a second; what it raises ends the run, which the next one resumes.
     """
     store = Store(prepared.config.output.path)
-    claim_root(store, prepared)
     failed: dict[str, str] = {}
     if prepared.left:
-        for event in _events(prepared, on_start, check):
-            note_failure(failed, event)
-            on_event(event)
+        with connected(prepared.config.runtime):
+            prepared = _measured(prepared, store, check)
+            claim_root(store, prepared)
+            for event in _events(prepared, on_start, check):
+                note_failure(failed, event)
+                on_event(event)
+    else:
+        claim_root(store, prepared)
     return conclude(prepared, store, failed)
+
+
+def _measured(prepared: Prepared, store: Store, check: Callable[[], None]) -> Prepared:
+    """With a choice for `encoder.convolutions: auto`, which another driver may have noted in the meantime."""
+    config = prepared.config
+    if config.encoder.convolutions != AUTO:
+        return prepared
+    choice = measure_convolutions(config, check)
+    config = with_convolutions(as_noted(config, store), choice)
+    return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
 
 
 def _events(prepared: Prepared, on_start: Callable[[int], None], check: Callable[[], None]) -> Iterator[Event]:
     queue = WorkQueue(prepared.config.limits.max_attempts)
     queue.extend(prepared.left)
-    with connected(prepared.config.runtime):
-        cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
-        on_start(cluster.replicas)
-        try:
-            yield from cluster.run(check)
-        finally:
-            cluster.stop()
+    cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
+    on_start(cluster.replicas)
+    try:
+        yield from cluster.run(check)
+    finally:
+        cluster.stop()
 
 
 def note_failure(failed: dict[str, str], event: Event) -> None:

@@ -54,7 +54,8 @@ def picture(latent: FloatLatent, frames: Uint8Frames | None, temporal_ratio: int
     """A PNG: the latent `c t h w` as colours, a picture for each latent frame, below the frame that begins it."""
     strips = [_strip(list(_colours(latent)))]
     if frames is not None:
-        starts = [0, *range(1, len(frames), temporal_ratio)]
+        alone = len(frames) % temporal_ratio  # the first frame of a video has a latent of its own
+        starts = [*range(alone), *range(alone, len(frames), temporal_ratio)]
         strips.insert(0, _strip([frames[start] for start in starts]))
     width_px = min(strip.shape[1] for strip in strips)
     buffer = io.BytesIO()

@@ -30,18 +30,28 @@ class _OpenPart:
 
 @dataclass(slots=True)
 class SliceCounts:
-    """What the walk over a slice's samples adds up."""
+    """What the walk over a slice's samples adds up.
 
+    Of the slices that share a range of samples, one for each segment, the first counts its samples, and the last goes
+    on to where the next range begins: the others lead back to `next_offset_bytes` as it is given, where theirs does.
+    """
+
+    segment: int = 0
+    segments: int = 1
+    next_offset_bytes: int = 0
+    taken: int = 0
     samples: int = 0
     ignored_files: int = 0
-    next_offset_bytes: int = 0
     last: bool = False
 
     def add(self, sample: Sample) -> None:
-        self.samples += 1
-        self.ignored_files += sample.ignored_files
-        self.next_offset_bytes = sample.next_offset_bytes
-        self.last = sample.last
+        self.taken += 1
+        if self.segment == 0:
+            self.samples += 1
+            self.ignored_files += sample.ignored_files
+        if self.segment == self.segments - 1:
+            self.next_offset_bytes = sample.next_offset_bytes
+            self.last = sample.last
 
 
 @dataclass(slots=True)
@@ -58,6 +68,7 @@ class SliceWriter:
     begun: CommittedSlice | None = None
     first_frame: bool = False
     columns: Mapping[str, Column] = field(default_factory=dict)
+    continuous: bool = False
     counts: SliceCounts = field(default_factory=SliceCounts)
     _parts: dict[str, _OpenPart] = field(default_factory=dict)
     _rejects: list[Reject] = field(default_factory=list)
@@ -83,7 +94,8 @@ class SliceWriter:
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
             types = {name: column.type for name, column in self.columns.items()}
-            self._parts[bucket] = _OpenPart(scratch, PartWriter(scratch, self.posterior, self.first_frame, types))
+            writer = PartWriter(scratch, self.posterior, self.first_frame, types, self.continuous)
+            self._parts[bucket] = _OpenPart(scratch, writer)
         self._parts[bucket].writer.add(values, row.latent)
 
     def reject(self, sample: Sample, window_index: int, error: SampleError) -> None:
@@ -138,7 +150,7 @@ class SliceWriter:
         known = (*self._rejects, *(before.rejects if before else ()))
         rejects = {(reject.sample_index, reject.window_index): reject for reject in known}
         accounted = len({sample for sample, _ in (*rows, *rejects)})
-        if accounted != self.counts.samples:
+        if self.counts.segment == 0 and accounted != self.counts.samples:
             raise ShardError(f"slice {self.index} accounts for {accounted} of {self.counts.samples} samples")
         return SliceRecord(
             index=self.index,

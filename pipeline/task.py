@@ -4,23 +4,20 @@ It does not know Ray: cluster.py runs it in an actor and hands it another decode
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
 
 from encoder.replica import VideoEncoder
-from encoder.spec import LatentSpec
 from pipeline.batches import Batches
-from pipeline.clips import ClipRules
 from pipeline.config import Config, FilterConfig
-from pipeline.decode import decode_sample
+from pipeline.decoders import Decoder
 from pipeline.encode import Made, Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.filters import check_metadata
-from pipeline.identity import FORMAT_VERSION, fingerprint, identity
-from pipeline.ledger import ShardLedger, bucket_names
+from pipeline.identity import describe
+from pipeline.ledger import WHOLE_SAMPLE, ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
 from pipeline.plan import helping_order
 from pipeline.records import (
@@ -35,50 +32,10 @@ from pipeline.records import (
     SliceDone,
 )
 from pipeline.samples import samples_of, shard_info, slice_begins
-from pipeline.slices import SliceWriter
+from pipeline.slices import SliceCounts, SliceWriter
 from pipeline.store import Store, public_url
 
 ROWS_BEHIND = 4  # rows that may wait for the writer: bounds the memory, hides its time
-
-
-class Decoder(Protocol):
-    """Starts decoding a sample; the items come when asked for."""
-
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class LocalDecoder:
-    """Decodes in this process, when the items are asked for: for tests and debuggers, a bad video can kill it."""
-
-    config: Config
-    spec: LatentSpec
-
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        config, rules = self.config, ClipRules(self.spec, self.config.encoder.chunk_frames, sample.spans)
-        yield from decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
-
-
-def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the footer of every part of a run says, whichever shard it is of."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "fingerprint": fingerprint(identity(config, encoder_identity["weights_sha256"])),
-        "encoder": dict(encoder_identity),
-        "preprocessing": {
-            "clip": config.clip.model_dump(mode="json"),
-            "input": config.input.rules(),
-            "filter": config.filter.model_dump(mode="json"),
-            "resize": "uint8 antialiased bicubic, then centre crop",
-            "value_range": [-1, 1],
-        },
-        "posterior": config.output.posterior,
-        "first_frame": config.output.first_frame,
-        "columns": {name: column.type for name, column in config.input.parsed_columns.items()},
-        "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
-        "dtype": config.output.dtype,
-        "part_samples": config.output.part_samples,
-    } | ({"batch_clips": config.encoder.batch_clips} if config.encoder.batch_clips > 1 else {})
 
 
 @dataclass(slots=True)
@@ -119,7 +76,8 @@ class ShardTask:
     def help(self, shard: ShardRef, place: int) -> Iterator[Event]:
         """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
         self.watch = Stopwatch()
-        ledger, begins = self._ledger(shard), slice_begins(shard, self.config)
+        ledger, ranges = self._ledger(shard), slice_begins(shard, self.config)
+        begins = [offset_bytes for offset_bytes in ranges for _ in range(self.config.clip.segments)]
         order = helping_order(len(begins), place)
         for committed, reused in self._slices(lambda writers: self._scattered(ledger, writers, begins, order)):
             if committed:
@@ -148,8 +106,9 @@ class ShardTask:
         with (
             ExitStack() as writers,
             WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
-            closing(read_ahead(steps_with(writers), self.config.runtime.decode_ahead)) as steps,
+            closing(read_ahead(steps_with(writers), self.config.runtime.decode_ahead)) as ahead,
         ):
+            steps = self._unless_made(ahead)
             while (step := self._next(steps)) is not None:
                 if isinstance(step, CommittedSlice):
                     yield from ((made, False) for made in behind.drain() if made)
@@ -163,31 +122,52 @@ class ShardTask:
         with self.watch("wait_for_samples"):
             return next(steps, None)
 
+    def _unless_made(self, steps: Iterator["CommittedSlice | _Step"]) -> Iterator["CommittedSlice | _Step"]:
+        """The same steps, but instead of those of a segment that others have committed since: that slice."""
+        writer: SliceWriter | None = None
+        made: CommittedSlice | None = None
+        for step in steps:
+            if isinstance(step, CommittedSlice):
+                yield step
+                continue
+            if step.writer is not writer and self.config.clip.segments > 1:
+                writer = step.writer
+                made = self._ledger(writer.ledger.shard).slice_of(writer.index)
+            if made is None or made.missing_buckets:
+                yield step
+                continue
+            if step.items:
+                step.items.close()
+            if step.ends_slice:
+                yield made
+
     def _ledger(self, shard: ShardRef) -> ShardLedger:
         description = describe(self.config, self.encoder.identity)
         return ShardLedger(self.store, shard, shard_info(shard), description, tuple(bucket_names(self.store)))
 
     def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:
         """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
-        slice_index, sample_index, offset_bytes, last = 0, 0, 0, False
+        slice_index, offset_bytes, last = 0, 0, False
         reader: Iterator[Sample] | None = None
         while not last:
             begun = ledger.slice_of(slice_index)
             if begun and not begun.missing_buckets:
                 yield begun
                 reader, record = None, begun.record
-                sample_index += record.samples
                 offset_bytes, last = record.next_offset_bytes, record.last
             else:
-                reader = reader or samples_of(ledger.shard, self.config, offset_bytes, sample_index)
-                writer = self._writer(ledger, slice_index, begun)
+                reader = reader or samples_of(ledger.shard, self.config, offset_bytes, self._first_sample(slice_index))
+                writer = self._writer(ledger, slice_index, begun, offset_bytes)
                 writers.callback(writer.close)
                 yield from self._slice_steps(writer, reader)
-                if not writer.counts.samples:
+                if not writer.counts.taken:
                     return  # a shard without samples has no slice
-                sample_index += writer.counts.samples
                 offset_bytes, last = writer.counts.next_offset_bytes, writer.counts.last
+                reader = reader if self.config.clip.segments == 1 else None  # the next segment reads the same again
             slice_index += 1
+
+    def _first_sample(self, slice_index: int) -> int:
+        return slice_index // self.config.clip.segments * self.config.output.part_samples
 
     def _scattered(
         self, ledger: ShardLedger, writers: ExitStack, begins: Sequence[int], order: Iterable[int]
@@ -196,24 +176,36 @@ class ShardTask:
         for slice_index in order:
             begun = ledger.slice_of(slice_index)
             if begun is None or begun.missing_buckets:
-                writer = self._writer(ledger, slice_index, begun)
+                writer = self._writer(ledger, slice_index, begun, begins[slice_index])
                 writers.callback(writer.close)
-                first_index = slice_index * self.config.output.part_samples
+                first_index = self._first_sample(slice_index)
                 samples = samples_of(ledger.shard, self.config, begins[slice_index], first_index)
                 yield from self._slice_steps(writer, samples)
 
-    def _writer(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None) -> SliceWriter:
+    def _writer(
+        self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, offset_bytes: int
+    ) -> SliceWriter:
         output, columns = self.config.output, self.config.input.parsed_columns
-        return SliceWriter(ledger, slice_index, output.posterior, output.dtype, begun, output.first_frame, columns)
+        return SliceWriter(
+            ledger,
+            slice_index,
+            output.posterior,
+            output.dtype,
+            begun,
+            output.first_frame,
+            columns,
+            self.config.clip.continuous,
+            SliceCounts(slice_index % self.config.clip.segments, self.config.clip.segments, offset_bytes),
+        )
 
     def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
         for sample in itertools.islice(reader, self.config.output.part_samples):
             writer.counts.add(sample)
-            error = _without_decoding(sample, self.config.filter)
+            error, segment = _without_decoding(sample, self.config.filter), writer.counts.segment
             wanted = writer.wanted(sample.index) and not error
-            items = self.decoder.start(sample) if wanted else None
-            full = writer.counts.samples == self.config.output.part_samples
-            yield _Step(writer, sample, error, items, ends_slice=sample.last or full)
+            items = self.decoder.start(replace(sample, segment=segment)) if wanted else None
+            full = writer.counts.taken == self.config.output.part_samples
+            yield _Step(writer, sample, None if segment else error, items, ends_slice=sample.last or full)
 
     def _make(self, step: _Step, behind: WriteBehind[CommittedSlice | None]) -> list[CommittedSlice | None]:
         """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
@@ -263,12 +255,14 @@ def _without_decoding(sample: Sample, wanted: FilterConfig) -> SampleError | Non
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:
     record, parts = committed.record, committed.parts
+    # a slice without samples of its own is a later segment of them: what is wrong with a whole one is the first's news
+    rejects = tuple(reject for reject in record.rejects if record.samples or reject.window_index != WHOLE_SAMPLE)
     return SliceDone(
         shard=shard,
         slice_index=record.index,
         samples=record.samples,
         rows=sum(part.rows for part in parts),
-        rejects=record.rejects,
+        rejects=rejects,
         size_bytes=sum(part.size_bytes for part in parts),
         reused=reused,
     )

@@ -19,6 +19,7 @@ from pipeline.ledger import (
     bucket_path,
     done_shards,
     manifest_path,
+    segments_of,
     slice_of_file,
 )
 from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, schema, sha256_of
@@ -113,11 +114,14 @@ def check_part(
                 return
             file.seek(0)
             footer = read_footer(file)
-            if read_schema(file) != schema(footer["posterior"], footer["first_frame"], footer["columns"]):
+            continuous = footer.get("continuous", False)
+            if read_schema(file) != schema(footer["posterior"], footer["first_frame"], footer["columns"], continuous):
                 yield Problem(path, "its columns are not those of this format version")
             yield from (Problem(path, what) for what in _footer_problems(footer, part, manifest, run))
-            samples_per_slice = run["identity"]["output"]["part_samples"]
-            for what in _row_problems(read_rows(file), footer, part, samples_per_slice, accounted):
+            part_samples = run["identity"]["output"]["part_samples"]
+            begin = part["slice_index"] // segments_of(run["identity"]) * part_samples
+            samples = range(begin, begin + part_samples)
+            for what in _row_problems(read_rows(file), footer, part, samples, accounted):
                 yield Problem(path, what)
     except FileNotFoundError:
         yield Problem(path, "is named by a manifest but is not there")
@@ -140,7 +144,7 @@ def _row_problems(
     rows: Iterator[dict[str, Any]],
     footer: Mapping[str, Any],
     part: Mapping[str, Any],
-    samples_per_slice: int,
+    expected: range,
     accounted: set[int],
 ) -> Iterator[str]:
     shape = [int(side) for side in part["bucket"].split("x")]
@@ -154,7 +158,7 @@ def _row_problems(
         yield f"holds {len(clips):,} rows that are not those of its footer"
     if len(clips) != part["rows"]:
         yield f"holds {len(clips):,} rows, its manifest says {part['rows']:,}"
-    if any(sample // samples_per_slice != part["slice_index"] for sample in samples):
+    if not all(sample in expected for sample in samples):
         yield "holds samples of another slice"
 
 

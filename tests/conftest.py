@@ -18,12 +18,13 @@ from hypothesis import settings
 import encoder
 from encoder.replica import VideoEncoder
 from pipeline.config import Config, parse_config
+from pipeline.decoders import LocalDecoder
 from pipeline.identity import fingerprint, identity
 from pipeline.listing import shards_of
 from pipeline.records import Event
 from pipeline.store import Store
 from pipeline.synthetic import make_video
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 
 settings.register_profile("latentmill", deadline=None)  # a busy machine is no fault of ours
 settings.load_profile("latentmill")

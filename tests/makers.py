@@ -4,6 +4,7 @@ It holds no tests.
 """
 
 import json
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,8 +66,8 @@ def made_latent(seed: int, shape: Shape = WIDE) -> FloatLatent:
 def made_row(index: int = 0, window_index: int = 0, shape: Shape = WIDE, **changes: Any) -> Row:
     """A row of nine frames whose values depend on nothing but its place and shape."""
     sample = made_sample(index)
-    times = tuple(number / 8 for number in range(9))
-    clip = ClipSpec(window_index, tuple(range(9)), times, 8.0, Geometry(72, 48, 4, 0, 64, 48), (9,))
+    times = array("d", (number / 8 for number in range(9)))
+    clip = ClipSpec(window_index, range(9), 8.0, Geometry(72, 48, 4, 0, 64, 48), (9,))
     header = VideoHeader("mp4", "h264", 1280, 720, 1.0, 0, times, 1.125)
     mean, logvar = (made_latent(1000 * index + 10 * window_index + which, shape) for which in (0, 1))
     return replace(Row(sample, clip, header, sample.key, mean, logvar), **changes)

@@ -11,6 +11,7 @@ from test_task import KilledError, MortalStore
 
 from encoder.replica import OutOfMemoryError, Stream, VideoEncoder
 from pipeline.config import Config, parse_config
+from pipeline.decoders import LocalDecoder
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ConfigError
 from pipeline.identity import fingerprint, identity
@@ -18,7 +19,6 @@ from pipeline.listing import shards_of
 from pipeline.parts import decode_latent, read_rows
 from pipeline.records import Reject, SliceDone
 from pipeline.samples import samples_of as samples_in
-from pipeline.task import LocalDecoder
 
 LATENTS = ("vae_latent", "vae_logvar", "first_frame_latent")
 

@@ -13,11 +13,11 @@ import ray
 from conftest import MakeConfig
 
 import encoder
-from pipeline import cluster
+from pipeline import ray_decoder
 from pipeline.clips import ClipRules
-from pipeline.cluster import RayDecoder
 from pipeline.config import Config
 from pipeline.decode import decode_sample
+from pipeline.ray_decoder import RayDecoder
 from pipeline.records import Chunk, DecodeItem, Failure, Opened, Sample
 from pipeline.synthetic import make_video
 
@@ -64,9 +64,19 @@ def hang(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem 
     time.sleep(3600)
 
 
+def read_on_for_long(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    yield None
+    items = decode_sample(video, config.clip, config.limits, False, rules)
+    yield next(items)
+    for _ in range(4):
+        time.sleep(0.5)
+        yield None
+    yield from items
+
+
 def put_in_place(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
     task = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(function)
-    monkeypatch.setattr(cluster, "_decode_task", task)
+    monkeypatch.setattr(ray_decoder, "_decode_task", task)
 
 
 def test_a_task_gives_what_decoding_in_this_process_gives(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
@@ -114,6 +124,31 @@ def test_a_decoder_that_hangs_is_killed_and_named(
     assert (failure.stage, failure.reason) == ("decode", "timeout")
 
 
+def test_a_decoder_that_says_it_lives_may_take_longer_than_a_timeout(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    config = make_config(limits={"decode_timeout_seconds": 1.5})
+    put_in_place(monkeypatch, read_on_for_long)
+    opened, *chunks = decoder_of(config).start(sample_of(videos[0]))
+    assert isinstance(opened, Opened)
+    assert [len(chunk.frames) for chunk in chunks if isinstance(chunk, Chunk)] == [5]
+    assert len(chunks) == 1
+
+
+def test_a_task_decodes_the_segment_that_a_sample_asks_for(make_config: MakeConfig) -> None:
+    clip = {"window": "full", "continuous": True, "segments": 2, "frames": 9, "fps": None, "buckets": ["16x16"]}
+    config = make_config(clip=clip)
+    tiny = encoder.load("tiny", weights="random:0")
+    rules = ClipRules(tiny.spec, 8, recall=tiny.recall)
+    decoder = RayDecoder(config, ray.put(config), rules)
+    sample = replace(sample_of(make_video(400, 25, 64, 64)), segment=1)
+    opened, *_ = decoder.start(sample)
+    assert isinstance(opened, Opened)
+    (spec,) = opened.clips
+    assert (spec.window_index, spec.continues, len(spec.row_frames)) == (25, True, 25)
+    assert 0 < spec.frame_indices[0] == 1 + 25 * 8 - spec.warm_up_frames
+
+
 def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
     decoder = decoder_of(make_config(clip={"frames": 17, "fps": None}))
     for _ in range(8):  # more than there are CPUs: what is not cancelled would hold them
@@ -121,6 +156,17 @@ def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], 
         assert isinstance(next(items), Opened)
         items.close()
     assert len(list(decoder.start(sample_of(videos[0])))) == 3
+
+
+def test_the_decoder_of_a_sample_that_is_closed_unread_is_cancelled_too(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    put_in_place(monkeypatch, hang)
+    decoder = decoder_of(make_config())
+    for _ in range(8):
+        decoder.start(sample_of(videos[0])).close()
+    put_in_place(monkeypatch, ray_decoder._decode)
+    assert len(list(decoder.start(sample_of(videos[0])))) == 2
 
 
 def test_a_video_that_takes_too_much_memory_is_rejected_and_the_next_one_is_not(
@@ -140,11 +186,11 @@ def test_a_retry_finds_a_cpu_though_later_samples_hold_them_all(
 ) -> None:
     chunky = {"frames": 17, "fps": None}
     config = make_config(clip=chunky, encoder={"chunk_frames": 4}, output={"path": str(tmp_path / "mark")})
-    monkeypatch.setattr(cluster, "CHUNKS_AHEAD", 1)
+    monkeypatch.setattr(ray_decoder, "CHUNKS_AHEAD", 1)
     decoder = RayDecoder(config, ray.put(config), ClipRules(encoder.spec_of("tiny"), 4))
     put_in_place(monkeypatch, crash_once_half_way)
     first = decoder.start(sample_of(videos[0]))
-    put_in_place(monkeypatch, cluster._decode)
+    put_in_place(monkeypatch, ray_decoder._decode)
     later = [decoder.start(sample_of(video)) for video in videos[1:4]]
     assert not any(isinstance(item, Failure) for item in first)
     assert (tmp_path / "mark").exists(), "the first attempt must have died"

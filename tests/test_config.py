@@ -269,12 +269,19 @@ IDENTITY_VALUES = {
     "encoder.chunk_plan": "even",
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
+    "encoder.convolutions": "winograd",
     "encoder.batch_clips": 4,
+}
+WHOLE = {"window": "full", "frames": 49}
+CONTINUOUS_VALUES = {
+    "clip.continuous": {**WHOLE, "continuous": True},
+    "clip.segments": {**WHOLE, "continuous": True, "segments": 2},
 }
 OTHER_VALUES = {
     "input.shards": "b.tar",
     "output.path": "elsewhere",
     "encoder.weights": "/the/same/under/another/name",
+    "encoder.conv_tolerance": 1e-3,
     "runtime.replicas": 3,
     "runtime.address": "auto",
     "runtime.decode_ahead": 9,
@@ -292,7 +299,7 @@ def fingerprint_of(config: Config, weights_sha256: str = "0" * 64) -> str:
 def test_every_key_either_changes_latents_or_does_not() -> None:
     sections = parse_config(TREE).model_dump(exclude={"runtime", "limits"})
     keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
-    assert keys - OTHER_VALUES.keys() - {"input.table"} == IDENTITY_VALUES.keys()
+    assert keys - OTHER_VALUES.keys() - {"input.table"} == IDENTITY_VALUES.keys() | CONTINUOUS_VALUES.keys()
 
 
 def test_the_fingerprint_changes_with_how_a_table_is_read_and_not_with_where_it_lies() -> None:
@@ -304,6 +311,16 @@ def test_the_fingerprint_changes_with_how_a_table_is_read_and_not_with_where_it_
     others = (of_table(video="link"), of_table(key="id"), of_table(rows_per_shard=11))
     assert len({of_table(), *others}) == 4
     assert "table" not in identity(parse_config(TREE), "0" * 64)["input"], "today's fingerprints stay"
+
+
+@pytest.mark.parametrize(("dotted", "clip"), CONTINUOUS_VALUES.items(), ids=CONTINUOUS_VALUES)
+def test_the_fingerprint_changes_with_continuous_rows_and_knows_no_such_key_without_them(
+    dotted: str, clip: dict[str, Any]
+) -> None:
+    ours, theirs = (identity(parse_config({**TREE, "clip": values}), "0" * 64) for values in (clip, WHOLE))
+    assert fingerprint(ours) != fingerprint(theirs)
+    assert dotted in [line.partition(":")[0] for line in differing_fields(theirs, ours)]
+    assert theirs["clip"].keys() == {"frames", "fps", "window", "tail", "buckets", "upscale"}
 
 
 @pytest.mark.parametrize(("dotted", "value"), IDENTITY_VALUES.items(), ids=IDENTITY_VALUES)

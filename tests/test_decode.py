@@ -60,6 +60,10 @@ def frames_by_window(items: list[DecodeItem]) -> list[Uint8Frames]:
     return windows
 
 
+def times_of(opened: Opened, number: int) -> list[float]:
+    return [opened.header.pts_seconds[index] for index in opened.clips[number].frame_indices]
+
+
 def numbers(frames: Uint8Frames) -> list[int]:
     return [read_number(frame) for frame in frames]
 
@@ -116,7 +120,7 @@ def test_a_lower_rate_takes_frames_by_their_times():
     times = [0.0, 0.02, 0.1, 0.5, 0.55, 1.0, 1.4, 1.52, 2.01]
     items = decode(make_video(9, 25, 128, 64, pts_seconds=times), frames=5, fps=2)
     assert numbers(frames_by_window(items)[0]) == [0, 3, 5, 7, 8]
-    assert opened_of(items).clips[0].pts_seconds == pytest.approx([0.0, 0.5, 1.0, 1.52, 2.01], abs=1e-4)
+    assert times_of(opened_of(items), 0) == pytest.approx([0.0, 0.5, 1.0, 1.52, 2.01], abs=1e-4)
 
 
 def test_a_frame_that_a_clip_uses_twice_comes_twice():
@@ -236,15 +240,15 @@ def test_frames_of_good_files_are_those_of_an_independent_decoder(name: str):
     video = path.read_bytes()
     items = decode(video, window="full", buckets=["48x48"])
     (frames,) = frames_by_window(items)
-    clip = opened_of(items).clips[0]
+    clip, times = opened_of(items).clips[0], times_of(opened_of(items), 0)
     references = list(reference_frames(path))[: len(frames)]
     # 10-bit and interlaced chroma has several right conversions: FFmpeg's filters and its plain scaler differ
     tolerance = 4 if name in ("real_h265_10bits.mp4", "syn_interlaced.mp4", "der_bikes_hevc10_opengop.mkv") else 0
     for position, (time, picture) in enumerate(references):
         assert np.abs(frames[position].astype(int) - fit(picture, clip.geometry)).mean() <= tolerance
         if not name.endswith(".avi"):
-            assert clip.pts_seconds[position] == pytest.approx(time - references[0][0], abs=1e-6)
-    assert all(later > earlier for earlier, later in pairwise(clip.pts_seconds))
+            assert times[position] == pytest.approx(time - references[0][0], abs=1e-6)
+    assert all(later > earlier for earlier, later in pairwise(times))
 
 
 def outcome(path: str, strict: bool) -> tuple[int, str]:
@@ -510,3 +514,16 @@ def test_a_sample_left_half_way_leaves_nothing_open():
     assert isinstance(next(items), Chunk)
     items.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("width_px", [128, 64], ids=["decord", "pyav"])
+def test_a_decoder_says_that_it_lives_while_it_reads_frames_that_no_clip_needs(width_px: int):
+    video = make_video(40, 25, width_px, 64)
+    clip = ClipConfig(frames=5, fps=None, window="center", buckets=("48x48",))
+    impatient, patient = (LimitsConfig(decode_timeout_seconds=seconds) for seconds in (1e-9, 1e9))
+    opened, *rest = decode_sample(video, clip, impatient, False, RULES)
+    assert isinstance(opened, Opened)
+    first = opened.clips[0].frame_indices[0]
+    assert rest[:first] == [None] * first == [None] * 17
+    assert sum(isinstance(item, Chunk) for item in rest) == 1
+    assert None not in list(decode_sample(video, clip, patient, False, RULES))

@@ -21,11 +21,12 @@ from jobs.cli import main
 from pipeline import store as store_module
 from pipeline.cache import local_copy
 from pipeline.config import Config, parse_config
+from pipeline.decoders import LocalDecoder
 from pipeline.errors import TransientError
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
 from pipeline.store import Store
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 from pipeline.verify import Verified, verify
 
 BUCKET = "bucket-of-faults"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from makers import made_row
 
 from encoder.replica import VideoEncoder
+from pipeline.decoders import LocalDecoder
 from pipeline.errors import ConfigError, SampleError
 from pipeline.filters import check_header, check_metadata, parse_condition
 from pipeline.ledger import done_shards
@@ -23,7 +24,7 @@ from pipeline.status import read_status
 from pipeline.store import Store
 from pipeline.summary import read_manifests, summarise
 from pipeline.synthetic import make_video
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 from pipeline.verify import Verified, verify
 
 METADATA = {"aesthetic": {"score": 5.5}, "nsfw": False, "lang": "en", "tags": ["cat"], "none": None, "n": -3}

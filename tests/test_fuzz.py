@@ -105,7 +105,9 @@ def decode(path: Path, strict: bool) -> str:
     assert isinstance(opened, Opened)
     frames = [chunk.frames for chunk in chunks if isinstance(chunk, Chunk)]
     assert [len(some) for some in frames] == [count for spec in opened.clips for count in spec.chunk_frames]
-    digest = hashlib.sha256(repr([spec.pts_seconds for spec in opened.clips]).encode())
+    digest = hashlib.sha256(
+        repr([[opened.header.pts_seconds[index] for index in spec.frame_indices] for spec in opened.clips]).encode()
+    )
     for some in frames:
         digest.update(some.tobytes())
     return digest.hexdigest()

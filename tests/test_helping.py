@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from encoder.replica import VideoEncoder
 from pipeline.config import Config
+from pipeline.decoders import LocalDecoder
 from pipeline.listing import list_shards
 from pipeline.plan import WORKERS_PER_SHARD, helping_order
 from pipeline.records import Event, ShardDone, ShardRef, SliceDone
 from pipeline.store import Store
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 
 
 @given(st.integers(0, 100), st.integers(1, 30))

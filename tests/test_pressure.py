@@ -18,6 +18,7 @@ from test_task import KilledError, MortalStore
 from encoder.replica import OutOfMemoryError, Stream, VideoEncoder
 from pipeline import store as store_module
 from pipeline.config import Config
+from pipeline.decoders import LocalDecoder
 from pipeline.errors import ShardError, TransientError
 from pipeline.ledger import done_shards, manifest_path
 from pipeline.listing import list_shards
@@ -26,7 +27,7 @@ from pipeline.records import DecodeItem, Sample
 from pipeline.repair import repair
 from pipeline.store import Store
 from pipeline.summary import read_manifests
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 from pipeline.verify import Problem, Verified, verify
 
 ROOT = Path(__file__).parent.parent

@@ -80,15 +80,15 @@ def test_windows_count_over_all_spans_and_refused_ones_take_a_number() -> None:
 
 def test_the_grid_of_a_rate_begins_with_the_span_and_ends_inside_it() -> None:
     (clip,), _ = plan_spans(header_of(100), clip_of(frames="full", fps=5), rules_of(in_frames(13, 40)))
-    assert clip.frame_indices == (13, 18, 23, 28, 33)  # 38 makes six, which is not 1 + 4k
-    assert clip.pts_seconds[0] == pytest.approx(13 / 25)
+    assert tuple(clip.frame_indices) == (13, 18, 23, 28, 33)  # 38 makes six, which is not 1 + 4k
+    assert header_of(100).pts_seconds[clip.frame_indices[0]] == pytest.approx(13 / 25)
 
 
 def test_the_rate_is_that_of_the_span_where_it_varies() -> None:
     times = [index / 20 for index in range(20)] + [1 + index / 4 for index in range(9)]
     config = clip_of(frames=5, fps=10)
     clips, refused = plan_spans(header_at(times), config, rules_of(in_frames(0, 20), in_frames(20, 29)))
-    assert [clip.frame_indices for clip in clips] == [(0, 2, 4, 6, 8)]
+    assert [tuple(clip.frame_indices) for clip in clips] == [(0, 2, 4, 6, 8)]
     assert [one.reason for one in refused] == ["fps_too_low"]
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from encoder.replica import VideoEncoder
 from pipeline.config import Config
+from pipeline.decoders import LocalDecoder
 from pipeline.errors import ShardError, TransientError, UserError
 from pipeline.ledger import done_shards
 from pipeline.listing import shards_of
@@ -33,7 +34,7 @@ from pipeline.status import read_status
 from pipeline.store import Store, read_at_most
 from pipeline.table_samples import beside
 from pipeline.tables import cut_rows
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 from pipeline.text_tables import cell_value, read_text_rows, survey_text
 from pipeline.verify import Verified, verify
 

@@ -13,6 +13,7 @@ from encoder.replica import VideoEncoder
 from pipeline.clips import ClipRules
 from pipeline.config import Config
 from pipeline.decode import decode_sample
+from pipeline.decoders import LocalDecoder
 from pipeline.errors import ShardError
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
@@ -21,7 +22,7 @@ from pipeline.parts import decode_latent, read_rows
 from pipeline.records import Chunk, DecodeItem, Failure, Sample, ShardDone, SliceDone
 from pipeline.shards import read_samples
 from pipeline.store import Store
-from pipeline.task import LocalDecoder, ShardTask
+from pipeline.task import ShardTask
 from pipeline.verify import Verified, verify
 
 
