@@ -36,6 +36,7 @@ from pipeline.estimate import (
 )
 from pipeline.filters import check_metadata
 from pipeline.records import Failure, Opened, Sample, ShardRef
+from pipeline.rows import rows_of
 from pipeline.samples import samples_of, shard_info
 
 READERS = 8
@@ -122,24 +123,30 @@ def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
         return Looked((), (f"{error.stage}/{error.reason}",))
     if sample.problem:
         return Looked((), (f"read/{sample.problem[0]}",))
-    items = LocalDecoder(config, spec).start(sample)
+    whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
+    items = LocalDecoder(whole, spec).start(sample)
     first = next(items)
     items.close()
     if isinstance(first, Failure):
         return Looked((), (f"{first.stage}/{first.reason}",))
     assert isinstance(first, Opened), "a sample is opened before its frames come"
     return Looked(
-        tuple((clip.frames, clip.geometry.height_px, clip.geometry.width_px) for clip in first.clips),
+        tuple(
+            (row.frames, row.geometry.height_px, row.geometry.width_px)
+            for clip in first.clips
+            for row, _ in rows_of(clip)
+        ),
         tuple(f"{refused.stage}/{refused.reason}" for refused in first.refused),
     )
 
 
 def stored_bytes(output: OutputConfig, spec: LatentSpec, shape: Shape) -> int:
-    """Bytes of a clip's latents before they are compressed."""
+    """Bytes of a row's latents before they are compressed. One that continues another has 4k frames, not 1 + 4k."""
     frames, height_px, width_px = shape
-    size_bytes = math.prod(spec.latent_shape(frames, height_px, width_px)) * (2 if output.posterior == "moments" else 1)
-    size_bytes += math.prod(spec.latent_shape(1, height_px, width_px)) if output.first_frame else 0
-    return size_bytes * VALUE_BYTES[output.dtype]
+    one_frame = math.prod(spec.latent_shape(1, height_px, width_px))
+    values = one_frame * math.ceil(frames / spec.temporal_ratio) * (2 if output.posterior == "moments" else 1)
+    values += one_frame if output.first_frame else 0
+    return values * VALUE_BYTES[output.dtype]
 
 
 def _timings(loaded: VideoEncoder, clips: "Counter[Shape]") -> dict[Picture, Timing]:
@@ -149,7 +156,7 @@ def _timings(loaded: VideoEncoder, clips: "Counter[Shape]") -> dict[Picture, Tim
     timings = {}
     for picture in pictures:
         usual = max((shape for shape in clips if shape[1:] == picture), key=clips.__getitem__)
-        if timing := time_encoder(loaded, usual, budget_seconds):
+        if timing := time_encoder(loaded, (loaded.spec.trim_frames(usual[0]), *picture), budget_seconds):
             timings[picture] = timing
     return timings
 

@@ -34,7 +34,7 @@ class Decoded:
 
 
 def redecode(store: Store, count: int, vae: str | None) -> Iterator[Decoded]:
-    """Decodes `count` clips, evenly spread over the parts.
+    """Decodes `count` clips, evenly spread over the parts, less those that continue another: decoders begin anew.
 
     Args:
         vae: a diffusers VAE folder, None for that of the run's weights.
@@ -45,6 +45,8 @@ def redecode(store: Store, count: int, vae: str | None) -> Iterator[Decoded]:
     """
     decoder = load_decoder(parse_config(read_run(store)["config"]).encoder, vae)
     for _, row, footer in rows_of_parts(store, count):
+        if row.get("continues"):
+            continue
         frames = frames_of(store, row, footer)
         try:
             decoded = decoder.decode(latent_of(row))

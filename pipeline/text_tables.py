@@ -61,6 +61,7 @@ def read_text_rows(
     Raises:
         ValueError: the text is no longer what it was then.
     """
+    file.seek(0)
     header = _header(_records(file, kind, _Bytes()), kind)
     file.seek(rows_bytes.start)
     at = _Bytes(rows_bytes.start)

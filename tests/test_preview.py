@@ -13,10 +13,13 @@ from encoder.replica import ClipMemoryError, VideoEncoder
 from jobs.cli import main
 from pipeline import preview as preview_module
 from pipeline.config import Config
+from pipeline.decoders import LocalDecoder
 from pipeline.listing import shards_of
+from pipeline.parts import read_rows
 from pipeline.preview import Preview, free_bytes, preview, stored_bytes, time_encoder
 from pipeline.store import Store
 from pipeline.summary import summarise
+from pipeline.task import ShardTask
 
 
 @pytest.fixture
@@ -82,6 +85,25 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_count(
     assert len(seen.unreadable) == 1
     assert "b.tar" in seen.unreadable[0]
     assert seen.estimate.looked == 4
+
+
+def test_every_row_of_a_continuous_clip_is_counted_in_all_its_segments(
+    shards: None, make_config: MakeConfig, tiny: VideoEncoder
+) -> None:
+    clip = {"window": "full", "frames": 9, "continuous": True, "segments": 2}
+    config = make_config(clip=clip, filter={"where": "not nsfw"})
+    store = Store(config.output.path)
+    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec, tiny.recall), store)
+    for shard in shards_of(config.input):
+        list(task.run(shard))
+    made = summarise(json.loads(store.read(f"manifests/{name}")) for name in store.names("manifests"))
+    expected = look(config, tiny, 100).estimate
+    assert expected.clips.value == made["rows"] > 16
+    stored = 0
+    for part in (Path(config.output.path) / "latents").rglob("*.parquet"):
+        with open(part, "rb") as file:
+            stored += sum(len(row["vae_latent_bytes"]) + len(row["vae_logvar_bytes"]) for row in read_rows(file))
+    assert expected.size_bytes.value == stored
 
 
 def test_rows_of_a_table_are_counted(

@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.loading import load_encoder
 from pipeline.parts import latent_of
 from pipeline.redecode import aligned, psnr_db, redecode
-from pipeline.reencode import frames_of
+from pipeline.reencode import frames_of, rows_of_parts
 from pipeline.show import find_row, side_by_side
 from pipeline.store import Store
 
@@ -49,11 +49,15 @@ def test_what_cannot_be_decoded_is_said(tmp_path: Path) -> None:
 
 @pytest.fixture
 def made(tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]) -> Config:
+    return make_run(tmp_path, make_config, videos, {"frames": 9})
+
+
+def make_run(tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...], clip: dict[str, object]) -> Config:
     """A run whose encoder is a tiny VAE of diffusers, with its decoder in the same folder."""
     save("AutoencoderKLCogVideoX", tmp_path / "vae")
     write_tar(tmp_path / "a.tar", samples_of(videos[:4]))
     config = make_config(
-        clip={"frames": 9},
+        clip=clip,
         encoder={"name": "diffusers", "weights": str(tmp_path / "vae")},
         output={"path": str(tmp_path / "out"), "dtype": "float32", "part_samples": 2},
     )
@@ -81,6 +85,17 @@ def test_a_row_is_decoded_as_diffusers_decodes_it_and_compared_with_its_source(m
         shown = Image.open(io.BytesIO(side_by_side(clip.frames, clip.decoded, clip.temporal_ratio)))
         assert shown.size[0] % 3 == 0, "a picture for each latent frame"
         assert shown.size[1] == 2 * 160
+
+
+def test_a_row_that_continues_another_is_not_decoded_alone(
+    tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]
+) -> None:
+    config = make_run(tmp_path, make_config, videos, {"frames": 9, "window": "full", "continuous": True})
+    store = Store(config.output.path)
+    rows = [row for _, row, _ in rows_of_parts(store, 100)]
+    found = {clip.id for clip in redecode(store, 100, vae=None)}
+    assert found == {row["id"] for row in rows if not row["continues"]}
+    assert 0 < len(found) < len(rows)
 
 
 def test_verify_says_the_psnr_and_writes_pictures(

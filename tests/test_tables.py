@@ -35,7 +35,7 @@ from pipeline.store import Store, read_at_most
 from pipeline.table_samples import beside
 from pipeline.tables import cut_rows
 from pipeline.task import ShardTask
-from pipeline.text_tables import cell_value
+from pipeline.text_tables import cell_value, read_text_rows, survey_text
 from pipeline.verify import Verified, verify
 
 Rows = list[dict[str, Any]]
@@ -406,3 +406,28 @@ def test_ranges_hold_every_row_once_and_break_only_groups_that_are_too_large(gro
 )
 def test_a_cell_is_a_number_a_list_or_the_text_that_it_is(text: str, value: object) -> None:
     assert cell_value(text) == value
+
+
+cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+lines = st.sampled_from([b"{}", b'{"a": 1}', b"", b"  ", b"[", b'"x"', b"\xff", b"{" * 9])
+
+
+@given(st.lists(st.tuples(cells, cells), max_size=9), st.integers(1, 4))
+def test_every_row_of_a_csv_is_in_one_range_whatever_its_cells_hold(rows: list[tuple[str, str]], most: int) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("a", "b"), *rows])
+    file = io.BytesIO(text.getvalue().encode())
+    columns, ranges = survey_text(file, "csv", most)
+    assert columns == ("a", "b")
+    assert [row for numbers, _ in ranges for row in numbers] == list(range(len(rows)))
+    read = [row for numbers, size in ranges for row in read_text_rows(file, "csv", numbers, size)]
+    assert read == [{"a": cell_value(a), "b": cell_value(b)} for a, b in rows]
+
+
+@given(st.lists(lines, max_size=9), st.integers(1, 4), st.booleans())
+def test_every_line_of_json_that_is_not_blank_is_a_row_or_a_bad_one(content: list[bytes], most: int, end: bool) -> None:
+    file = io.BytesIO(b"\n".join(content) + b"\n" * end)
+    _, ranges = survey_text(file, "jsonl", most)
+    read = [row for numbers, size in ranges for row in read_text_rows(file, "jsonl", numbers, size)]
+    kept = [line for line in content if line.strip()]
+    assert [isinstance(row, dict) for row in read] == [line in (b"{}", b'{"a": 1}') for line in kept]
