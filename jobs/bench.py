@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(chosen: argparse.Namespace) -> int:
-    """Measures, prints a line as each is known, and writes the JSON."""
+    """Measures, prints the table and writes the JSON."""
     from encoder import bench as measuring  # torch takes seconds to import: only who encodes pays
 
     shapes = tuple(_shape(text) for text in chosen.shapes)
