@@ -17,8 +17,10 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from pipeline.clips import ClipRules
 from pipeline.config import Config, EncoderConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
+from pipeline.metrics import REPLICAS_LOST, Point, of_event, of_fleet, of_work, run_tag, thinned
 from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.ray_decoder import RayDecoder
+from pipeline.ray_metrics import RayMetrics
 from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
 from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
@@ -57,6 +59,7 @@ class _Replica:
     def __init__(self, config: Config, weights_sha256: str, threads: int) -> None:
         self._config, self._weights_sha256, self._threads = config, weights_sha256, threads
         self._task: Any = None
+        self._metrics = RayMetrics(run_tag(config, weights_sha256))
 
     def load(self) -> str:
         """Puts the encoder on its device. Returns the id of the node."""
@@ -77,7 +80,13 @@ class _Replica:
         return str(ray.get_runtime_context().get_node_id())
 
     def run(self, work: Work) -> Iterator[Event]:
-        yield from self._task.help(work.shard, work.place) if work.place else self._task.run(work.shard)
+        events = self._task.help(work.shard, work.place) if work.place else self._task.run(work.shard)
+        before: dict[str, float] = {}
+        for event in thinned(events):
+            seconds = dict(self._task.watch.seconds)
+            self._metrics.add(of_work(event, before, seconds))
+            before = seconds
+            yield event
 
 
 _ReplicaActor = ray.remote(num_cpus=0)(_Replica)
@@ -131,6 +140,7 @@ class Cluster:
         self.replicas = count.wanted(gpus, len(queue))
         self._running: dict[int, _Running] = {}
         self._resize_at, self._waits, self._last_error = 0.0, False, ""
+        self._metrics = RayMetrics(run_tag(config, weights_sha256))
 
     def run(self, check: Callable[[], None]) -> Iterator[Event]:
         """Makes every shard of the queue; events come as they happen. Ends when no shard is left.
@@ -146,7 +156,9 @@ class Cluster:
             if time.monotonic() >= self._resize_at:
                 yield from self._resize()
             self._feed()
-            yield from self._next_events()
+            for event in self._next_events():
+                self._metrics.add(of_event(event))
+                yield event
 
     def stop(self) -> None:
         """Ends every replica at once; what is not committed is made again by the next run."""
@@ -158,6 +170,8 @@ class Cluster:
         self._resize_at, gpus = time.monotonic() + RESIZE_SECONDS, _gpus()
         for _ in range(self._fleet.to_start(gpus)):
             self._start_replica()
+        loading = sum(not replica.node for replica in self._running.values())
+        self._metrics.add(of_fleet(self._fleet, loading))
         if self._fleet.hopeless:
             raise TransientError(f"replicas die again and again, the last one of: {self._last_error}")
         waited, self._waits = self._waits, self._on_gpus and not gpus
@@ -218,6 +232,7 @@ class Cluster:
             ray.kill(replica.actor)
             del self._running[replica.number]
             self._fleet.leave(replica.number)
+            self._metrics.add([Point(REPLICAS_LOST, 1)])
             self._resize_at = 0.0
         if failed is not None:
             yield failed

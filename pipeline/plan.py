@@ -105,6 +105,14 @@ class Fleet:
         return len(self.queue) + len(self._making)
 
     @property
+    def replicas(self) -> int:
+        return len(self._at)
+
+    @property
+    def replicas_at_work(self) -> int:
+        return sum(work is not None for work in self._at.values())
+
+    @property
     def hopeless(self) -> bool:
         """Whether replicas died again and again, and none is left at work."""
         return self._deaths_in_a_row >= DEATHS_IN_A_ROW and not any(self._at.values())

@@ -15,7 +15,7 @@ PACKAGES = ("encoder", "pipeline", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 HOMES = {
-    "ray": {"cluster", "ray_decoder"},
+    "ray": {"cluster", "ray_decoder", "ray_metrics"},
     "decord": {"decode"},
     "pyarrow": {"parts", "tables"},
     "webdataset": {"shards"},
