@@ -131,10 +131,7 @@ class Cluster:
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
-        count, gpus = (
-            ReplicaCount(*config.runtime.replica_bounds, min(config.clip.segments, WORKERS_PER_SHARD)),
-            _gpus(),
-        )
+        count, gpus = ReplicaCount(*config.runtime.replica_bounds, WORKERS_PER_SHARD), _gpus()
         self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(gpus, len(queue))

@@ -94,6 +94,11 @@ def test_replicas_follow_the_gpus_within_their_bounds_and_never_outnumber_the_sh
     assert ReplicaCount(least, most).wanted(gpus, shards) == wanted
 
 
+@pytest.mark.parametrize(("gpus", "shards", "wanted"), [(4, 1, 4), (99, 1, WORKERS_PER_SHARD), (99, 3, 24), (4, 0, 1)])
+def test_helpers_of_the_last_shards_are_there_from_the_start(gpus: int, shards: int, wanted: int) -> None:
+    assert ReplicaCount(1, 99, WORKERS_PER_SHARD).wanted(gpus, shards) == wanted
+
+
 def fleet_of(names: str, least: int = 1, most: int = 99) -> Fleet:
     queue = WorkQueue(max_attempts=2)
     queue.extend(refs(names))
