@@ -4,6 +4,7 @@ It does not decode (ray_decoder.py), does not know what a latent is, and decides
 """
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,11 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from pipeline.clips import ClipRules
 from pipeline.config import Config, EncoderConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
-from pipeline.metrics import REPLICAS_LOST, Point, of_event, of_fleet, of_work, run_tag, thinned
+from pipeline.events import Event, ReplicaJoined, ReplicaLost, ShardBegun, ShardDone, SliceDone, WaitingForGpus
+from pipeline.metrics import of_event, of_fleet, of_work, thinned
 from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.ray_decoder import RayDecoder
 from pipeline.ray_metrics import RayMetrics
-from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
 from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
 
@@ -59,7 +60,7 @@ class _Replica:
     def __init__(self, config: Config, weights_sha256: str, threads: int) -> None:
         self._config, self._weights_sha256, self._threads = config, weights_sha256, threads
         self._task: Any = None
-        self._metrics = RayMetrics(run_tag(config, weights_sha256))
+        self._metrics = RayMetrics(config, weights_sha256)
 
     def load(self) -> str:
         """Puts the encoder on its device. Returns the id of the node."""
@@ -137,7 +138,7 @@ class Cluster:
         self.replicas = count.wanted(gpus, len(queue))
         self._running: dict[int, _Running] = {}
         self._resize_at, self._waits, self._last_error = 0.0, False, ""
-        self._metrics = RayMetrics(run_tag(config, weights_sha256))
+        self._metrics = RayMetrics(config, weights_sha256)
 
     def run(self, check: Callable[[], None]) -> Iterator[Event]:
         """Makes every shard of the queue; events come as they happen. Ends when no shard is left.
@@ -152,8 +153,7 @@ class Cluster:
             check()
             if time.monotonic() >= self._resize_at:
                 yield from self._resize()
-            self._feed()
-            for event in self._next_events():
+            for event in itertools.chain(self._feed(), self._next_events()):
                 self._metrics.add(of_event(event))
                 yield event
 
@@ -182,7 +182,7 @@ class Cluster:
         number = self._fleet.join()
         self._running[number] = _Running(number, actor, actor.load.remote())
 
-    def _feed(self) -> None:
+    def _feed(self) -> Iterator[Event]:
         """Gives idle replicas their next work, for as long as there is any."""
         for replica in self._running.values():
             if replica.pending is None:
@@ -190,6 +190,7 @@ class Cluster:
                 if work is None:
                     return
                 replica.pending = replica.actor.run.options(num_returns="streaming").remote(work)
+                yield ShardBegun(work.shard.name, replica.number, helps=work.place > 0)
 
     def _next_events(self) -> Iterator[Event]:
         pending = {replica.pending: replica for replica in self._running.values() if replica.pending is not None}
@@ -209,6 +210,7 @@ class Cluster:
                     yield event
             else:
                 replica.node, replica.pending = ray.get(replica.pending), None
+                yield ReplicaJoined(replica.number, replica.node)
         except StopIteration:
             replica.pending = None
             self._fleet.idle(replica.number)
@@ -229,8 +231,8 @@ class Cluster:
             ray.kill(replica.actor)
             del self._running[replica.number]
             self._fleet.leave(replica.number)
-            self._metrics.add([Point(REPLICAS_LOST, 1)])
             self._resize_at = 0.0
+            yield ReplicaLost(replica.number, replica.node, self._last_error)
         if failed is not None:
             yield failed
 

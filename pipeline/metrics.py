@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.config import Config
 from pipeline.errors import LatentmillError
+from pipeline.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone
 from pipeline.filters import STAGE as FILTER_STAGE
-from pipeline.identity import fingerprint, identity
 from pipeline.plan import Fleet
-from pipeline.records import Event, Progress, ShardDone, ShardFailed, SliceDone
 
 PROGRESS_SECONDS = 1.0  # between two Progress events of a replica
-RUN_CHARACTERS = 12  # of the fingerprint: enough to tell runs apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +70,6 @@ class Point:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_tag(config: Config, weights_sha256: str) -> str:
-    """What tells the metrics of one run from those of others: the beginning of its fingerprint."""
-    return fingerprint(identity(config, weights_sha256))[:RUN_CHARACTERS]
-
-
 def of_event(event: Event) -> Iterator[Point]:
     """What an event that is news to the driver adds. A slice that was there before this run adds nothing."""
     match event:
@@ -94,6 +86,8 @@ def of_event(event: Event) -> Iterator[Point]:
             yield Point(SHARDS_DONE, 1)
         case ShardFailed():
             yield Point(ATTEMPTS_FAILED, 1, {"fate": "given_up" if event.final else "retried"})
+        case ReplicaLost():
+            yield Point(REPLICAS_LOST, 1)
 
 
 def of_fleet(fleet: Fleet, loading: int) -> Iterator[Point]:

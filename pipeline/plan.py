@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.records import ShardFailed, ShardRef
+from pipeline.events import ShardFailed
+from pipeline.records import ShardRef
 
 NODES_LOST_ALLOWED = 10  # attempts at one shard that may end with their node: more are no accident
 DEATHS_IN_A_ROW = 6  # replicas that may die one after another with nothing committed between

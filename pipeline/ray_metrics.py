@@ -8,14 +8,16 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
+from pipeline.config import Config
+from pipeline.identity import fingerprint, identity, run_name
 from pipeline.metrics import METRICS, Metric, Point
 
 
 class RayMetrics:
     """The metrics of one process for one run. Ray's names begin with `ray_` where Prometheus reads them."""
 
-    def __init__(self, run: str) -> None:
-        self._run = run
+    def __init__(self, config: Config, weights_sha256: str) -> None:
+        self._run = run_name(fingerprint(identity(config, weights_sha256)))
         self._metrics: dict[Metric, Any] = {}
 
     def add(self, points: Iterable[Point]) -> None:

@@ -13,10 +13,12 @@ from makers import made_reject
 from encoder.replica import VideoEncoder
 from pipeline.cluster import Cluster, connected
 from pipeline.errors import ShardError
+from pipeline.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone, WaitingForGpus
+from pipeline.identity import fingerprint, identity, run_name
 from pipeline.listing import list_shards
-from pipeline.metrics import METRICS, Metric, Point, of_event, of_fleet, of_work, run_tag, thinned
+from pipeline.metrics import METRICS, Metric, Point, of_event, of_fleet, of_work, thinned
 from pipeline.plan import Fleet, ReplicaCount, WorkQueue
-from pipeline.records import Event, Progress, Reject, ShardDone, ShardFailed, ShardRef, SliceDone, WaitingForGpus
+from pipeline.records import Reject, ShardRef
 
 FILTERED = Reject("clip-000", 0, -1, "filter", "where", "not nsfw")
 SLICE = SliceDone("a", 0, 4, 3, (made_reject(0), made_reject(1, 2), FILTERED), 1234, reused=False)
@@ -69,6 +71,7 @@ def test_shards_and_failed_attempts_count_one_each() -> None:
     for final, fate in ((True, "given_up"), (False, "retried")):
         counted = values_of(of_event(ShardFailed("a", "gone", final=final)))
         assert counted == {("latentmill_shard_attempts_failed_total", fate): 1}
+    assert values_of(of_event(ReplicaLost(3, "", "gone"))) == {("latentmill_replicas_lost_total",): 1}
 
 
 def test_a_replica_counts_the_seconds_since_its_last_event_and_the_frames_of_this_one() -> None:
@@ -167,7 +170,8 @@ def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(
     write_tar(tmp_path / "s0.tar", samples_of([*videos[:3], b"<html>"]))
     write_tar(tmp_path / "s1.tar", samples_of(videos[3:5]))
     config = make_config(runtime={"replicas": 1})
-    run, queue = run_tag(config, tiny.weights_sha256), WorkQueue(max_attempts=1)
+    run = run_name(fingerprint(identity(config, tiny.weights_sha256)))
+    queue = WorkQueue(max_attempts=1)
     queue.extend(list_shards(config.input.shards))
     with connected(config.runtime):
         cluster = Cluster(config, tiny.weights_sha256, queue)

@@ -16,9 +16,9 @@ from ray.cluster_utils import Cluster as Nodes
 from encoder.replica import VideoEncoder
 from pipeline.cluster import Cluster, connected
 from pipeline.config import Config
+from pipeline.events import Event, ShardDone, SliceDone, WaitingForGpus
 from pipeline.listing import list_shards
 from pipeline.plan import WorkQueue
-from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
 
 pytestmark = pytest.mark.ray
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.events import ShardFailed
 from pipeline.plan import (
     DEATHS_IN_A_ROW,
     NODES_LOST_ALLOWED,
@@ -17,7 +18,7 @@ from pipeline.plan import (
     shards_left,
     within_limit,
 )
-from pipeline.records import ShardFailed, ShardRef
+from pipeline.records import ShardRef
 
 
 def refs(names: Iterable[str]) -> list[ShardRef]:
