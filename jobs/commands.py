@@ -4,9 +4,10 @@ It does not parse arguments (cli.py) or decide anything about latents.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from jobs.demo import make_demo
 from jobs.signals import DeferredSignals
 from pipeline.config import Config, load_config
 from pipeline.errors import LatentmillError
+from pipeline.event_log import EventLog
 from pipeline.pack import pack as pack_folders
 from pipeline.parts import latent_of
 from pipeline.progress import RunProgress
@@ -26,6 +28,9 @@ from pipeline.store import Store
 from pipeline.summary import write_report
 from pipeline.verify import Problem, Verified
 from pipeline.verify import verify as verify_root
+
+if TYPE_CHECKING:
+    from pipeline.run import Outcome
 
 Command = Callable[[argparse.Namespace], int]
 LISTED_SHARDS = 40
@@ -158,13 +163,23 @@ def _run(config: Config) -> int:
     from pipeline.run import execute, prepare  # Ray takes a second to import: only who runs pays
 
     prepared, signals = prepare(config), DeferredSignals()
-    with RunProgress(len(prepared.shards), len(prepared.shards) - len(prepared.left), console) as progress:
+    counts = (len(prepared.shards), len(prepared.shards) - len(prepared.left))
+    log = EventLog(*counts, sys.stderr) if config.runtime.log == "json" else RunProgress(*counts, console)
+    with log:
 
-        def on_start(replicas: int) -> None:
+        def on_start(replicas: int, name: str) -> None:
             signals.take()  # after Ray, which puts a handler of its own there
-            progress.started(replicas)
+            log.started(replicas, name)
 
-        outcome = execute(prepared, on_start, progress.event, signals.check)
+        outcome = execute(prepared, on_start, log.event, signals.check)
+        if isinstance(log, EventLog):
+            log.ended(outcome.run, outcome.exit_code, outcome.summary)
+            return outcome.exit_code
+    _print_outcome(outcome, config.limits.max_reject_fraction)
+    return outcome.exit_code
+
+
+def _print_outcome(outcome: "Outcome", max_reject_fraction: float) -> None:
     summary = outcome.summary
     console.print(
         f"{summary['shards']:,} shards done, {outcome.left:,} left: {summary['samples']:,} samples, "
@@ -177,8 +192,7 @@ def _run(config: Config) -> int:
     for shard, error in outcome.failed.items():
         console.print(f"given up: {shard}: {error}", markup=False, highlight=False)
     if not outcome.within_limit:
-        console.print(f"more rejects than limits.max_reject_fraction ({config.limits.max_reject_fraction:g}) allows")
-    return outcome.exit_code
+        console.print(f"more rejects than limits.max_reject_fraction ({max_reject_fraction:g}) allows")
 
 
 def _print_shards(shards: list[ShardStatus]) -> None:

@@ -3,6 +3,7 @@
 It does not talk to Kubernetes: submit.py hands the manifests to kubectl.
 """
 
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -22,6 +23,9 @@ PREEMPTIBLE_TAINTS = (
     "cloud.google.com/gke-preemptible",
     "kubernetes.azure.com/scalesetpriority",
 )
+LONGEST_NAME = 47  # KubeRay makes names of 63 characters of it
+NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+QUANTITY = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPE])?")
 
 
 class _Readable(yaml.SafeDumper):
@@ -83,6 +87,16 @@ class KubeRayJob:
             raise UserError(
                 "--on kuberay needs --image: the image that jobs/docker/Dockerfile builds, as you pushed it"
             )
+        if len(self.name) > LONGEST_NAME or not NAME.fullmatch(self.name):
+            raise UserError(
+                f"--name {self.name}: Kubernetes takes at most {LONGEST_NAME} characters, lower-case letters, digits "
+                "and dashes, a letter first and no dash last"
+            )
+        for option, memory in (("--gpu-memory", self.gpu_memory), ("--decode-memory", self.decode_memory)):
+            if not QUANTITY.fullmatch(memory):
+                raise UserError(f"{option} {memory} is no amount of memory as Kubernetes writes it: 64Gi, or 64G")
+        if self.retries < 0:
+            raise UserError(f"--retries {self.retries}: it takes 0 or more")
 
     def manifests(self, config: Config) -> str:
         """A ConfigMap that holds the configuration, and the RayJob that runs it, as YAML for `kubectl create`."""

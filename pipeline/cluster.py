@@ -4,6 +4,7 @@ It does not decode (ray_decoder.py), does not know what a latent is, and decides
 """
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from pipeline.clips import ClipRules
 from pipeline.config import Config, EncoderConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
+from pipeline.events import Event, ReplicaJoined, ReplicaLost, ShardBegun, ShardDone, SliceDone, WaitingForGpus
+from pipeline.metrics import of_event, of_fleet, of_work, thinned
 from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.ray_decoder import RayDecoder
-from pipeline.records import Event, ShardDone, SliceDone, WaitingForGpus
+from pipeline.ray_metrics import RayMetrics
 from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
 
@@ -57,6 +60,7 @@ class _Replica:
     def __init__(self, config: Config, weights_sha256: str, threads: int) -> None:
         self._config, self._weights_sha256, self._threads = config, weights_sha256, threads
         self._task: Any = None
+        self._metrics = RayMetrics(config, weights_sha256)
 
     def load(self) -> str:
         """Puts the encoder on its device. Returns the id of the node."""
@@ -77,7 +81,13 @@ class _Replica:
         return str(ray.get_runtime_context().get_node_id())
 
     def run(self, work: Work) -> Iterator[Event]:
-        yield from self._task.help(work.shard, work.place) if work.place else self._task.run(work.shard)
+        events = self._task.help(work.shard, work.place) if work.place else self._task.run(work.shard)
+        before: dict[str, float] = {}
+        for event in thinned(events):
+            seconds = dict(self._task.watch.seconds)
+            self._metrics.add(of_work(event, before, seconds))
+            before = seconds
+            yield event
 
 
 _ReplicaActor = ray.remote(num_cpus=0)(_Replica)
@@ -122,15 +132,13 @@ class Cluster:
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
-        count, gpus = (
-            ReplicaCount(*config.runtime.replica_bounds, min(config.clip.segments, WORKERS_PER_SHARD)),
-            _gpus(),
-        )
+        count, gpus = ReplicaCount(*config.runtime.replica_bounds, WORKERS_PER_SHARD), _gpus()
         self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(gpus, len(queue))
         self._running: dict[int, _Running] = {}
         self._resize_at, self._waits, self._last_error = 0.0, False, ""
+        self._metrics = RayMetrics(config, weights_sha256)
 
     def run(self, check: Callable[[], None]) -> Iterator[Event]:
         """Makes every shard of the queue; events come as they happen. Ends when no shard is left.
@@ -145,8 +153,9 @@ class Cluster:
             check()
             if time.monotonic() >= self._resize_at:
                 yield from self._resize()
-            self._feed()
-            yield from self._next_events()
+            for event in itertools.chain(self._feed(), self._next_events()):
+                self._metrics.add(of_event(event))
+                yield event
 
     def stop(self) -> None:
         """Ends every replica at once; what is not committed is made again by the next run."""
@@ -158,6 +167,8 @@ class Cluster:
         self._resize_at, gpus = time.monotonic() + RESIZE_SECONDS, _gpus()
         for _ in range(self._fleet.to_start(gpus)):
             self._start_replica()
+        loading = sum(not replica.node for replica in self._running.values())
+        self._metrics.add(of_fleet(self._fleet, loading))
         if self._fleet.hopeless:
             raise TransientError(f"replicas die again and again, the last one of: {self._last_error}")
         waited, self._waits = self._waits, self._on_gpus and not gpus
@@ -171,7 +182,7 @@ class Cluster:
         number = self._fleet.join()
         self._running[number] = _Running(number, actor, actor.load.remote())
 
-    def _feed(self) -> None:
+    def _feed(self) -> Iterator[Event]:
         """Gives idle replicas their next work, for as long as there is any."""
         for replica in self._running.values():
             if replica.pending is None:
@@ -179,6 +190,7 @@ class Cluster:
                 if work is None:
                     return
                 replica.pending = replica.actor.run.options(num_returns="streaming").remote(work)
+                yield ShardBegun(work.shard.name, replica.number, helps=work.place > 0)
 
     def _next_events(self) -> Iterator[Event]:
         pending = {replica.pending: replica for replica in self._running.values() if replica.pending is not None}
@@ -198,6 +210,7 @@ class Cluster:
                     yield event
             else:
                 replica.node, replica.pending = ray.get(replica.pending), None
+                yield ReplicaJoined(replica.number, replica.node)
         except StopIteration:
             replica.pending = None
             self._fleet.idle(replica.number)
@@ -219,6 +232,7 @@ class Cluster:
             del self._running[replica.number]
             self._fleet.leave(replica.number)
             self._resize_at = 0.0
+            yield ReplicaLost(replica.number, replica.node, self._last_error)
         if failed is not None:
             yield failed
 

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.config import ClipConfig, Config
 
 FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
+NAME_CHARACTERS = 12
 
 
 def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
@@ -58,6 +59,11 @@ def fingerprint(identity_values: Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON of an identity."""
     canonical = json.dumps(identity_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def run_name(fingerprint: str) -> str:
+    """What logs and metrics call a run: the beginning of its fingerprint, enough to tell runs apart."""
+    return fingerprint[:NAME_CHARACTERS]
 
 
 def differing_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:

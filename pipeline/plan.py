@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.records import ShardFailed, ShardRef
+from pipeline.events import ShardFailed
+from pipeline.records import ShardRef
 
 NODES_LOST_ALLOWED = 10  # attempts at one shard that may end with their node: more are no accident
 DEATHS_IN_A_ROW = 6  # replicas that may die one after another with nothing committed between
@@ -103,6 +104,14 @@ class Fleet:
     def unfinished(self) -> int:
         """Shards that are neither done nor given up."""
         return len(self.queue) + len(self._making)
+
+    @property
+    def replicas(self) -> int:
+        return len(self._at)
+
+    @property
+    def replicas_at_work(self) -> int:
+        return sum(work is not None for work in self._at.values())
 
     @property
     def hopeless(self) -> bool:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
+from pipeline.events import Event, Progress, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 from pipeline.filters import STAGE as FILTER_STAGE
-from pipeline.records import Event, Progress, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -42,9 +42,11 @@ class RunProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._display.stop()
 
-    def started(self, replicas: int) -> None:
+    def started(self, replicas: int, run: str) -> None:
         left = self._shards - self._done
-        self._console.print(f"{left:,} of {self._shards:,} shards to do, replicas: {replicas}", highlight=False)
+        self._console.print(
+            f"{left:,} of {self._shards:,} shards to do, replicas: {replicas}, run {run}", highlight=False
+        )
         self._began = time.monotonic()
 
     def event(self, event: Event) -> None:

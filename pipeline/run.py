@@ -17,13 +17,14 @@ from pipeline.clips import check_clip_config, check_segments
 from pipeline.cluster import Cluster, connected, measure_convolutions
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunMismatchError
-from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity
+from pipeline.events import Event, ShardFailed
+from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity, run_name
 from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
 from pipeline.listing import shards_of
 from pipeline.loading import load_encoder, load_to_look_at
 from pipeline.parts import check_columns
 from pipeline.plan import WorkQueue, shards_left, within_limit
-from pipeline.records import Event, ShardFailed, ShardRef
+from pipeline.records import ShardRef
 from pipeline.status import read_run
 from pipeline.store import Store, public_url
 from pipeline.summary import write_report
@@ -49,6 +50,7 @@ class Prepared:
 class Outcome:
     """How a run ended. `failed` names the shards given up, with the last error of each."""
 
+    run: str
     summary: dict[str, Any]
     failed: dict[str, str]
     left: int
@@ -155,14 +157,14 @@ def _version(library: str) -> str:
 
 def execute(
     prepared: Prepared,
-    on_start: Callable[[int], None],
+    on_start: Callable[[int, str], None],
     on_event: Callable[[Event], None],
     check: Callable[[], None],
 ) -> Outcome:
     """Makes every shard that is left, then writes summary, report and, where nothing is left, _SUCCESS.json.
 
     Args:
-        on_start: called with the number of replicas once they are ready to be fed.
+        on_start: called with the number of replicas and the run's name once they are ready to be fed.
         on_event: called with every event.
         check: called several times a second; what it raises ends the run, which the next one resumes.
     """
@@ -190,11 +192,11 @@ def _measured(prepared: Prepared, store: Store, check: Callable[[], None]) -> Pr
     return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
 
 
-def _events(prepared: Prepared, on_start: Callable[[int], None], check: Callable[[], None]) -> Iterator[Event]:
+def _events(prepared: Prepared, on_start: Callable[[int, str], None], check: Callable[[], None]) -> Iterator[Event]:
     queue = WorkQueue(prepared.config.limits.max_attempts)
     queue.extend(prepared.left)
     cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
-    on_start(cluster.replicas)
+    on_start(cluster.replicas, run_name(fingerprint(prepared.identity)))
     try:
         yield from cluster.run(check)
     finally:
@@ -212,8 +214,10 @@ def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Out
     done = done_shards(store)
     names = [shard.name for shard in prepared.shards if shard.name in done]
     left = len(shards_left(prepared.shards, done))
-    summary = write_report(store, read_run(store), names, left, failed)
+    run = read_run(store)
+    summary = write_report(store, run, names, left, failed)
     outcome = Outcome(
+        run=run_name(run["fingerprint"]),
         summary=summary,
         failed=dict(failed),
         left=left,

@@ -24,6 +24,7 @@ class RuntimeConfig(BaseModel):
     """Replicas, and where they run.
 
     `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses its CPUs where it has no GPU.
+    `log: json` writes one JSON object a line to the standard error instead of progress for people.
     """
 
     model_config = STRICT
@@ -31,6 +32,7 @@ class RuntimeConfig(BaseModel):
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
     address: str | None = None
     decode_ahead: int = Field(4, ge=1)
+    log: Literal["text", "json"] = "text"
 
     @field_validator("replicas", mode="before")
     @classmethod

@@ -15,22 +15,13 @@ from pipeline.config import Config, FilterConfig
 from pipeline.decoders import Decoder
 from pipeline.encode import Made, Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
+from pipeline.events import Event, Progress, ShardDone, SliceDone
 from pipeline.filters import check_metadata
 from pipeline.identity import describe
 from pipeline.ledger import WHOLE_SAMPLE, ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
 from pipeline.plan import helping_order
-from pipeline.records import (
-    CommittedSlice,
-    DecodeItem,
-    Event,
-    Progress,
-    Row,
-    Sample,
-    ShardDone,
-    ShardRef,
-    SliceDone,
-)
+from pipeline.records import CommittedSlice, DecodeItem, Row, Sample, ShardRef
 from pipeline.samples import samples_of, shard_info, slice_begins
 from pipeline.slices import SliceCounts, SliceWriter
 from pipeline.store import Store, public_url

@@ -19,9 +19,9 @@ import encoder
 from encoder.replica import VideoEncoder
 from pipeline.config import Config, parse_config
 from pipeline.decoders import LocalDecoder
+from pipeline.events import Event
 from pipeline.identity import fingerprint, identity
 from pipeline.listing import shards_of
-from pipeline.records import Event
 from pipeline.store import Store
 from pipeline.synthetic import make_video
 from pipeline.task import ShardTask

@@ -14,10 +14,11 @@ from pipeline.config import Config, parse_config
 from pipeline.decoders import LocalDecoder
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ConfigError
+from pipeline.events import SliceDone
 from pipeline.identity import fingerprint, identity
 from pipeline.listing import shards_of
 from pipeline.parts import decode_latent, read_rows
-from pipeline.records import Reject, SliceDone
+from pipeline.records import Reject
 from pipeline.samples import samples_of as samples_in
 
 LATENTS = ("vae_latent", "vae_logvar", "first_frame_latent")

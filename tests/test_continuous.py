@@ -25,9 +25,10 @@ from pipeline.config import ClipConfig, Config, parse_config
 from pipeline.decode import decode_sample
 from pipeline.decoders import LocalDecoder
 from pipeline.errors import ConfigError, SampleError, ShardError
+from pipeline.events import SliceDone
 from pipeline.listing import list_shards
 from pipeline.parts import latent_of, read_rows
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Sample, SliceDone, Span
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Sample, Span
 from pipeline.reencode import frames_of, reencode
 from pipeline.rows import rows_of
 from pipeline.show import find_row, picture

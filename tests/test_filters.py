@@ -15,11 +15,12 @@ from makers import made_row
 from encoder.replica import VideoEncoder
 from pipeline.decoders import LocalDecoder
 from pipeline.errors import ConfigError, SampleError
+from pipeline.events import ShardDone
 from pipeline.filters import check_header, check_metadata, parse_condition
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
 from pipeline.plan import within_limit
-from pipeline.records import DecodeItem, Sample, ShardDone
+from pipeline.records import DecodeItem, Sample
 from pipeline.status import read_status
 from pipeline.store import Store
 from pipeline.summary import read_manifests, summarise

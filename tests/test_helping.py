@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from encoder.replica import VideoEncoder
 from pipeline.config import Config
 from pipeline.decoders import LocalDecoder
+from pipeline.events import Event, ShardDone, SliceDone
 from pipeline.listing import list_shards
 from pipeline.plan import WORKERS_PER_SHARD, helping_order
-from pipeline.records import Event, ShardDone, ShardRef, SliceDone
+from pipeline.records import ShardRef
 from pipeline.store import Store
 from pipeline.task import ShardTask
 

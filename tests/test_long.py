@@ -37,7 +37,7 @@ import torch
 import encoder
 from pipeline.config import parse_config
 from pipeline.listing import list_shards
-from pipeline.records import SliceDone
+from pipeline.events import SliceDone
 from pipeline.store import Store
 from pipeline.task import ShardTask
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.events import ShardFailed
 from pipeline.plan import (
     DEATHS_IN_A_ROW,
     NODES_LOST_ALLOWED,
@@ -17,7 +18,7 @@ from pipeline.plan import (
     shards_left,
     within_limit,
 )
-from pipeline.records import ShardFailed, ShardRef
+from pipeline.records import ShardRef
 
 
 def refs(names: Iterable[str]) -> list[ShardRef]:
@@ -92,6 +93,11 @@ def test_replicas_follow_the_gpus_within_their_bounds_and_never_outnumber_the_sh
     least: int, most: int, gpus: int, shards: int, wanted: int
 ) -> None:
     assert ReplicaCount(least, most).wanted(gpus, shards) == wanted
+
+
+@pytest.mark.parametrize(("gpus", "shards", "wanted"), [(4, 1, 4), (99, 1, WORKERS_PER_SHARD), (99, 3, 24), (4, 0, 1)])
+def test_helpers_of_the_last_shards_are_there_from_the_start(gpus: int, shards: int, wanted: int) -> None:
+    assert ReplicaCount(1, 99, WORKERS_PER_SHARD).wanted(gpus, shards) == wanted
 
 
 def fleet_of(names: str, least: int = 1, most: int = 99) -> Fleet:

@@ -6,8 +6,8 @@ import pytest
 from makers import made_reject
 from rich.console import Console
 
+from pipeline.events import Event, Progress, ShardDone, ShardFailed, SliceDone
 from pipeline.progress import RunProgress
-from pipeline.records import Event, Progress, ShardDone, ShardFailed, SliceDone
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 EVENTS: tuple[Event, ...] = (
@@ -22,7 +22,7 @@ EVENTS: tuple[Event, ...] = (
 def shown(events: tuple[Event, ...] = EVENTS, terminal: bool = False) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
     with RunProgress(shards=10, shards_done=4, console=console) as progress:
-        progress.started(replicas=2)
+        progress.started(replicas=2, run="0123456789ab")
         for event in events:
             progress.event(event)
     assert isinstance(console.file, io.StringIO)
@@ -30,7 +30,7 @@ def shown(events: tuple[Event, ...] = EVENTS, terminal: bool = False) -> str:
 
 
 def test_a_run_begins_with_what_is_to_do() -> None:
-    assert shown(()) == "6 of 10 shards to do, replicas: 2\n"
+    assert shown(()) == "6 of 10 shards to do, replicas: 2, run 0123456789ab\n"
 
 
 def test_a_finished_shard_is_a_line_with_all_counts() -> None:

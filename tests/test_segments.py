@@ -24,11 +24,12 @@ from pipeline.clips import ClipRules, check_segments, plan_spans
 from pipeline.config import Config, parse_config
 from pipeline.decoders import LocalDecoder
 from pipeline.errors import ConfigError
+from pipeline.events import Event, ShardDone, SliceDone
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
 from pipeline.parts import latent_of
 from pipeline.plan import ReplicaCount
-from pipeline.records import Event, ShardDone, SliceDone, Span
+from pipeline.records import Span
 from pipeline.reencode import frames_of, reencode
 from pipeline.repair import retry_rejects
 from pipeline.rows import rows_of, windows_of_segment

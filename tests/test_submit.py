@@ -228,6 +228,13 @@ def test_the_image_runs_as_a_user_without_rights_and_holds_every_package() -> No
         (["--on", "kuberay"], "--on kuberay needs --image"),
         (["--on", "kuberay", "--image", "x", "--gpu-workers", "many"], "'many' is no number of pods"),
         (["--on", "kuberay", "--image", "x", "--gpu-workers", "4:2"], "'4:2' pods"),
+        (
+            ["--on", "kuberay", "--image", "x", "--name", "Night"],
+            "--name Night: Kubernetes takes at most 47 characters",
+        ),
+        (["--on", "kuberay", "--image", "x", "--name", "n" * 48], "at most 47 characters"),
+        (["--on", "kuberay", "--image", "x", "--gpu-memory", "64GB"], "--gpu-memory 64GB is no amount of memory"),
+        (["--on", "kuberay", "--image", "x", "--retries", "-1"], "--retries -1: it takes 0 or more"),
         (["output.path=out/x", "--on", "ray"], "output.path: out/x is relative"),
         (["input.shards='@list.txt'", "--on", "ray"], "input.shards: @list.txt is relative"),
         (

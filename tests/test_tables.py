@@ -22,10 +22,11 @@ from encoder.replica import VideoEncoder
 from pipeline.config import Config
 from pipeline.decoders import LocalDecoder
 from pipeline.errors import ShardError, TransientError, UserError
+from pipeline.events import ShardDone
 from pipeline.ledger import done_shards
 from pipeline.listing import shards_of
 from pipeline.parts import read_rows as read_part_rows
-from pipeline.records import Sample, ShardDone
+from pipeline.records import Sample
 from pipeline.reencode import reencode
 from pipeline.samples import samples_of as samples_in
 from pipeline.samples import slice_begins

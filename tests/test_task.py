@@ -15,11 +15,12 @@ from pipeline.config import Config
 from pipeline.decode import decode_sample
 from pipeline.decoders import LocalDecoder
 from pipeline.errors import ShardError
+from pipeline.events import ShardDone, SliceDone
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
 from pipeline.loading import load_encoder
 from pipeline.parts import decode_latent, read_rows
-from pipeline.records import Chunk, DecodeItem, Failure, Sample, ShardDone, SliceDone
+from pipeline.records import Chunk, DecodeItem, Failure, Sample
 from pipeline.shards import read_samples
 from pipeline.store import Store
 from pipeline.task import ShardTask
