@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from jobs.kuberay import KubeRayJob
-from jobs.rayjob import CONFIG_FILE, PACKAGES, RayJob, stage
+from jobs.rayjob import CONFIG_FILE, PACKAGES, RayJob, exit_code, new_job_id, stage
 from jobs.slurm import SlurmJob
 from pipeline.config import Config, load_config
 from pipeline.errors import UserError
@@ -109,7 +109,12 @@ def _submit_to_ray(job: RayJob, config: Config, dry_run: bool) -> int:
         stage(Path(folder), text)
         if dry_run:
             print(f"# {', '.join(PACKAGES)} and {CONFIG_FILE}, which holds:\n{text}")
-        return _send(job.submit_command(folder), dry_run)
+        job_id = new_job_id()
+        sent = _send(job.submit_command(folder, job_id), dry_run)
+    if dry_run or job.detach:
+        return sent
+    said = subprocess.run(job.status_command(job_id), capture_output=True, text=True, check=False)
+    return exit_code(said.stdout + said.stderr, sent)
 
 
 def _send(command: Sequence[str], dry_run: bool, content: str = "") -> int:

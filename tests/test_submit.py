@@ -19,9 +19,10 @@ from conftest import MakeConfig, output_files, run_all, samples_of, write_tar
 from encoder.replica import VideoEncoder
 from jobs.cli import main
 from jobs.kuberay import KubeRayJob
-from jobs.rayjob import PACKAGES, RayJob, stage
+from jobs.rayjob import PACKAGES, RayJob, exit_code, new_job_id, stage
 from jobs.slurm import SlurmJob
 from pipeline.config import Config, load_config, parse_config
+from pipeline.run import with_convolutions
 
 ROOT = Path(__file__).parent.parent
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -68,11 +69,32 @@ def test_a_ray_job_ships_our_packages_and_the_configuration_and_no_data(
 
 
 def test_a_ray_job_is_sent_with_its_address_folder_and_entrypoint() -> None:
-    command = RayJob(address="http://head:8265").submit_command("/staged")
-    options = ["submit", "--address=http://head:8265", "--working-dir=/staged", "--"]
+    command = RayJob(address="http://head:8265").submit_command("/staged", "latentmill-1")
+    options = ["submit", "--address=http://head:8265", "--submission-id=latentmill-1", "--working-dir=/staged", "--"]
     assert command[3:] == ["job", *options, "python", "-m", "jobs", "run", "submitted.yaml"]
-    assert "--no-wait" in RayJob(detach=True).submit_command("/staged")
-    assert RayJob(stop="raysubmit_1").stop_command()[-2:] == ["stop", "raysubmit_1"]
+    assert "--no-wait" in RayJob(detach=True).submit_command("/staged", "latentmill-1")
+    assert RayJob(stop="latentmill-1").stop_command()[-2:] == ["stop", "latentmill-1"]
+    assert RayJob().status_command("latentmill-1")[-3:] == ["job", "status", "latentmill-1"]
+    assert new_job_id() != new_job_id()
+
+
+@pytest.mark.parametrize(
+    ("status", "submitted", "code"),
+    [
+        (
+            "Job 'a' failed\nStatus message: Job entrypoint command failed with exit code 2, last available logs ...",
+            1,
+            2,
+        ),
+        ("Status message: Job entrypoint command failed with exit code 1. No logs available.", 1, 1),
+        ("Status message: Job entrypoint command failed with exit code -9. No logs available.", 1, 137),
+        ("Job 'a' was stopped", 0, 143),
+        ("Job 'a' succeeded", 0, 0),
+        ("ConnectionError: no cluster", 1, 1),
+    ],
+)
+def test_a_followed_ray_job_ends_with_the_exit_code_of_its_run(status: str, submitted: int, code: int) -> None:
+    assert exit_code(status, submitted) == code
 
 
 def test_a_dry_run_prints_the_configuration_that_the_cluster_would_run(
@@ -291,6 +313,7 @@ def parts_of(config: Config) -> list[Path]:
 def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
     """The files of a run in this process, with the same configuration elsewhere."""
     output = config.output.model_copy(update={"path": str(tmp_path / "undisturbed")})
+    config = with_convolutions(config, {})  # as a run notes it, where the encoder has nothing to choose
     run_all(config.model_copy(update={"output": output}), tiny)
     return output_files(tmp_path / "undisturbed")
 
@@ -336,10 +359,14 @@ def test_a_ray_job_stopped_half_way_and_sent_again_ends_with_the_bytes_of_an_und
     path = config_file(config, tmp_path / "c.yaml")
     command = [sys.executable, "-m", "jobs", "submit", "--on", "ray", "--address", ray_head]
     sent = subprocess.run([*command, "--detach", path], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    job = next(word for word in sent.replace("'", " ").split() if word.startswith("raysubmit_"))
+    job = next(word for word in sent.replace("'", " ").split() if word.startswith("latentmill-"))
     wait_for(lambda: parts_of(config))
     subprocess.run([*command, "--stop", job], cwd=ROOT, check=True)
     half = len(parts_of(config))
+    stopped = subprocess.run(RayJob(ray_head).status_command(job), capture_output=True, text=True, check=True)
+    assert exit_code(stopped.stdout + stopped.stderr, 0) == 143
+    refused = subprocess.run([*command, path, f"input.shards={tmp_path}/missing-*.tar"], cwd=ROOT, check=False)
+    assert refused.returncode == 2
     followed = subprocess.run([*command, path], cwd=ROOT, capture_output=True, text=True, check=False)
     assert followed.returncode == 0, followed.stdout
     assert "6 shards done, 0 left" in followed.stdout
