@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.ledger import done_shards
 from pipeline.listing import list_shards
-from pipeline.plan import Fleet, ReplicaCount, Work, WorkQueue, helping_order, shards_left
+from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue, helping_order, shards_left
 from pipeline.records import ShardRef
 from pipeline.store import Store
 
@@ -52,7 +52,7 @@ class Simulation:
         chance = random.Random(self.seed)
         queue = WorkQueue(max_attempts=3)
         queue.extend(ShardRef(f"shard-{number:06d}", "") for number in range(self.shards))
-        fleet = Fleet(queue, ReplicaCount(1, self.replicas))
+        fleet = Fleet(queue, ReplicaCount(1, self.replicas, WORKERS_PER_SHARD))
         self._start(fleet, chance)
         while fleet.unfinished:
             self.now_seconds, replica, what = heapq.heappop(self._heap)
