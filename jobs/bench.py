@@ -64,8 +64,8 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
     console.print(f"{machine['encoder']} on {machine['device']}, {machine['threads']} threads", highlight=False)
-    clip, way = Column("clip", no_wrap=True), Column("way", no_wrap=True)
-    table = Table(clip, way, "seconds", "faster", "error", "peak MB", "kernels MB", "of peak", box=None)
+    headers = ("clip", "way", "seconds", "faster", "error", "MB", "kernels MB", "of peak")
+    table = Table(*(Column(header, no_wrap=True) for header in headers), box=None, pad_edge=False)
     for line in results:
         fraction = line["direct_gflops"] / machine["matmul_gflops"][line["dtype"]]
         table.add_row(
@@ -80,7 +80,8 @@ def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
         )
     console.print(table)
     console.print("faster: than diffusers in that precision; of peak: of this machine's products of matrices, counting")
-    console.print("direct multiplications; error: relative root mean square, against the first line of the clip")
+    console.print("direct multiplications; error: relative root mean square, against the first line of the clip;")
+    console.print("MB: peak of memory above the weights and the kernels that a way keeps beside them")
 
 
 def _megabytes(size_bytes: int | None) -> str:
