@@ -198,8 +198,8 @@ class Cramped:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
-    def stream(self, frames: int) -> Stream:
-        stream = self._encoder.stream(frames)
+    def stream(self, *clip: Any) -> Stream:
+        stream = self._encoder.stream(*clip)
         if next(self._clips, False):
             pushes = iter([stream.push, no_memory])
             stream.push = lambda video: next(pushes)(video)  # type: ignore[method-assign]
