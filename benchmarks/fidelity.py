@@ -36,16 +36,21 @@ DTYPES = ("float32", "bfloat16", "float16")
 def main() -> None:
     options = parse()
     results = [measured for video in options.videos for measured in measure(video, options)]
+    write_results(RESULTS, {"encoder": options.name}, options, results)
+
+
+def write_results(path: Path, of: dict[str, Any], options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Writes what was measured, behind what it was measured `of` and on."""
     values = {
-        "encoder": options.name,
+        **of,
         "weights": options.weights,
         "clip": f"{options.frames}x{options.size}",
         "torch": torch.__version__,
         "machine": platform.machine(),
         "results": results,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(values, indent=1) + "\n")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def measure(video: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:

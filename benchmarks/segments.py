@@ -5,7 +5,6 @@ It does not judge a checkpoint. `python -m benchmarks.segments VIDEO [--weights 
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Iterator
 from itertools import accumulate
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 import encoder
-from benchmarks.fidelity import error, frames_of
+from benchmarks.fidelity import error, frames_of, write_results
 from encoder.recall import plan_from
 from encoder.replica import VideoEncoder
 
@@ -27,16 +26,7 @@ SETTINGS = ({"norm_scope": "chunk"}, {"norm_scope": "frame"})
 def main() -> None:
     options = parse()
     results = [measured for name in options.names for measured in measure(name, options)]
-    values = {
-        "video": Path(options.video).name,
-        "weights": options.weights,
-        "clip": f"{options.frames}x{options.size}",
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "results": results,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(values, indent=1) + "\n")
+    write_results(RESULTS, {"video": Path(options.video).name}, options, results)
 
 
 def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:

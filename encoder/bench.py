@@ -9,7 +9,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from encoder.tuning import Convolutions, kernel_bytes
 DIFFUSERS = "diffusers"
 Shape = tuple[int, int, int]  # frames, height and width in pixels
 Encode = Callable[[Tensor], Tensor]  # `1 3 t h w` to moments `1 2z t' h' w'`
+Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and what else is to be said of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,17 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
         "matmul_gflops": {dtype: _matmul_gflops(dtype, device) for dtype in {each.dtype for each in bench.variants}},
     }
     with _folder(bench) as folder:
+        encodes = {each: _load(bench, folder, each.dtype, each.convolutions) for each in bench.variants}
+        direct = encoder.load(bench.name, weights="random:0", convolutions="direct")
         for shape in bench.shapes:
-            yield from _of_shape(bench, folder, shape, device)
+            flops = direct.encode_flops(*shape)
+            yield from _of_shape(bench, folder, encodes, shape, flops)
 
 
-def _of_shape(bench: Bench, folder: str, shape: Shape, device: torch.device) -> Iterator[dict[str, Any]]:
-    encodes = {each: _load(bench, folder, each.dtype, each.convolutions) for each in bench.variants}
-    clip = _clip(shape)
+def _of_shape(
+    bench: Bench, folder: str, encodes: Mapping[Variant, Loaded], shape: Shape, flops: int
+) -> Iterator[dict[str, Any]]:
+    clip, device = _clip(shape), device_of(bench.device)
     seconds: dict[Variant, list[float]] = {variant: [] for variant in bench.variants}
     moments: dict[Variant, Tensor] = {}
     for round_ in range(bench.rounds + 1):
@@ -79,7 +84,6 @@ def _of_shape(bench: Bench, folder: str, shape: Shape, device: torch.device) -> 
             took, moments[variant] = _timed(encode, clip.to(device, DTYPES[variant.dtype]), device)
             if round_:  # the first sets things up
                 seconds[variant].append(took)
-    flops = encoder.load(bench.name, weights="random:0", convolutions="direct").encode_flops(*shape)
     exact = moments[bench.variants[0]].float()
     for variant, times in seconds.items():
         median, said = statistics.median(times), encodes[variant][1]
@@ -126,8 +130,7 @@ def _folder(bench: Bench) -> Iterator[str]:
         yield folder
 
 
-def _load(bench: Bench, folder: str, dtype: str, convolutions: Convolutions) -> tuple[Encode, dict[str, Any]]:
-    """How to encode, and what else is to be said of it."""
+def _load(bench: Bench, folder: str, dtype: str, convolutions: Convolutions) -> Loaded:
     if convolutions == DIFFUSERS:
         import diffusers
 

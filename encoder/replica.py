@@ -182,6 +182,7 @@ class VideoEncoder:
 
     def encode_flops(self, frames: int, height_px: int, width_px: int) -> int:
         """Operations of encoding a clip of this shape by direct convolutions, two for each multiplication."""
+        self.spec.latent_shape(frames, height_px, width_px)
         return encode_flops(self._shadow, frames, height_px, width_px, self.dtype)
 
     def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:

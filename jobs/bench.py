@@ -56,10 +56,10 @@ def bench(chosen: argparse.Namespace) -> int:
 
 
 def _shape(text: str) -> tuple[int, int, int]:
-    sides = [int(side) for side in re.findall(r"\d+", text)]
-    if not re.fullmatch(r"\d+x\d+x\d+", text):
+    parts = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if parts is None:
         raise UserError(f"--shapes: {text!r} is no clip: write FRAMESxHEIGHTxWIDTH, such as 17x128x192")
-    return sides[0], sides[1], sides[2]
+    return int(parts[1]), int(parts[2]), int(parts[3])
 
 
 def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:

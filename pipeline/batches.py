@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from encoder.replica import ClipMemoryError, OutOfMemoryError, Posterior, VideoEncoder, joined
+from encoder.replica import Posterior, VideoEncoder, joined
 from pipeline.config import OutputConfig
-from pipeline.encode import Made, Stopwatch
+from pipeline.encode import NO_MEMORY, Made, Stopwatch, next_item, no_memory
 from pipeline.errors import SampleError
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Row, Sample, Uint8Frames
 
@@ -66,7 +66,7 @@ class Batches:
         opened: Opened | None = None
         clips: dict[int, _Clip] = {}
         error = SampleError("decode", "incomplete", "the decoder stopped before the clip's last frame")
-        while (item := self._next(items)) is not None:
+        while (item := next_item(items, self._watch)) is not None:
             match item:
                 case Opened():
                     opened = item
@@ -89,10 +89,6 @@ class Batches:
             yield from self._encode(self._waiting[shape])
         self._waiting.clear()
 
-    def _next(self, items: Iterator[DecodeItem]) -> DecodeItem | None:
-        with self._watch("wait_for_frames"):
-            return next(items, None)
-
     def _enqueue(self, clip: _Clip) -> Iterator[MadeOf]:
         waiting = self._waiting.setdefault(clip.shape, [])
         waiting.append(clip)
@@ -104,18 +100,15 @@ class Batches:
         """Together; where the device has no memory for that, one by one."""
         try:
             yield from zip([clip.sample for clip in clips], self._rows(clips, self._size), strict=True)
-        except (ClipMemoryError, OutOfMemoryError):
+        except NO_MEMORY:
             for clip in clips:
                 yield clip.sample, self._alone(clip)
 
     def _alone(self, clip: _Clip) -> Made:
         try:
             return self._rows([clip], 1)[0]
-        except ClipMemoryError as error:
-            return clip.spec.window_index, SampleError("encode", "too_large_for_memory", str(error))
-        except OutOfMemoryError as error:
-            said = str(error).partition("\n")[0]
-            return clip.spec.window_index, SampleError("encode", "out_of_memory", said)
+        except NO_MEMORY as error:
+            return clip.spec.window_index, no_memory(error)
 
     def _rows(self, clips: Sequence[_Clip], size: int) -> list[Row]:
         with self._watch("encode"):

@@ -108,8 +108,7 @@ def measure_convolutions(config: Config, check: Callable[[], None]) -> dict[str,
 
     `check` is called at least every half second; what it raises ends the waiting.
     """
-    on_gpu = _gpus() > 0 or config.runtime.waits_for_gpus
-    task = ray.remote(_measure).options(num_gpus=1 if on_gpu else 0, num_cpus=0)
+    task = ray.remote(_measure).options(num_gpus=1 if _on_gpus(config.runtime) else 0, num_cpus=0)
     promise = task.remote(config.encoder, os.cpu_count() or 1)
     while not ray.wait([promise], timeout=POLL_SECONDS)[0]:
         check()
@@ -133,7 +132,7 @@ class Cluster:
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
         count, gpus = ReplicaCount(*config.runtime.replica_bounds, WORKERS_PER_SHARD), _gpus()
-        self._on_gpus = gpus > 0 or config.runtime.waits_for_gpus
+        self._on_gpus = _on_gpus(config.runtime)
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(gpus, len(queue))
         self._running: dict[int, _Running] = {}
@@ -235,6 +234,11 @@ class Cluster:
             yield ReplicaLost(replica.number, replica.node, self._last_error)
         if failed is not None:
             yield failed
+
+
+def _on_gpus(runtime: RuntimeConfig) -> bool:
+    """Whether replicas are to run on GPUs: there are some, or some are expected."""
+    return _gpus() > 0 or runtime.waits_for_gpus
 
 
 def _gpus() -> int:

@@ -16,6 +16,7 @@ from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, 
 from pipeline.rows import latent_frames, rows_of
 
 Made = Row | tuple[int, SampleError]
+NO_MEMORY = (ClipMemoryError, OutOfMemoryError)
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ def encode_sample(
     opened: Opened | None = None
     clips: dict[int, _OpenClip] = {}
     error = SampleError("decode", "incomplete", "the decoder stopped before the clip's last frame")
-    while (item := _next(items, watch)) is not None:
+    while (item := next_item(items, watch)) is not None:
         match item:
             case Opened():
                 opened = item
@@ -67,9 +68,17 @@ def encode_sample(
         yield window_index, error
 
 
-def _next(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | None:
+def next_item(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | None:
+    """What the decoder gives next, None at its end; the wait for it is counted."""
     with watch("wait_for_frames"):
         return next(items, None)
+
+
+def no_memory(error: Exception) -> SampleError:
+    """Why a clip is rejected that one of NO_MEMORY ended."""
+    if isinstance(error, ClipMemoryError):
+        return SampleError("encode", "too_large_for_memory", str(error))
+    return SampleError("encode", "out_of_memory", str(error).partition("\n")[0])
 
 
 class _OpenClip:
@@ -95,16 +104,9 @@ class _OpenClip:
             for row in self._push(chunk):
                 made.append(row)
                 self.due.popleft()
-        except ClipMemoryError as error:
-            made += self._given_up("too_large_for_memory", str(error))
-        except OutOfMemoryError as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
-            made += self._given_up("out_of_memory", str(error).partition("\n")[0])
-        return made
-
-    def _given_up(self, reason: str, detail: str) -> list[Made]:
-        error = SampleError("encode", reason, detail)
-        made: list[Made] = [(row.window_index, error) for row in self.due]
-        self.due.clear()
+        except NO_MEMORY as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
+            made += [(row.window_index, no_memory(error)) for row in self.due]
+            self.due.clear()
         return made
 
     def _push(self, chunk: Chunk) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import SampleError
 from pipeline.fields import MISSING, field_at, read_json
-from pipeline.records import VideoHeader
+from pipeline.records import Sample, VideoHeader
 
 STAGE = "filter"  # of the reject that accounts for a filtered sample
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -106,6 +106,15 @@ def _compare(left: ast.expr, ops: list[ast.cmpop], rest: list[ast.expr], tree: A
             return False
         value = other
     return True
+
+
+def without_decoding(where: str | None, sample: Sample) -> SampleError | None:
+    """Why a sample can be, or is to be, left out before it is decoded."""
+    try:
+        check_metadata(where, sample.metadata)
+    except SampleError as error:
+        return error
+    return SampleError("read", *sample.problem) if sample.problem else None
 
 
 def check_metadata(where: str | None, metadata: str) -> None:

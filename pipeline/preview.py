@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from encoder.replica import ClipMemoryError, OutOfMemoryError, VideoEncoder
+from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
 from pipeline.config import Config, OutputConfig
 from pipeline.decoders import LocalDecoder
-from pipeline.errors import SampleError, ShardError
+from pipeline.encode import NO_MEMORY
+from pipeline.errors import ShardError
 from pipeline.estimate import (
     Estimate,
     Looked,
@@ -34,7 +35,7 @@ from pipeline.estimate import (
     shares,
     sizes_to_time,
 )
-from pipeline.filters import check_metadata
+from pipeline.filters import without_decoding
 from pipeline.records import Failure, Opened, Sample, ShardRef
 from pipeline.rows import rows_of
 from pipeline.samples import samples_of, shard_info
@@ -117,12 +118,8 @@ def _look(config: Config, spec: LatentSpec, shard: ShardRef, count: int) -> Stre
 
 def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
     """What decoding a sample would begin with: its clips, by the run's own rules, from its header."""
-    try:
-        check_metadata(config.filter.where, sample.metadata)
-    except SampleError as error:
+    if error := without_decoding(config.filter.where, sample):
         return Looked((), (f"{error.stage}/{error.reason}",))
-    if sample.problem:
-        return Looked((), (f"read/{sample.problem[0]}",))
     whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
     items = LocalDecoder(whole, spec).start(sample)
     first = next(items)
@@ -173,7 +170,7 @@ def time_encoder(loaded: VideoEncoder, shape: Shape, budget_seconds: float) -> T
         try:
             # the first run of a size also prepares kernels
             size, runs = next_size, [_encode_blank(loaded, next_size) for _ in range(1 + RUNS)]
-        except (ClipMemoryError, OutOfMemoryError):
+        except NO_MEMORY:
             break
         best = _timing(size, shape, runs[1:])
     return best

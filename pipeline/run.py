@@ -93,22 +93,25 @@ def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
 
 def as_noted(config: Config, store: Store) -> Config:
     """The configuration with what the root's run.json notes for `auto`; as it is where there is none."""
-    try:
-        noted = json.loads(store.read(RUN_FILE))["identity"].get("encoder", {}).get("convolutions", AUTO)
-    except (FileNotFoundError, NotADirectoryError):
-        return config
+    noted = _standing_run(store).get("identity", {}).get("encoder", {}).get("convolutions", AUTO)
     return with_convolutions(config, noted) if isinstance(noted, dict) else config
 
 
 def check_root(store: Store, ours: Mapping[str, Any]) -> None:
     """Refuses an output root that another configuration began."""
-    try:
-        theirs = json.loads(store.read(RUN_FILE))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if theirs["fingerprint"] != fingerprint(ours):
+    theirs = _standing_run(store)
+    if theirs and theirs["fingerprint"] != fingerprint(ours):
         fields = "; ".join(differing_fields(theirs["identity"], ours))
         raise RunMismatchError(f"{store.root} was begun with another configuration ({fields}): use a new output.path")
+
+
+def _standing_run(store: Store) -> dict[str, Any]:
+    """The run.json of a root; empty where none began there."""
+    try:
+        run: dict[str, Any] = json.loads(store.read(RUN_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return run
 
 
 def claim_root(store: Store, prepared: Prepared) -> None:

@@ -11,12 +11,12 @@ from functools import partial
 
 from encoder.replica import VideoEncoder
 from pipeline.batches import Batches
-from pipeline.config import Config, FilterConfig
+from pipeline.config import Config
 from pipeline.decoders import Decoder
 from pipeline.encode import Made, Stopwatch, encode_sample
 from pipeline.errors import SampleError, ShardError
 from pipeline.events import Event, Progress, ShardDone, SliceDone
-from pipeline.filters import check_metadata
+from pipeline.filters import without_decoding
 from pipeline.identity import describe
 from pipeline.ledger import WHOLE_SAMPLE, ShardLedger, bucket_names
 from pipeline.overlap import WriteBehind, read_ahead
@@ -192,7 +192,7 @@ class ShardTask:
     def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
         for sample in itertools.islice(reader, self.config.output.part_samples):
             writer.counts.add(sample)
-            error, segment = _without_decoding(sample, self.config.filter), writer.counts.segment
+            error, segment = without_decoding(self.config.filter.where, sample), writer.counts.segment
             wanted = writer.wanted(sample.index) and not error
             items = self.decoder.start(replace(sample, segment=segment)) if wanted else None
             full = writer.counts.taken == self.config.output.part_samples
@@ -233,15 +233,6 @@ class ShardTask:
     def _commit(self, step: _Step) -> CommittedSlice:
         with self.watch("commit"):
             return step.writer.commit()
-
-
-def _without_decoding(sample: Sample, wanted: FilterConfig) -> SampleError | None:
-    """Why a sample can be, or is to be, left out before it is decoded."""
-    try:
-        check_metadata(wanted.where, sample.metadata)
-    except SampleError as error:
-        return error
-    return SampleError("read", *sample.problem) if sample.problem else None
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:
