@@ -59,7 +59,7 @@ def _norm_conv(norm: Norm, conv: CausalConv3d, x: Tensor, chunk_frames: int, out
 def _moments(norm: Norm, x: Tensor) -> Moments:
     """The moments of all frames of `x`, which do not depend on chunks: they are merged from those of each frame."""
     assert isinstance(norm, GroupNorm)
-    return merge_moments([norm.moments(frame) for frame in x.unbind(2)])
+    return merge_moments(norm.moments(x))
 
 
 def _without_norm(layer: nn.Module, x: Tensor, chunk_frames: int) -> Tensor:

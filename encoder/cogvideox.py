@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from encoder.layers import CausalConv3d, HalvePicture, Past, ResidualBlock, SpaceAttention, State, Stem, run
 from encoder.norms import GroupNorm, NormScope
+from encoder.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Encoder(nn.Module):
 
     def __init__(self, params: CogVideoXParams, scope: NormScope) -> None:
         super().__init__()
-        self.params, self._scope = params, scope
+        self.params, self._scope, self._workspace = params, scope, Workspace()
         channels, deep = params.channels, params.channels[-1]
         self.stem = Stem(CausalConv3d(params.in_channels, channels[0], 3))
         self.levels = nn.ModuleList(self._level(i) for i in range(len(channels)))
@@ -119,7 +120,7 @@ class Encoder(nn.Module):
 
     def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:
         conv1, conv2 = CausalConv3d(in_channels, out_channels, 3), CausalConv3d(out_channels, out_channels, 3)
-        return ResidualBlock(self._norm(in_channels), conv1, self._norm(out_channels), conv2)
+        return ResidualBlock(self._norm(in_channels), conv1, self._norm(out_channels), conv2, self._workspace)
 
     def _attention(self, channels: int) -> SpaceAttention:
         return SpaceAttention(self._norm(channels, swish=False), channels)

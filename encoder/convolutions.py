@@ -4,24 +4,24 @@ It does not choose among them (tuning.py). Like the direct one they read a buffe
 history; beside their output they hold a band of the picture at a time.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from math import prod
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from encoder.norms import empty_frames
-from encoder.winograd import TAPS, Filtering, cut, filtering, points_used, square
+from encoder.threads import Each, in_turn, share
+from encoder.winograd import TAPS, Filtering, cut, filtering, points_used
+from encoder.workspace import Workspace
 
 TILE_PX = 4  # outputs in height and in width that are filtered together
+TILE_POINTS = TILE_PX + TAPS - 1
 # What is transformed together, in tiles or rows: on a CPU so little that it stays in a core's cache, elsewhere so much
 # that a device is busy and so little that its memory (0.3 GB with 128 channels) is not.
-BAND_TILES = {"cpu": 96, "cuda": 1024}
-BAND_ROWS = {"cpu": 32, "cuda": 256}
+BAND_TILES, BAND_TILES_OF_GPU = 144, 1024
+BAND_ROWS, BAND_ROWS_OF_GPU = 32, 256
 
 
 class Convolution(Protocol):
@@ -30,16 +30,35 @@ class Convolution(Protocol):
     @property
     def kernel_bytes(self) -> int: ...
 
-    def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        """`b c 2+t h w -> b c' t h w`"""
+    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+        """`b c 2+t h w -> b c' t h w`, written to `out` where it is given."""
 
 
-class _Run(NamedTuple):
-    """Frames filtered together: what is seen, `2+t h w c`, and what is made, `t h w c'`."""
+class _Band(NamedTuple):
+    """Rows [top, bottom) of frames that are filtered together: what is seen, `2+t h w c`, and made, `t h w c'`."""
 
     seen: Tensor
     made: Tensor
-    frames: int
+    top: int
+    bottom: int
+
+    @property
+    def frames(self) -> int:
+        return len(self.made)
+
+    @property
+    def out(self) -> Tensor:
+        return self.made[:, self.top : self.bottom]
+
+    def mix_in_time(self, matrix: Tensor, out: Tensor) -> Tensor:
+        """Writes rows from top - 1 on, their frames mixed by `matrix`, to `out`, `n rows w c`; zeros where none is."""
+        first, last = max(0, self.top - 1), min(self.seen.shape[1], self.bottom + 1)
+        above = first - (self.top - 1)
+        below = above + last - first
+        out[:, :above] = 0
+        out[:, below:] = 0
+        torch.mm(matrix, self.seen[:, first:last].flatten(1).to(matrix.dtype), out=out[:, above:below].flatten(1))
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +68,37 @@ class InTime:
     most_frames: int
     kernels: tuple[Tensor, ...]  # by point of time, each `c' c 3 3`
     times: tuple[Filtering, ...]  # by frames - 1
+    workspace: Workspace
 
     @staticmethod
-    def of(weight: Tensor, most_frames: int) -> "InTime":
+    def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTime":
         """Of a kernel `c' c 3 3 3`; at most `most_frames` frames (1 to 4) are filtered together."""
         taps, matrix = weight.float().permute(2, 0, 1, 3, 4), filtering(most_frames).to(weight.float()).kernel
         kernels = torch.mm(matrix, taps.reshape(TAPS, -1)).view(-1, *taps.shape[1:])
         each = (kernel.to(weight.dtype).contiguous(memory_format=torch.channels_last) for kernel in kernels)
-        return InTime(most_frames, tuple(each), _filterings(most_frames, weight))
+        return InTime(most_frames, tuple(each), _filterings(most_frames, weight), workspace)
 
     @property
     def kernel_bytes(self) -> int:
         return sum(kernel.nbytes for kernel in self.kernels)
 
-    def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        return _by_bands(x, bias, self.most_frames, BAND_ROWS[x.device.type], self._make)
+    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+        out = _room(x, bias) if out is None else out
+        bands = _bands(x, out, self.most_frames, BAND_ROWS if x.device.type == "cpu" else BAND_ROWS_OF_GPU)
+        each = share if len(bands) >= torch.get_num_threads() else in_turn
+        each(lambda thread, band: self._make(band, bias, thread), bands, x.device)
+        return out
 
-    def _make(self, run: _Run, top: int, bottom: int, bias: Tensor, scratch: "_Scratch") -> None:
-        _, height, width, channels = run.seen.shape
-        time, above, below = self.times[run.frames - 1], max(0, top - 1), min(height, bottom + 1)
-        mixed = torch.mm(time.input, run.seen[:, above:below].flatten(1)).view(-1, below - above, width, channels)
-        mixed = F.pad(mixed, (0, 0, 0, 0, above - (top - 1), bottom + 1 - below))
+    def _make(self, band: _Band, bias: Tensor, thread: int) -> None:
+        time, (_, _, width, channels) = self.times[band.frames - 1], band.seen.shape
+        shape = len(time.input), band.bottom - band.top + TAPS - 1, width, channels
+        mixed = band.mix_in_time(time.input, self.workspace.empty(f"mixed {thread}", shape, band.seen))
         products = [
             F.conv2d(picture.permute(2, 0, 1)[None], self.kernels[point], padding=(0, 1))[0].permute(1, 2, 0)
-            for picture, point in zip(mixed, points_used(run.frames, self.most_frames), strict=True)
+            for picture, point in zip(mixed, points_used(band.frames, self.most_frames), strict=True)
         ]
         summed = torch.mm(time.output, torch.stack(products).flatten(1))
-        torch.add(summed.view(run.frames, bottom - top, width, -1), bias, out=run.made[:, top:bottom])
+        torch.add(summed.view(band.out.shape), bias, out=band.out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,84 +111,76 @@ class InTimeAndSpace:
     most_frames: int
     kernels: Tensor  # points of time, of a tile, c, c'
     times: tuple[Filtering, ...]
-    space: Filtering
+    space: Filtering  # the same in height and in width
+    workspace: Workspace
 
     @staticmethod
-    def of(weight: Tensor, most_frames: int) -> "InTimeAndSpace":
+    def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTimeAndSpace":
         """As `InTime.of`."""
-        space = Filtering(*(square(matrix) for matrix in filtering(TILE_PX))).to(weight.float())
-        times = _filterings(most_frames, weight.float())
+        times, space = _filterings(most_frames, weight.float()), filtering(TILE_PX).to(weight.float())
         taps = weight.float().permute(2, 3, 4, 1, 0)
-        kernels = torch.mm(torch.kron(times[-1].kernel, space.kernel), taps.reshape(TAPS**3, -1))
-        return InTimeAndSpace(most_frames, kernels.view(-1, len(space.kernel), *taps.shape[3:]), times, space)
+        matrix = torch.kron(torch.kron(times[-1].kernel, space.kernel), space.kernel)
+        kernels = torch.mm(matrix, taps.reshape(TAPS**3, -1)).view(-1, TILE_POINTS**2, *taps.shape[3:])
+        return InTimeAndSpace(most_frames, kernels, times, space, workspace)
 
     @property
     def kernel_bytes(self) -> int:
         return self.kernels.nbytes
 
-    def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        rows_of_tiles = max(1, BAND_TILES[x.device.type] // -(-x.shape[4] // TILE_PX))
-        return _by_bands(x, bias.float(), self.most_frames, rows_of_tiles * TILE_PX, self._make)
+    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+        out, bias = _room(x, bias) if out is None else out, bias.float()
+        tiles = BAND_TILES if x.device.type == "cpu" else BAND_TILES_OF_GPU
+        rows_of_tiles = max(1, tiles // -(-x.shape[4] // TILE_PX))
+        bands = _bands(x, out, self.most_frames, rows_of_tiles * TILE_PX)
+        if len(bands) >= torch.get_num_threads():
+            share(lambda thread, band: self._make(band, bias, thread, in_turn), bands, x.device)
+        else:  # a small picture and large kernels: each thread takes some of the kernels
+            in_turn(lambda thread, band: self._make(band, bias, thread, share), bands, x.device)
+        return out
 
-    def _make(self, run: _Run, top: int, bottom: int, bias: Tensor, scratch: "_Scratch") -> None:
-        time, channels = self.times[run.frames - 1], len(bias)
-        tiles = _tiles(_mixed_in_time(run.seen, top, bottom, time.input, scratch))
-        sums = scratch("sums", len(tiles), TILE_PX**2 * tiles[0, 0, 0].numel() // run.seen.shape[3] * channels)
-        for frame, point, frame_sums in zip(tiles, points_used(run.frames, self.most_frames), sums, strict=True):
-            self._products(frame, self.kernels[point], frame_sums.view(TILE_PX**2, -1), scratch)
-        summed = torch.mm(time.output, sums, out=scratch("summed", run.frames, sums.shape[1]))
-        grid = summed.view(run.frames, TILE_PX, TILE_PX, *tiles.shape[3:5], channels).permute(0, 3, 1, 4, 2, 5)
-        _write(grid, bias, run.made[:, top:bottom])
+    def _make(self, band: _Band, bias: Tensor, thread: int, each: Each) -> None:
+        time, channels = self.times[band.frames - 1], len(bias)
+        tiles = self._tiles(band, thread)
+        sums_of_tile = TILE_PX**2 * channels
+        sums = self._empty("sums", thread, len(tiles), tiles.shape[3] * tiles.shape[4] * sums_of_tile)
+        pieces = list(zip(tiles, points_used(band.frames, self.most_frames), sums, strict=True))
+        each(lambda worker, piece: self._products(thread + worker, *piece), pieces, bias.device)
+        summed = torch.mm(time.output, sums, out=self._empty("summed", thread, band.frames, sums.shape[1]))
+        grid = summed.view(band.frames, TILE_PX, TILE_PX, *tiles.shape[3:5], channels).permute(0, 3, 1, 4, 2, 5)
+        _write(grid, bias, band.out)
 
-    def _products(self, frame: Tensor, kernels: Tensor, sums: Tensor, scratch: "_Scratch") -> None:
-        """Tiles `6 6 rows across c` of one point of time, times the kernels, into `sums`, `16 rows*across*c'`."""
-        (points, channels, out_channels), tiles = kernels.shape, frame.shape[2] * frame.shape[3]
-        gathered = scratch("gathered", *frame.shape).copy_(frame).view(points, -1)
-        values = torch.mm(self.space.input, gathered, out=scratch("values", points, tiles * channels))
-        products = scratch("products", points, tiles, out_channels)
-        torch.bmm(values.view(points, tiles, channels), kernels, out=products)
-        torch.mm(self.space.output, products.flatten(1), out=sums)
+    def _tiles(self, band: _Band, thread: int) -> Tensor:
+        """What the tiles of a band see, mixed in time, with zeros around the picture: a view, `n 6 6 rows across c`."""
+        matrix, (_, _, width, channels) = self.times[band.frames - 1].input, band.seen.shape
+        rows, columns = (-(-size // TILE_PX) * TILE_PX + TAPS - 1 for size in (band.bottom - band.top, width))
+        padded = self._empty("padded", thread, len(matrix), rows, columns, channels)
+        padded[:, :, 0] = 0
+        padded[:, :, 1 + width :] = 0
+        mixed = self._empty("mixed", thread, len(matrix), rows, width, channels)
+        padded[:, :, 1 : 1 + width] = band.mix_in_time(matrix, mixed)
+        return padded.unfold(1, TILE_POINTS, TILE_PX).unfold(2, TILE_POINTS, TILE_PX).permute(0, 4, 5, 1, 2, 3)
 
+    def _products(self, thread: int, tiles: Tensor, point: int, sums: Tensor) -> None:
+        """Tiles `6 6 rows across c` of one point of time, times its kernels, into `sums`, `4*4*rows*across*c'`."""
+        (points, channels, out_channels), count = self.kernels[point].shape, tiles.shape[2] * tiles.shape[3]
+        gathered = self._empty("gathered", thread, *tiles.shape).copy_(tiles)
+        halfway = self._empty("halfway", thread, points * count * max(channels, out_channels))
+        values = self._empty("values", thread, points, count, channels)
+        _in_height_and_width(self.space.input, gathered, halfway, values)
+        products = self._empty("products", thread, points, count, out_channels)
+        torch.bmm(values, self.kernels[point], out=products)
+        _in_height_and_width(self.space.output, products, halfway, sums)
 
-@dataclass(slots=True)
-class _Scratch:
-    """float32 memory that is used again from band to band."""
-
-    device: torch.device
-    _flat: dict[str, Tensor] = field(default_factory=dict)
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        """Uninitialised; it takes the place of what the last call with this name gave."""
-        flat, needed = self._flat.get(name), prod(shape)
-        if flat is None or flat.numel() < needed:
-            flat = self._flat[name] = torch.empty(needed, device=self.device)
-        return flat[:needed].view(shape)
-
-
-_Make = Callable[[_Run, int, int, Tensor, _Scratch], None]
-
-
-def _mixed_in_time(seen: Tensor, top: int, bottom: int, matrix: Tensor, scratch: _Scratch) -> Tensor:
-    """Rows [top - 1, bottom] of `seen` for whole tiles, mixed by `matrix`, zeros around the picture: `n h w c`."""
-    _, height, width, channels = seen.shape
-    whole_rows, whole_columns = (-(-size // TILE_PX) * TILE_PX + 2 for size in (bottom - top, width))
-    above, below = max(0, top - 1), min(height, bottom + 1)
-    rows = seen[:, above:below].flatten(1).float()
-    mixed = torch.mm(matrix, rows, out=scratch("mixed", len(matrix), rows.shape[1]))
-    padded = scratch("padded", len(matrix), whole_rows, whole_columns, channels)
-    first = above - (top - 1)
-    padded[:, :first] = 0
-    padded[:, first + below - above :] = 0
-    padded[:, :, 0] = 0
-    padded[:, :, 1 + width :] = 0
-    padded[:, first : first + below - above, 1 : 1 + width] = mixed.view(-1, below - above, width, channels)
-    return padded
+    def _empty(self, name: str, thread: int, *shape: int) -> Tensor:
+        return self.workspace.empty(f"{name} {thread}", shape, self.kernels)
 
 
-def _tiles(padded: Tensor) -> Tensor:
-    """`n h w c` as overlapping tiles, a view: `n 6 6 rows across c`."""
-    size = TILE_PX + TAPS - 1
-    return padded.unfold(1, size, TILE_PX).unfold(2, size, TILE_PX).permute(0, 4, 5, 1, 2, 3)
+def _in_height_and_width(matrix: Tensor, tiles: Tensor, halfway: Tensor, out: Tensor) -> None:
+    """`m p` by tiles `p p ...` in both of their dimensions, to `out`, `m m ...`; `halfway` is room for `m p ...`."""
+    m, p = matrix.shape
+    in_height = halfway[: tiles.numel() // p * m].view(m, -1)
+    torch.mm(matrix, tiles.view(p, -1), out=in_height)
+    torch.bmm(matrix.expand(m, m, p), in_height.view(m, p, -1), out=out.view(m, m, -1))
 
 
 def _write(grid: Tensor, bias: Tensor, made: Tensor) -> None:
@@ -179,45 +194,19 @@ def _write(grid: Tensor, bias: Tensor, made: Tensor) -> None:
         torch.add(pictures[:, : made.shape[1], : made.shape[2]], bias, out=made)
 
 
-def _by_bands(x: Tensor, bias: Tensor, most_frames: int, rows: int, make: "_Make") -> Tensor:
-    """The whole output, `rows` rows of some frames at a time; on a CPU by several threads."""
-    out = empty_frames(x, x.shape[2] - TAPS + 1, channels=len(bias))
-    runs, bands_of_run = _runs(x, out, most_frames), cut(x.shape[3], rows)
-    bands = [(run, top, top + count) for run in runs for top, count in bands_of_run]
-
-    def work(some: list[tuple[_Run, int, int]]) -> None:
-        scratch = _Scratch(x.device)
-        for run, top, bottom in some:
-            make(run, top, bottom, bias, scratch)
-
-    threads = torch.get_num_threads()
-    if x.device.type == "cpu" and 1 < threads <= len(bands):
-        _in_threads(work, [bands[first::threads] for first in range(threads)])
-    else:
-        work(bands)
-    return out
+def _room(x: Tensor, bias: Tensor) -> Tensor:
+    """Room for the output of a convolution of `x`."""
+    return empty_frames(x, x.shape[2] - TAPS + 1, channels=len(bias))
 
 
-def _in_threads(work: Callable[[Any], None], shares: list[Any]) -> None:
-    """One thread for each share, each of them computing alone: a band is too little to be shared among threads."""
-    inference, threads = torch.is_inference_mode_enabled(), torch.get_num_threads()
-
-    def alone(share: Any) -> None:
-        torch.set_num_threads(1)
-        with torch.inference_mode(inference):
-            work(share)
-
-    with ThreadPoolExecutor(len(shares)) as pool:
-        for done in [pool.submit(alone, share) for share in shares]:
-            done.result()
-    torch.set_num_threads(threads)  # the default for other threads, which theirs has become
-
-
-def _runs(x: Tensor, out: Tensor, most_frames: int) -> Iterator[_Run]:
-    """The frames of each batch item that are filtered together, and where their outputs go."""
-    for item, made in zip(x.permute(0, 2, 3, 4, 1), out.permute(0, 2, 3, 4, 1), strict=True):
-        for start, frames in cut(len(made), most_frames):
-            yield _Run(item[start : start + frames + TAPS - 1], made[start : start + frames], frames)
+def _bands(x: Tensor, out: Tensor, most_frames: int, rows: int) -> list[_Band]:
+    """All that is to be made, `rows` rows of some frames of a batch item at a time."""
+    return [
+        _Band(item[start : start + frames + TAPS - 1], made[start : start + frames], top, top + count)
+        for item, made in zip(x.permute(0, 2, 3, 4, 1), out.permute(0, 2, 3, 4, 1), strict=True)
+        for start, frames in cut(len(made), most_frames)
+        for top, count in cut(x.shape[3], rows)
+    ]
 
 
 def _filterings(most_frames: int, like: Tensor) -> tuple[Filtering, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from encoder.convolutions import Convolution
 from encoder.norms import GroupNorm, RmsNorm, empty_frames
+from encoder.workspace import Workspace
 
 Past = tuple[Tensor, ...]
 State = tuple[Past, ...]  # one for each layer of an encoder, in the order in which they run
@@ -52,21 +53,24 @@ class CausalConv3d(nn.Module):
         self.padding = (0, kernel // 2, kernel // 2)
         self.computed_by: Convolution | None = None
 
-    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """`b c room_frames+t h w -> b c' t h w`; the first `room_frames` frames are room, which this fills."""
+    def forward(self, x: Tensor, past: Past | None, out: Tensor | None = None) -> tuple[Tensor, Past]:
+        """`b c room_frames+t h w -> b c' t h w`; the first `room_frames` frames are room, which this fills.
+
+        Where `out` is given, the result may be written there.
+        """
         room = self.room_frames
         if past is not None:
             x[:, :, :room] = past[0]
         else:
             x[:, :, :room] = x[:, :, room : room + 1] if self.before == "first" else 0
         past = remember(x[:, :, x.shape[2] - room :], past)
-        return self._convolve(x), past
+        return self._convolve(x, out), past
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """As `forward`, with the room filled; where the device has no memory for all frames at once, half by half."""
         try:
             if self.computed_by is not None:
-                return self.computed_by(x, self.bias)
+                return self.computed_by(x, self.bias, out)
             return F.conv3d(x, self.weight, self.bias, padding=self.padding)
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.room_frames == 1:
@@ -95,24 +99,43 @@ class Stem(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """`shortcut(x) + conv(norm(conv(norm(x))))`, norms with swish; the shortcut is 1x1x1 where channels differ."""
+    """`shortcut(x) + conv(norm(conv(norm(x))))`, norms with swish; the shortcut is 1x1x1 where channels differ.
 
-    def __init__(self, norm1: Norm, conv1: CausalConv3d, norm2: Norm, conv2: CausalConv3d) -> None:
+    `workspace` is memory that blocks running one after the other may share.
+    """
+
+    def __init__(
+        self, norm1: Norm, conv1: CausalConv3d, norm2: Norm, conv2: CausalConv3d, workspace: Workspace
+    ) -> None:
         super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = norm1, conv1, norm2, conv2
+        self.norm1, self.conv1, self.norm2, self.conv2, self.workspace = norm1, conv1, norm2, conv2, workspace
         out_channels, in_channels = conv1.weight.shape[:2]
         self.shortcut = CausalConv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """`b c t h w -> b c' t h w`"""
+        """`b c t h w -> b c' t h w`; `x` is used up."""
         past1, past2 = (None, None) if past is None else (past[:1], past[1:])
-        h, past1 = self.conv1(self.norm1(x, self.conv1.room_frames), past1)
-        roomy = self.norm2(h, self.conv2.room_frames)
+        h, past1 = self._convolve(self.conv1, self._normalize(self.norm1, x), past1)
+        roomy = self._normalize(self.norm2, h)
         del h  # or it would be alive while the convolution makes its output, which is when memory peaks
-        h, past2 = self.conv2(roomy, past2)
+        h, past2 = self._convolve(self.conv2, roomy, past2)
         if self.shortcut is not None:
             x, _ = self.shortcut(x, None)
-        return h.add_(x), past1 + past2
+        return x.add_(h), past1 + past2
+
+    def _normalize(self, norm: Norm, x: Tensor) -> Tensor:
+        room_frames = self.conv1.room_frames
+        normed: Tensor = norm(x, room_frames, out=self.workspace.frames("normed", x, room_frames + x.shape[2]))
+        return normed
+
+    def _convolve(self, conv: CausalConv3d, roomy: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """Both may write to the same room: the second one reads not what the first one made, but its norm."""
+        out = None
+        if conv.computed_by is not None:
+            frames = roomy.shape[2] - conv.room_frames
+            out = self.workspace.frames("made", roomy, frames, channels=len(conv.weight))
+        made: tuple[Tensor, Past] = conv(roomy, past, out)
+        return made
 
 
 class SpaceAttention(nn.Module):

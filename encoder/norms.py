@@ -4,16 +4,18 @@ It does not hold anything between calls. Written out rather than called from tor
 float32 results on a CPU that depend on the number of threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoder.threads import share
+
 NormScope = Literal["chunk", "clip", "frame"]
 
-BAND_PX = 2048  # on a CPU: pixels that are normalised together, so that their channels stay in its cache
+BAND_VALUES = 2**17  # on a CPU: what is normalised together, so that it stays in a core's cache
 
 
 def empty_frames(like: Tensor, frames: int, *, channels: int = 0, margin_px: int = 0) -> Tensor:
@@ -53,61 +55,49 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.groups, self.eps, self.scope, self.swish = groups, eps, scope, swish
 
-    def forward(self, x: Tensor, room_frames: int = 0, clip: Moments | None = None) -> Tensor:
-        """`b c t h w -> b c room_frames+t h w`; the first `room_frames` frames are left uninitialised."""
+    def forward(
+        self, x: Tensor, room_frames: int = 0, clip: Moments | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """`b c t h w -> b c room_frames+t h w`, in `out` where given; the first `room_frames` frames are not set."""
         assert (clip is not None) == (self.scope == "clip"), "moments of the clip are for scope clip, and needed there"
-        out = empty_frames(x, room_frames + x.shape[2])
-        moments = [self.moments(frame) for frame in x.unbind(2)] if clip is None else [clip] * x.shape[2]
+        moments = self.moments(x) if clip is None else [clip]
         if self.scope == "chunk":
-            moments = [merge_moments(moments)] * len(moments)
-        for frame, out_frame, frame_moments in zip(
-            x.unbind(2), out[:, :, room_frames:].unbind(2), moments, strict=True
-        ):
-            self._normalize(frame, out_frame, frame_moments)
-        return out
+            moments = [merge_moments(moments)]
+        affine = [self._shift_and_scale(each) for each in moments] * (x.shape[2] // len(moments))
 
-    def moments(self, frame: Tensor) -> Moments:
-        """The moments of one frame `b c h w`."""
-        parts = []
-        for band in _bands(frame):
-            band = band.float()
-            values = band.shape[1] * band.shape[2] // self.groups
-            mean = self._of_groups(band.sum(1)) / values
-            centre = mean.repeat_interleave(band.shape[2] // self.groups, dim=1)[:, None]
-            variance = self._of_groups((band - centre).square_().sum(1)) / values
-            parts.append(Moments(values, mean, variance))
-        return merge_moments(parts)
+        def normalize(frame: int, band: Tensor) -> Tensor:
+            shift, scale = affine[frame]
+            return torch.addcmul(shift, band, scale)
+
+        return _by_bands(x, room_frames, out, self.swish, normalize)
+
+    def moments(self, x: Tensor) -> list[Moments]:
+        """The moments of each frame of `b c t h w`."""
+        bands = _bands(x)
+        found: dict[tuple[int, int], Moments] = {}
+
+        def measure(_: int, place: tuple[int, int]) -> None:
+            found[place] = self._moments(bands[place[0]][place[1]].float())
+
+        share(measure, [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))], x.device)
+        return [merge_moments([found[i, j] for j in range(len(of_frame))]) for i, of_frame in enumerate(bands)]
+
+    def _moments(self, band: Tensor) -> Moments:
+        """Of `b pixels c`."""
+        values = band.shape[1] * band.shape[2] // self.groups
+        mean = self._of_groups(band.sum(1)) / values
+        centre = mean.repeat_interleave(band.shape[2] // self.groups, dim=1)[:, None]
+        return Moments(values, mean, self._of_groups((band - centre).square_().sum(1)) / values)
 
     def _of_groups(self, of_channels: Tensor) -> Tensor:
         """Sums over channels `b c` to sums over groups `b g`."""
         return torch.unflatten(of_channels, 1, (self.groups, -1)).sum(2)
 
-    def _normalize(self, frame: Tensor, out: Tensor, moments: Moments) -> None:
-        per_group = self.weight.float().view(self.groups, -1)
-        scale = per_group * (moments.variance + self.eps).rsqrt()[:, :, None]
+    def _shift_and_scale(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """What normalises by these moments, `b 1 c` each: `shift + scale * x`."""
+        scale = self.weight.float().view(self.groups, -1) * (moments.variance + self.eps).rsqrt()[:, :, None]
         shift = self.bias.float().view(self.groups, -1) - moments.mean[:, :, None] * scale
-        scale, shift = scale.flatten(1)[:, None], shift.flatten(1)[:, None]
-        for band, out_band in zip(_bands(frame), _bands(out), strict=True):
-            _finish(torch.addcmul(shift, band, scale), out_band, self.swish)
-
-
-def _bands(frame: Tensor) -> Iterator[Tensor]:
-    """`b c h w` as `b pixels c` views, on a CPU as many pixels at a time as its cache holds."""
-    pixels = frame.permute(0, 2, 3, 1).flatten(1, 2)
-    return iter(torch.split(pixels, BAND_PX, dim=1)) if frame.device.type == "cpu" else iter((pixels,))
-
-
-def _finish(normed: Tensor, out: Tensor, swish: bool) -> None:
-    """Writes `normed`, or x * sigmoid(x) of it, to `out`, and uses it up.
-
-    Of torch's exponentials on a CPU, only `exp` gives the same bits however threads share it.
-    """
-    if not swish:
-        out.copy_(normed)
-    elif normed.device.type == "cpu":
-        torch.div(normed, normed.neg().exp_().add_(1), out=out)
-    else:
-        out.copy_(F.silu(normed, inplace=True))
+        return shift.flatten(1)[:, None], scale.flatten(1)[:, None]
 
 
 class RmsNorm(nn.Module):
@@ -118,12 +108,36 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels))
         self.swish = swish
 
-    def forward(self, x: Tensor, room_frames: int = 0) -> Tensor:
-        """`b c t h w -> b c room_frames+t h w`; the first `room_frames` frames are left uninitialised."""
-        out = empty_frames(x, room_frames + x.shape[2])
+    def forward(self, x: Tensor, room_frames: int = 0, out: Tensor | None = None) -> Tensor:
+        """`b c t h w -> b c room_frames+t h w`, in `out` where given; the first `room_frames` frames are not set."""
         scale = self.weight.float() * len(self.weight) ** 0.5
-        for frame, out_frame in zip(x.unbind(2), out[:, :, room_frames:].unbind(2), strict=True):
-            for band, out_band in zip(_bands(frame), _bands(out_frame), strict=True):
-                length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)
-                _finish(band / length.clamp_min(1e-12) * scale, out_band, self.swish)
-        return out
+
+        def normalize(_: int, band: Tensor) -> Tensor:
+            length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)
+            normed: Tensor = (band / length.clamp_min_(1e-12)).mul_(scale)
+            return normed
+
+        return _by_bands(x, room_frames, out, self.swish, normalize)
+
+
+def _by_bands(
+    x: Tensor, room_frames: int, out: Tensor | None, swish: bool, normalize: Callable[[int, Tensor], Tensor]
+) -> Tensor:
+    """`normalize(frame, band)` of each band, in float32, then swish where asked for."""
+    out = empty_frames(x, room_frames + x.shape[2]) if out is None else out
+
+    def finish(_: int, piece: tuple[int, Tensor, Tensor]) -> None:
+        frame, band, out_band = piece
+        normed = normalize(frame, band)
+        out_band.copy_(F.silu(normed, inplace=True) if swish else normed)
+
+    frames = enumerate(zip(_bands(x), _bands(out[:, :, room_frames:]), strict=True))
+    share(finish, [(i, *bands) for i, frame in frames for bands in zip(*frame, strict=True)], x.device)
+    return out
+
+
+def _bands(x: Tensor) -> list[tuple[Tensor, ...]]:
+    """Of each frame of `b c t h w` its pixels, as `b pixels c`: on a CPU as many at a time as a core's cache holds."""
+    pixels = x.permute(2, 0, 3, 4, 1).flatten(2, 3)
+    most_px = max(1, BAND_VALUES // x.shape[1]) if x.device.type == "cpu" else pixels.shape[2]
+    return [torch.split(frame, most_px, dim=1) for frame in pixels]

@@ -17,12 +17,13 @@ from encoder.engines import Engine
 from encoder.layers import CausalConv3d
 from encoder.spec import LatentSpec
 from encoder.winograd import MOST_OUTPUTS, TAPS
+from encoder.workspace import Workspace
 
 Choice = dict[str, str]  # by the key of a shape, the name of an algorithm; what is not there is computed directly
 Convolutions = str | Mapping[str, str]
 
 DIRECT, AUTO = "direct", "auto"
-ALGORITHMS: Mapping[str, Callable[[Tensor, int], Convolution]] = {
+ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace], Convolution]] = {
     "winograd_time": InTime.of,
     "winograd": InTimeAndSpace.of,
 }
@@ -131,9 +132,10 @@ def kernel_bytes(model: nn.Module) -> int:
 
 def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> None:
     """Makes the convolutions of a model compute by the algorithms chosen."""
+    workspace = Workspace()
     for name, conv in candidates(model):
-        algorithm = choice.get(shapes[name].key)
-        conv.computed_by = ALGORITHMS[algorithm](conv.weight, shapes[name].filtered_frames) if algorithm else None
+        algorithm, frames = choice.get(shapes[name].key), shapes[name].filtered_frames
+        conv.computed_by = ALGORITHMS[algorithm](conv.weight, frames, workspace) if algorithm else None
 
 
 @torch.inference_mode()
@@ -151,7 +153,7 @@ def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) ->
     F.conv3d(x, weight, bias, padding=(0, 1, 1))  # the first call sets things up
     seconds = {DIRECT: _seconds(lambda: F.conv3d(x, weight, bias, padding=(0, 1, 1)))}
     for name, algorithm in ALGORITHMS.items():
-        convolution = algorithm(weight, shape.filtered_frames)
+        convolution = algorithm(weight, shape.filtered_frames, Workspace())
         error = (convolution(x, bias).float() - exact).norm() / exact.norm()
         if float(error) <= tolerance:
             seconds[name] = _seconds(lambda convolution=convolution: convolution(x, bias))  # type: ignore[misc]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encoder.layers import CausalConv3d, HalvePicture, Past, ResidualBlock, SpaceAttention, State, Stem, remember, run
 from encoder.norms import RmsNorm
+from encoder.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,11 @@ class WanEncoder(nn.Module):
 
     def __init__(self, params: WanParams) -> None:
         super().__init__()
-        deep = params.channels[-1]
+        deep, workspace = params.channels[-1], Workspace()
         self.stem = Stem(wan_conv(params.in_channels, params.channels[0]))
-        self.down = nn.ModuleList(_down(params))
-        self.middle = nn.ModuleList([_block(deep, deep), SpaceAttention(RmsNorm(deep, swish=False), deep)])
-        self.middle.append(_block(deep, deep))
+        self.down = nn.ModuleList(_down(params, workspace))
+        attention = SpaceAttention(RmsNorm(deep, swish=False), deep)
+        self.middle = nn.ModuleList([_block(deep, deep, workspace), attention, _block(deep, deep, workspace)])
         self.head = WanHead(params)
 
     def layers(self) -> Iterator[nn.Module]:
@@ -115,16 +116,16 @@ class WanEncoder(nn.Module):
         return run(self.layers(), x, state)
 
 
-def _down(params: WanParams) -> Iterator[nn.Module]:
+def _down(params: WanParams, workspace: Workspace) -> Iterator[nn.Module]:
     before = params.channels[0]
     for index, channels in enumerate(params.channels):
         for _ in range(params.blocks_per_level):
-            yield _block(before, channels)
+            yield _block(before, channels, workspace)
             before = channels
         if index < len(params.channels) - 1:
             yield WanDownsample(channels, params.halves_time[index])
 
 
-def _block(in_channels: int, out_channels: int) -> ResidualBlock:
+def _block(in_channels: int, out_channels: int, workspace: Workspace) -> ResidualBlock:
     conv1, conv2 = wan_conv(in_channels, out_channels), wan_conv(out_channels, out_channels)
-    return ResidualBlock(RmsNorm(in_channels), conv1, RmsNorm(out_channels), conv2)
+    return ResidualBlock(RmsNorm(in_channels), conv1, RmsNorm(out_channels), conv2, workspace)

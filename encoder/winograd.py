@@ -53,11 +53,6 @@ def _evaluation(outputs: int, coefficients: int) -> Tensor:
     return torch.tensor([*finite, infinity], dtype=torch.float64)
 
 
-def square(matrix: Tensor) -> Tensor:
-    """The matrix that does in height and width what `matrix` does along one of them."""
-    return torch.kron(matrix, matrix)
-
-
 def cut(frames: int, most: int) -> list[tuple[int, int]]:
     """(start, count) of consecutive runs of at most `most` frames."""
     return [(start, min(most, frames - start)) for start in range(0, frames, most)]

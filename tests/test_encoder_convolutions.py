@@ -13,7 +13,8 @@ from torch import Tensor
 import encoder
 from encoder.convolutions import InTime, InTimeAndSpace
 from encoder.tuning import ALGORITHMS, ConvShape, candidates, choose, fastest
-from encoder.winograd import MOST_OUTPUTS, cut, filtering, points_used, square
+from encoder.winograd import MOST_OUTPUTS, cut, filtering, points_used
+from encoder.workspace import Workspace
 
 BOTH = pytest.mark.parametrize("algorithm", [InTime, InTimeAndSpace])
 
@@ -57,13 +58,6 @@ def test_the_kernels_of_fewer_outputs_are_among_those_of_more(outputs: int) -> N
     assert torch.equal(of_most, filtering(outputs).kernel)
 
 
-def test_the_square_of_a_filtering_is_the_correlation_in_two_dimensions() -> None:
-    one, picture, taps = filtering(4), seeded(6, 6).double(), seeded(3, 3).double()
-    products = (square(one.kernel) @ taps.flatten()) * (square(one.input) @ picture.flatten())
-    expected = F.conv2d(picture[None, None], taps[None, None])[0, 0]
-    torch.testing.assert_close((square(one.output) @ products).view(4, 4), expected)
-
-
 @given(frames=st.integers(1, 100), most=st.integers(1, 9))
 def test_cutting_leaves_no_frame_out_and_takes_none_twice(frames: int, most: int) -> None:
     runs = cut(frames, most)
@@ -85,13 +79,15 @@ def test_every_shape_equals_the_direct_convolution(
     algorithm: Any, channels: int, out_channels: int, frames: int, sides: tuple[int, int], most_frames: int, batch: int
 ) -> None:
     x, weight, bias = layer(channels, out_channels, frames, *sides, batch)
-    assert error(algorithm.of(weight, most_frames)(x, bias), x, weight, bias) < 2e-5
+    assert error(algorithm.of(weight, most_frames, Workspace())(x, bias), x, weight, bias) < 2e-5
 
 
 @BOTH
 def test_half_precision_errs_by_its_own_rounding(algorithm: Any) -> None:
     x, weight, bias = (tensor.bfloat16() for tensor in layer(32, 32, 4, 24, 36))
-    assert error(algorithm.of(weight, 4)(x, bias), x, weight, bias) < (1e-2 if algorithm is InTime else 2.5e-3)
+    assert error(algorithm.of(weight, 4, Workspace())(x, bias), x, weight, bias) < (
+        1e-2 if algorithm is InTime else 2.5e-3
+    )
 
 
 @BOTH
@@ -100,7 +96,7 @@ def test_threads_do_not_change_the_bits(algorithm: Any) -> None:
     made = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        made.append(algorithm.of(weight, 4)(x, bias))
+        made.append(algorithm.of(weight, 4, Workspace())(x, bias))
         assert torch.get_num_threads() == count
     assert torch.equal(made[0], made[1])
     assert torch.equal(made[0], made[2])
@@ -110,7 +106,7 @@ def test_a_failure_in_a_thread_is_raised() -> None:
     torch.set_num_threads(2)
     (x, _, bias), (_, other, _) = layer(8, 8, 4, 300, 64), layer(9, 8, 4, 1, 1)
     with pytest.raises(RuntimeError):
-        InTime.of(other, 4)(x, bias)
+        InTime.of(other, 4, Workspace())(x, bias)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+"""Work shared among threads of a CPU, each of them computing alone.
+
+It does not know what is computed. Sharing pieces rather than operations keeps what a thread works on in its core's
+cache, does not make every operation wait for the slower thread, and gives the same bits for any number of threads.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+Work = Callable[[int, Any], None]
+Each = Callable[[Work, Sequence[Any], torch.device], None]
+
+
+def in_turn(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
+    """Calls `work(0, piece)` for one piece after the other."""
+    for piece in pieces:
+        work(0, piece)
+
+
+def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
+    """Calls `work(thread, piece)` for every piece: on a CPU by torch's number of threads, elsewhere in turn.
+
+    Errors of `work` are raised.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        in_turn(work, pieces, device)
+        return
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def alone(thread: int) -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            for piece in pieces[thread::threads]:
+                work(thread, piece)
+
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]:
+                done.result()
+    finally:
+        torch.set_num_threads(threads)  # what a thread sets is the default of others too
