@@ -29,12 +29,12 @@ def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
     if device.type != "cpu" or threads == 1:
         in_turn(work, pieces, device)
         return
-    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    inference, grad, left = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), iter(pieces)
 
     def alone(thread: int) -> None:
         torch.set_num_threads(1)
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            for piece in pieces[thread::threads]:
+            for piece in left:  # each thread takes the next one: the last ones are done together
                 work(thread, piece)
 
     try:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoder.convolutions import TILE_PX, Convolution, InTime, InTimeAndSpace
+from encoder.convolutions import TILE_PX, Convolution, InTimeAndHeight, InTimeAndSpace
 from encoder.engines import Engine
 from encoder.layers import CausalConv3d
 from encoder.spec import LatentSpec
@@ -24,7 +24,7 @@ Convolutions = str | Mapping[str, str]
 
 DIRECT, AUTO = "direct", "auto"
 ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace], Convolution]] = {
-    "winograd_time": InTime.of,
+    "winograd_height": InTimeAndHeight.of,
     "winograd": InTimeAndSpace.of,
 }
 LEAST_CHANNELS = 96  # narrower layers are too cheap to be worth their measuring

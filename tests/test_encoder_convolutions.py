@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import encoder
-from encoder.convolutions import InTime, InTimeAndSpace
+from encoder.convolutions import InTimeAndHeight, InTimeAndSpace, band_rows
 from encoder.tuning import ALGORITHMS, ConvShape, candidates, choose, fastest
 from encoder.winograd import MOST_OUTPUTS, cut, filtering, points_used
 from encoder.workspace import Workspace
 
-BOTH = pytest.mark.parametrize("algorithm", [InTime, InTimeAndSpace])
+BOTH = pytest.mark.parametrize("algorithm", [InTimeAndHeight, InTimeAndSpace])
 
 
 def seeded(*shape: int) -> Tensor:
@@ -86,7 +86,7 @@ def test_every_shape_equals_the_direct_convolution(
 def test_half_precision_errs_by_its_own_rounding(algorithm: Any) -> None:
     x, weight, bias = (tensor.bfloat16() for tensor in layer(32, 32, 4, 24, 36))
     assert error(algorithm.of(weight, 4, Workspace())(x, bias), x, weight, bias) < (
-        1e-2 if algorithm is InTime else 2.5e-3
+        1e-2 if algorithm is InTimeAndHeight else 2.5e-3
     )
 
 
@@ -106,7 +106,7 @@ def test_a_failure_in_a_thread_is_raised() -> None:
     torch.set_num_threads(2)
     (x, _, bias), (_, other, _) = layer(8, 8, 4, 300, 64), layer(9, 8, 4, 1, 1)
     with pytest.raises(RuntimeError):
-        InTime.of(other, 4, Workspace())(x, bias)
+        InTimeAndHeight.of(other, 4, Workspace())(x, bias)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_narrow_encoders_are_not_measured() -> None:
 @pytest.mark.parametrize(
     ("convolutions", "message"),
     [
-        ("fft", "convolutions is 'fft', but it must be one of: auto, direct, winograd_time, winograd"),
+        ("fft", "convolutions is 'fft', but it must be one of: auto, direct, winograd_height, winograd"),
         ({"96-96x4": "fft"}, "'fft', but it must be one of"),
         ({"7-7x4": "winograd"}, "names 7-7x4, the shapes of this encoder are: 192-192x4"),
     ],
@@ -167,3 +167,12 @@ def test_direct_needs_no_choice() -> None:
     model: Any = encoder.load("wan", weights="random:0", convolutions="direct").engine.model  # type: ignore[attr-defined]
     assert choose(model, {}, "direct", None) == {}
     assert all(conv.computed_by is None for _, conv in candidates(model))
+
+
+@given(rows=st.integers(1, 500), most=st.integers(1, 60))
+def test_bands_are_of_equal_height_and_no_higher_than_they_may_be(rows: int, most: int) -> None:
+    height = band_rows(rows, most)
+    assert 1 <= height <= most
+    bands = cut(rows, height)
+    assert len(bands) == 1 or rows - bands[-1][0] > 0
+    assert (rows <= most) == (len(bands) == 1)
