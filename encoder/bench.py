@@ -59,10 +59,8 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
     yield {
         "encoder": bench.name,
         "weights": bench.weights,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": bench.threads,
+        **machine(device, bench.threads),
         "rounds": bench.rounds,
-        "torch": torch.__version__,
         "matmul_gflops": {dtype: _matmul_gflops(dtype, device) for dtype in {each.dtype for each in bench.variants}},
     }
     with _folder(bench) as folder:
@@ -71,6 +69,12 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
         for shape in bench.shapes:
             flops = direct.encode_flops(*shape)
             yield from _of_shape(bench, folder, encodes, shape, flops)
+
+
+def machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """What figures of this process are of."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"device": name, "threads": threads, "torch": torch.__version__}
 
 
 def _of_shape(

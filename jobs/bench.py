@@ -1,4 +1,4 @@
-"""The command `bench`: what to measure from its arguments, and the table and JSON of what was.
+"""The command `bench encoder`: what to measure from its arguments, and the table and JSON of what was.
 
 It does not measure: encoder/bench.py does.
 """
@@ -19,8 +19,7 @@ console = Console(soft_wrap=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `bench` takes."""
-    parser.add_argument("what", choices=["encoder"], help="what to measure")
+    """What `bench encoder` takes."""
     parser.add_argument("--name", default="cogvideox", help="cogvideox (default), wan or tiny")
     parser.add_argument("--weights", default="random:0", help="a diffusers VAE folder, or random:SEED (default)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
