@@ -1,6 +1,7 @@
 """The speed of an encoder beside that of diffusers' on the same weights and clip: interleaved, with error and memory.
 
-It does not print or write files. What it times is the whole encoding of a clip that lies on the device.
+It does not print or write files. What it times goes from a clip's uint8 frames in the host's memory to its moments:
+ours takes it chunk by chunk, as in a run, diffusers takes it whole, as its interface wants it.
 """
 
 import contextlib
@@ -11,19 +12,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 import encoder
 from encoder.loading import DTYPES, device_of, layout_of
+from encoder.replica import VideoEncoder
 from encoder.tuning import Convolutions, kernel_bytes
 
 DIFFUSERS = "diffusers"
+FRAMES_TOGETHER = 8  # in a chunk, ours by default and diffusers' own
 Shape = tuple[int, int, int]  # frames, height and width in pixels
-Encode = Callable[[Tensor], Tensor]  # `1 3 t h w` to moments `1 2z t' h' w'`
+Clip = npt.NDArray[np.uint8]  # `t h w c`
+Encode = Callable[[Clip], Iterator[Tensor]]  # to moments `1 2z t' h' w'`, as they become ready
+T = TypeVar("T")
 Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and what else is to be said of it
 
 
@@ -59,10 +67,8 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
     yield {
         "encoder": bench.name,
         "weights": bench.weights,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": bench.threads,
+        **machine(device, bench.threads),
         "rounds": bench.rounds,
-        "torch": torch.__version__,
         "matmul_gflops": {dtype: _matmul_gflops(dtype, device) for dtype in {each.dtype for each in bench.variants}},
     }
     with _folder(bench) as folder:
@@ -73,17 +79,24 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
             yield from _of_shape(bench, folder, encodes, shape, flops)
 
 
+def machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """What figures of this process are of."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"device": name, "threads": threads, "torch": torch.__version__}
+
+
 def _of_shape(
     bench: Bench, folder: str, encodes: Mapping[Variant, Loaded], shape: Shape, flops: int
 ) -> Iterator[dict[str, Any]]:
     clip, device = _clip(shape), device_of(bench.device)
     seconds: dict[Variant, list[float]] = {variant: [] for variant in bench.variants}
     moments: dict[Variant, Tensor] = {}
-    for round_ in range(bench.rounds + 1):
+    for encode, _ in encodes.values():
+        _timed(encode, clip[: _few_frames(len(clip))], device)  # sets things up
+    for _ in range(bench.rounds):
         for variant, (encode, _) in encodes.items():
-            took, moments[variant] = _timed(encode, clip.to(device, DTYPES[variant.dtype]), device)
-            if round_:  # the first sets things up
-                seconds[variant].append(took)
+            took, moments[variant] = _timed(encode, clip, device)
+            seconds[variant].append(took)
     exact = moments[bench.variants[0]].float()
     for variant, times in seconds.items():
         median, said = statistics.median(times), encodes[variant][1]
@@ -93,6 +106,7 @@ def _of_shape(
             **asdict(variant),
             "seconds": [round(second, 4) for second in times],
             "median_seconds": round(median, 4),
+            "seconds_per_frame": float(f"{median / len(clip):.4g}"),
             "relative_error": float(f"{_error(moments[variant], exact):.3g}"),
             "direct_gflops": round(flops / median / 1e9, 1),
             "peak_bytes": peak_bytes,
@@ -117,8 +131,9 @@ def _ratios(line: dict[str, Any], peer: dict[str, Any] | None) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _folder(bench: Bench) -> Iterator[str]:
-    """The diffusers folder of the weights: random ones are made, by diffusers' own initialisation."""
-    if not bench.weights.startswith("random:"):
+    """Weights that every way can load: where diffusers is one, a folder of random ones by its own initialisation."""
+    compares = any(variant.convolutions == DIFFUSERS for variant in bench.variants)
+    if not (compares and bench.weights.startswith("random:")):
         yield bench.weights
         return
     import diffusers  # only who compares needs it
@@ -137,34 +152,65 @@ def _load(bench: Bench, folder: str, dtype: str, convolutions: Convolutions) -> 
         kind = getattr(diffusers, layout_of(bench.name).diffusers_class)
         model = kind.from_pretrained(folder, torch_dtype=DTYPES[dtype], low_cpu_mem_usage=False)
         model = model.eval().to(device_of(bench.device))
-        return lambda video: model.encode(video).latent_dist.parameters, {}
+        return lambda clip: iter([model.encode(_whole(clip, model)).latent_dist.parameters]), {}
     loaded = encoder.load(bench.name, weights=folder, dtype=dtype, device=bench.device, convolutions=convolutions)
     native: Any = loaded.engine
     said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(native.model)}
-
-    def encode(video: Tensor) -> Tensor:
-        posterior = loaded.encode(video)
-        return torch.cat([posterior.mean, posterior.logvar], 1)
-
-    return encode, said
+    return partial(_streamed, loaded), said
 
 
-def _clip(shape: Shape) -> Tensor:
-    """`1 3 t h w` in [-1, 1]: smooth motion with some noise, as videos are."""
+def _streamed(loaded: VideoEncoder, clip: Clip) -> Iterator[Tensor]:
+    """As a run does it: a chunk's frames come to the device when it is their turn."""
+    stream, begin = loaded.stream(len(clip)), 0
+    for frames in loaded.plan(len(clip)):
+        posterior = stream.push(loaded.to_video(clip[begin : begin + frames]))
+        begin += frames
+        if posterior is not None:
+            yield torch.cat([posterior.mean, posterior.logvar], 1)
+    stream.finish()
+
+
+def _whole(clip: Clip, model: Any) -> Tensor:
+    """The clip as diffusers takes it, `1 3 t h w` on its device, with nothing else of its size beside it."""
+    frames, height_px, width_px, _ = clip.shape
+    video = torch.empty(1, 3, frames, height_px, width_px, dtype=model.dtype, device=model.device)
+    for begin in range(0, frames, FRAMES_TOGETHER):
+        part = torch.from_numpy(clip[begin : begin + FRAMES_TOGETHER]).to(model.device)
+        video[0, :, begin : begin + FRAMES_TOGETHER] = part.float().div_(127.5).sub_(1).permute(3, 0, 1, 2)
+    return video
+
+
+def _few_frames(frames: int) -> int:
+    """How many frames of a clip have chunks of every length that the whole has: the first one's and another's."""
+    return min(frames, 2 * FRAMES_TOGETHER + frames % FRAMES_TOGETHER)
+
+
+def _clip(shape: Shape) -> Clip:
+    """Smooth motion with some noise, as videos are; made frame by frame, so that no memory is left from it."""
     frames, height_px, width_px = shape
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 3, frames // 4 + 1, height_px // 16 + 1, width_px // 16 + 1, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, shape, mode="trilinear") * 2 - 1
-    return (smooth + 0.05 * torch.randn(smooth.shape, generator=generator)).clamp_(-1, 1)
+    coarse = torch.rand(frames // 4 + 2, 3, height_px // 16 + 1, width_px // 16 + 1, generator=generator)
+    clip = np.empty((frames, height_px, width_px, 3), np.uint8)
+    for number, picture in enumerate(clip):
+        between = torch.lerp(coarse[number // 4], coarse[number // 4 + 1], number % 4 / 4)
+        smooth = torch.nn.functional.interpolate(between[None], (height_px, width_px), mode="bilinear")[0]
+        noisy = smooth + 0.025 * torch.randn(smooth.shape, generator=generator)
+        picture[:] = noisy.clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(1, 2, 0).numpy()
+    return clip
 
 
 @torch.inference_mode()
-def _timed(encode: Encode, video: Tensor, device: torch.device) -> tuple[float, Tensor]:
+def _timed(encode: Encode, clip: Clip, device: torch.device) -> tuple[float, Tensor]:
+    seconds, parts = _seconds(lambda: list(encode(clip)), device)
+    return seconds, torch.cat(parts, 2).cpu()
+
+
+def _seconds(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
     _wait(device)
     began = time.perf_counter()
-    moments = encode(video)
+    made = work()
     _wait(device)
-    return time.perf_counter() - began, moments.cpu()
+    return time.perf_counter() - began, made
 
 
 def _wait(device: torch.device) -> None:
@@ -179,7 +225,7 @@ def _error(moments: Tensor, exact: Tensor) -> float:
 def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: int = 5) -> float:
     """What products of matrices reach here, the best of some."""
     a, b = (torch.randn(side, side).to(device, DTYPES[dtype]) for _ in range(2))
-    best = min(_timed(lambda _: torch.mm(a, b), a, device)[0] for _ in range(repeats))
+    best = min(_seconds(lambda: torch.mm(a, b), device)[0] for _ in range(repeats))
     return round(2 * side**3 / best / 1e9, 1)
 
 
@@ -189,14 +235,17 @@ def _peak_bytes(bench: Bench, folder: str, dtype: str, convolutions: Convolution
         return pool.apply(_peak_bytes_here, (bench, folder, dtype, convolutions, shape))
 
 
+@torch.inference_mode()
 def _peak_bytes_here(bench: Bench, folder: str, dtype: str, convolutions: Convolutions, shape: Shape) -> int | None:
     encoder.set_threads(bench.threads)
     device = device_of(bench.device)
     encode, _ = _load(bench, folder, dtype, convolutions)
-    first, clip = (_clip(each).to(device, DTYPES[dtype]) for each in ((5, 16, 16), shape))
-    _timed(encode, first, device)  # what is set up once is no part of a clip's memory
+    first, clip = _clip((5, 16, 16)), _clip(shape)  # frames in the host's memory are there before, and not counted
+    for _ in encode(first):  # what is set up once is no part of a clip's memory
+        pass
     before = _memory_bytes(device, reset=True)
-    _timed(encode, clip, device)
+    for _ in encode(clip):  # moments are dropped, as those of rows that are written
+        pass
     after = _memory_bytes(device)
     return None if before is None or after is None else after - before
 

@@ -1,4 +1,4 @@
-"""The command `bench`: what to measure from its arguments, and the table and JSON of what was.
+"""The command `bench encoder`: what to measure from its arguments, and the table and JSON of what was.
 
 It does not measure: encoder/bench.py does.
 """
@@ -15,12 +15,13 @@ from rich.table import Column, Table
 
 from pipeline.errors import UserError
 
+WIDTH = 110  # of the table, where the terminal's is less, or there is none
+
 console = Console(soft_wrap=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `bench` takes."""
-    parser.add_argument("what", choices=["encoder"], help="what to measure")
+    """What `bench encoder` takes."""
     parser.add_argument("--name", default="cogvideox", help="cogvideox (default), wan or tiny")
     parser.add_argument("--weights", default="random:0", help="a diffusers VAE folder, or random:SEED (default)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
@@ -44,7 +45,8 @@ def bench(chosen: argparse.Namespace) -> int:
         machine, *lines = measuring.run(what)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"bench compares with {error.name}, which is not installed: pip install latentmill[bench]"
+            f"--ways diffusers needs {error.name}, which is not installed: pip install latentmill[bench], or measure "
+            "without it: --ways direct auto"
         ) from None
     except ValueError as error:
         raise UserError(f"bench: {error}") from None
@@ -64,7 +66,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
     console.print(f"{machine['encoder']} on {machine['device']}, {machine['threads']} threads", highlight=False)
-    headers = ("clip", "way", "seconds", "faster", "error", "MB", "kernels MB", "of peak")
+    headers = ("clip", "way", "seconds", "s/frame", "faster", "error", "MB", "kernels MB", "of peak")
     table = Table(*(Column(header, no_wrap=True) for header in headers), box=None, pad_edge=False)
     for line in results:
         fraction = line["direct_gflops"] / machine["matmul_gflops"][line["dtype"]]
@@ -72,16 +74,20 @@ def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
             line["shape"],
             f"{line['dtype']} {line['convolutions']}",
             f"{line['median_seconds']:.3g}",
+            f"{line['seconds_per_frame']:.3g}",
             f"{line['times_faster']}x" if "times_faster" in line else "",
             f"{line['relative_error']:.2g}",
             _megabytes(line["peak_bytes"]),
             _megabytes(line.get("kernel_bytes")),
             f"{fraction:.2f}",
         )
-    console.print(table)
+    console.print(table, width=max(console.width, WIDTH))
     console.print("faster: than diffusers in that precision; of peak: of this machine's products of matrices, counting")
     console.print("direct multiplications; error: relative root mean square, against the first line of the clip;")
-    console.print("MB: peak of memory above the weights and the kernels that a way keeps beside them")
+    console.print(
+        "MB: peak of memory above the weights and the kernels that a way keeps beside them; ours get the clip's"
+    )
+    console.print("uint8 frames chunk by chunk and drop what is encoded, diffusers gets them whole, which counts")
 
 
 def _megabytes(size_bytes: int | None) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jobs import bench, commands, planning, submit
+from jobs import bench, bench_pipeline, commands, planning, submit
 from jobs.signals import Stopped, stoppable
 from pipeline.errors import LatentmillError, UserError
 from pipeline.inputs import InputConfig
@@ -65,8 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
             with_config.add_argument("--probe", type=_positive, default=0, metavar="N", help=text)
     _add_submit(subparsers)
     _add_on_output(subparsers)
-    text = "the speed of an encoder on this machine, beside diffusers' own code"
-    bench.add_options(_add(subparsers, "bench", bench.bench, text))
+    _add_bench(subparsers)
     return parser
 
 
@@ -107,6 +106,19 @@ def _add_on_output(subparsers: Subparsers) -> None:
         parser.add_argument("out", help="the output.path of a run")
     show.add_argument("key", help="the clip's id: the sample's key, and :WINDOW where it has several")
     show.add_argument("--picture", metavar="FILE", help="write the latent, below the frames it is of, as a PNG")
+
+
+def _add_bench(subparsers: Subparsers) -> None:
+    text = "the speed of an encoder, or of the whole pipeline, on this machine"
+    whats = subparsers.add_parser("bench", help=text, description=text).add_subparsers(
+        title="what to measure", required=True, metavar="WHAT"
+    )
+    text = "encoders alone: our ways of encoding beside diffusers' own code, with error and memory"
+    bench.add_options(_add(whats, "encoder", bench.bench, text))
+    text = (
+        "runs of one replica beside their limit, the encoder alone on the same clips in memory; with seconds by stage"
+    )
+    bench_pipeline.add_options(_add(whats, "pipeline", bench_pipeline.bench, text))
 
 
 def _add_demo(subparsers: Subparsers) -> None:

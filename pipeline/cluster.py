@@ -23,11 +23,13 @@ from pipeline.metrics import of_event, of_fleet, of_work, thinned
 from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.ray_decoder import RayDecoder
 from pipeline.ray_metrics import RayMetrics
+from pipeline.retiring import RetiringStore
 from pipeline.runtime import RuntimeConfig
 from pipeline.store import without_secrets
 
 POLL_SECONDS = 0.5
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
+RETIRE_SECONDS = 5.0  # that replicas have to end what they are writing: those that hang are not waited for
 
 
 @contextlib.contextmanager
@@ -66,7 +68,6 @@ class _Replica:
         """Puts the encoder on its device. Returns the id of the node."""
         import encoder
         from pipeline.loading import check_memory, load_encoder
-        from pipeline.store import Store
         from pipeline.task import ShardTask
 
         config = self._config
@@ -77,7 +78,7 @@ class _Replica:
         check_memory(config.clip, loaded)  # here, where the device is
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
         decoder = RayDecoder(config, ray.put(config), rules)
-        self._task = ShardTask(config, loaded, decoder, Store(config.output.path))
+        self._task = ShardTask(config, loaded, decoder, RetiringStore(config.output.path))
         return str(ray.get_runtime_context().get_node_id())
 
     def run(self, work: Work) -> Iterator[Event]:
@@ -89,8 +90,13 @@ class _Replica:
             before = seconds
             yield event
 
+    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
+    def retire(self) -> None:
+        """Called beside `run`: once it returns, no file is half written, and none will be."""
+        self._task.store.retire()
 
-_ReplicaActor = ray.remote(num_cpus=0)(_Replica)
+
+_ReplicaActor = ray.remote(num_cpus=0, concurrency_groups={"beside": 1})(_Replica)
 
 
 def _measure(config: EncoderConfig, threads: int) -> dict[str, str]:
@@ -155,6 +161,13 @@ class Cluster:
             for event in itertools.chain(self._feed(), self._next_events()):
                 self._metrics.add(of_event(event))
                 yield event
+        self._retire()
+
+    def _retire(self) -> None:
+        """Lets replicas that still help with what is done already end the file that they may be writing."""
+        busy = [replica for replica in self._running.values() if replica.node and replica.pending is not None]
+        if busy:
+            ray.wait([each.actor.retire.remote() for each in busy], num_returns=len(busy), timeout=RETIRE_SECONDS)
 
     def stop(self) -> None:
         """Ends every replica at once; what is not committed is made again by the next run."""
