@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -35,6 +36,35 @@ def test_every_way_of_computing_convolutions_gives_the_numbers_of_the_cpu(
     here = encoder.load("cogvideox", weights="random:0", convolutions="direct")
     mean, expected = there.encode(video.to(there.device, there.dtype)).mean.cpu(), here.encode(video).mean
     assert (mean - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_frames_arrive_as_they_are_while_others_are_encoded(cuda: str, dtype: str) -> None:
+    there = encoder.load("tiny", weights="random:0", dtype=dtype, device=cuda)
+    rng, busy = np.random.default_rng(0), torch.zeros(4096, 4096, device=cuda)
+    sent = [rng.integers(0, 256, (8 + seed % 3, 240, 320, 3), np.uint8) for seed in range(12)]
+    arrived = []
+    for frames in sent:
+        for _ in range(20):
+            busy @ busy
+        arrived.append(there.to_video(frames))
+    for frames, video in zip(sent, arrived, strict=True):
+        expected = torch.from_numpy(frames)[None].to(cuda).float().div_(127.5).sub_(1).to(there.dtype)
+        assert torch.equal(video, expected.permute(0, 4, 1, 2, 3))
+
+
+@pytest.mark.parametrize("convolutions", ["direct", "winograd_time", "winograd"])
+def test_nothing_inside_a_clip_waits_for_the_device(cuda: str, convolutions: str) -> None:
+    there = encoder.load("cogvideox", weights="random:0", device=cuda, convolutions=convolutions)
+    frames = np.zeros((9, 64, 96, 3), np.uint8)
+    there.encode(there.to_video(frames))  # the first call sets things up
+    stream = there.stream(25)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for count in (9, 8, 8):
+            stream.push(there.to_video(frames[:count]))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_memory_on_the_device_does_not_grow_with_the_clip(cuda: str) -> None:
