@@ -92,9 +92,13 @@ class GroupNorm(nn.Module):
 
 
 def _bands(frame: Tensor) -> Iterator[Tensor]:
-    """`b c h w` as `b pixels c` views, on a CPU as many pixels at a time as its cache holds."""
+    """`b c h w` as `b pixels c` views, on a CPU as many pixels at a time as its cache holds.
+
+    Not where this is compiled: such code has loops of its own.
+    """
     pixels = frame.permute(0, 2, 3, 1).flatten(1, 2)
-    return iter(torch.split(pixels, BAND_PX, dim=1)) if frame.device.type == "cpu" else iter((pixels,))
+    banded = frame.device.type == "cpu" and not torch.compiler.is_compiling()
+    return iter(torch.split(pixels, BAND_PX, dim=1)) if banded else iter((pixels,))
 
 
 def _finish(normed: Tensor, out: Tensor, swish: bool) -> None:

@@ -167,7 +167,7 @@ class VideoEncoder:
     @property
     def recall(self) -> Recall | None:
         """How far back latents depend on frames; None where the encoder does not stream: there on all of them."""
-        engine = self.engine.engine if isinstance(self.engine, Tiled) else self.engine
+        engine = self._shadow.engine if isinstance(self._shadow, Tiled) else self._shadow
         return recall_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
 
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:

@@ -33,8 +33,9 @@ class NoReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, leaves = func.overloadpacket.__name__, tree_leaves((args, kwargs))
-        masks = name.startswith("index") and any(isinstance(x, Tensor) and x.dtype == torch.bool for x in leaves)
-        assert not (masks or name in READS), f"{func} reads a value"
+        masks = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dtype == torch.bool]
+        reads = name in READS or (name.startswith("index") and masks)
+        assert not reads, f"{func} reads a value"
         return func(*args, **(kwargs or {}))
 
 
