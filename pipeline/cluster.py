@@ -213,8 +213,8 @@ class Cluster:
         except StopIteration:
             replica.pending = None
             self._fleet.idle(replica.number)
-        except UserError:
-            raise
+        except UserError as error:
+            raise getattr(error, "cause", error) from None  # Ray's says it with a traceback
         except (LatentmillError, RayError) as error:
             yield from self._failed(replica, error)
 

@@ -4,10 +4,13 @@ On a CPU a recording is the call itself on the recording's own tensors, which is
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from conftest import MakeConfig, samples_of, write_tar
 from torch import Tensor
 
 import encoder
@@ -15,6 +18,7 @@ from encoder.engines import Engine
 from encoder.graphs import EAGER_CALLS, Carried, Graphed, Replay, copy_state
 from encoder.replica import OutOfMemoryError, VideoEncoder
 from encoder.tiles import Tiled, Tiles
+from jobs.cli import main
 
 
 class Capture:
@@ -228,6 +232,19 @@ def test_tiles_are_replayed_one_by_one() -> None:
 def test_an_encoder_that_cannot_be_replayed_says_so(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder.load("tiny", weights="random:0", cuda_graphs=True, **options)
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_run_without_a_gpu_says_in_a_line_that_there_is_nothing_to_replay_on(
+    make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "a.tar", samples_of(videos[:1]))
+    config = make_config(runtime={"cuda_graphs": True})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert main(["run", str(tmp_path / "c.yaml")]) == 2
+    told = capfd.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("latentmill: encoder: cuda_graphs: true needs a CUDA device, and the encoder is on cpu")
 
 
 def test_what_a_state_shares_with_another_is_not_copied() -> None:
