@@ -20,6 +20,7 @@ from encoder.recall import Recall
 from encoder.receptive import recall_of
 from encoder.spec import LatentSpec
 from encoder.tiles import Tiled
+from encoder.uploads import uploads_to
 
 __all__ = ["ClipMemoryError", "OutOfMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
 
@@ -110,6 +111,7 @@ class VideoEncoder:
         self.spec, self.identity = spec, identity
         self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
         self.weights_sha256: str = identity["weights_sha256"]
+        self._upload = uploads_to(device)
         self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
     def encode(self, video: Tensor) -> Posterior:
@@ -165,7 +167,7 @@ class VideoEncoder:
     @property
     def recall(self) -> Recall | None:
         """How far back latents depend on frames; None where the encoder does not stream: there on all of them."""
-        engine = self.engine.engine if isinstance(self.engine, Tiled) else self.engine
+        engine = self._shadow.engine if isinstance(self._shadow, Tiled) else self._shadow
         return recall_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
 
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
@@ -203,9 +205,5 @@ class VideoEncoder:
         """`t h w c` or `b t h w c` uint8 RGB to `b 3 t h w` in [-1, 1] on the encoder's device, in its precision."""
         if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or frames.dtype != np.uint8:
             raise ValueError(f"to_video takes `t h w 3` or `b t h w 3` uint8, got {frames.dtype} {frames.shape}")
-        frames = frames if frames.ndim == 5 else frames[None]
-        on_cuda = self.device.type == "cuda"
-        staging = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=on_cuda)
-        np.copyto(staging.numpy(), frames)
-        there = staging.to(self.device, non_blocking=on_cuda)
+        there = self._upload(frames if frames.ndim == 5 else frames[None])
         return there.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)

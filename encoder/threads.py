@@ -25,8 +25,7 @@ def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
 
     Errors of `work` are raised.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
+    if device.type != "cpu" or torch.compiler.is_compiling() or (threads := torch.get_num_threads()) == 1:
         in_turn(work, pieces, device)
         return
     inference, grad, left = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), iter(pieces)

@@ -86,6 +86,6 @@ def blend_edge(before: Tensor, tile: Tensor, overlap: int, dim: int) -> None:
         return
     shape = [1] * tile.ndim
     shape[dim] = overlap
-    weight = (torch.arange(overlap, dtype=torch.float32) / overlap).to(tile.device, tile.dtype).view(shape)
+    weight = (torch.arange(overlap, dtype=torch.float32, device=tile.device) / overlap).to(tile.dtype).view(shape)
     edge = tile.narrow(dim, 0, overlap)
     edge.copy_(before.narrow(dim, before.shape[dim] - overlap, overlap) * (1 - weight) + edge * weight)

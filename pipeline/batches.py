@@ -60,6 +60,7 @@ class Batches:
     def __init__(self, encoder: VideoEncoder, output: OutputConfig, size: int, watch: Stopwatch) -> None:
         self._encoder, self._output, self._size, self._watch = encoder, output, size, watch
         self._waiting: dict[Shape, list[_Clip]] = {}
+        self._sizes: dict[Shape, int] = {}  # for shapes of which the device has not held `size`
 
     def add(self, sample: Sample, items: Iterator[DecodeItem]) -> Iterator[MadeOf]:
         """Takes in a sample; gives the rows and rejects that became ready, of each shape in the order of clips."""
@@ -97,18 +98,25 @@ class Batches:
             yield from self._encode(waiting)
 
     def _encode(self, clips: Sequence[_Clip]) -> Iterator[MadeOf]:
-        """Together; where the device has no memory for that, one by one."""
-        try:
-            yield from zip([clip.sample for clip in clips], self._rows(clips, self._size), strict=True)
-        except NO_MEMORY:
-            for clip in clips:
-                yield clip.sample, self._alone(clip)
+        """Together; where the device has no memory for that, from then on half as many at a time, down to one."""
+        left, shape = list(clips), clips[0].shape
+        while left:
+            size = self._sizes.get(shape, self._size)
+            some = left[:size]
+            made = self._rows_or_why(some, size)
+            if isinstance(made, SampleError) and size > 1:
+                self._sizes[shape] = size // 2
+                continue
+            rows = [(clip.spec.window_index, made) for clip in some] if isinstance(made, SampleError) else made
+            yield from zip([clip.sample for clip in some], rows, strict=True)
+            left = left[size:]
 
-    def _alone(self, clip: _Clip) -> Made:
+    def _rows_or_why(self, clips: Sequence[_Clip], size: int) -> list[Row] | SampleError:
+        """An error is no longer at hand when this returns: its traceback would keep the memory of what failed."""
         try:
-            return self._rows([clip], 1)[0]
+            return self._rows(clips, size)
         except NO_MEMORY as error:
-            return clip.spec.window_index, no_memory(error)
+            return no_memory(error)
 
     def _rows(self, clips: Sequence[_Clip], size: int) -> list[Row]:
         with self._watch("encode"):

@@ -72,7 +72,7 @@ class _Replica:
 
         config = self._config
         encoder.set_threads(self._threads)
-        loaded = load_encoder(config.encoder, device="auto")
+        loaded = load_encoder(config.encoder, device="auto", cuda_graphs=config.runtime.cuda_graphs)
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is
@@ -226,8 +226,8 @@ class Cluster:
         except StopIteration:
             replica.pending = None
             self._fleet.idle(replica.number)
-        except UserError:
-            raise
+        except UserError as error:
+            raise getattr(error, "cause", error) from None  # Ray's says it with a traceback
         except (LatentmillError, RayError) as error:
             yield from self._failed(replica, error)
 

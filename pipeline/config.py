@@ -132,7 +132,8 @@ class EncoderConfig(Section):
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
     `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json.
-    `batch_clips` clips of one shape are encoded together, which changes the last bits of their latents.
+    `batch_clips` clips of one shape are encoded together, and `compile` gives norms to torch.compile: both change the
+    last bits of latents.
     """
 
     name: str = "cogvideox"
@@ -142,9 +143,10 @@ class EncoderConfig(Section):
     chunk_plan: Literal["diffusers", "even"] = "diffusers"
     norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
     tiles: tuple[int, int, int, int] | None = None
-    convolutions: Literal["auto", "direct", "winograd_time", "winograd"] | dict[str, str] = "auto"
+    convolutions: Literal["auto", "direct", "winograd_height", "winograd"] | dict[str, str] = "auto"
     conv_tolerance: float | None = Field(None, gt=0)
     batch_clips: int = Field(1, ge=1)
+    compile: bool = False
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
@@ -153,7 +155,8 @@ class EncoderConfig(Section):
     def rules(self) -> dict[str, Any]:
         """All of it but where the weights lie, as plain values: what changes latents."""
         values = self.model_dump(mode="json", exclude={"weights", "conv_tolerance"})
-        return {key: value for key, value in values.items() if key != "batch_clips" or value != 1}
+        newer = {"batch_clips": 1, "compile": False}  # older outputs know no such keys
+        return {key: value for key, value in values.items() if key not in newer or value != newer[key]}
 
 
 class LimitsConfig(Section):

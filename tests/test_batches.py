@@ -1,5 +1,6 @@
 """Clips that are encoded together are what they are alone, but for the last bits, whoever their neighbours are."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +126,21 @@ def test_a_decode_that_fails_half_way_costs_its_own_clip(
 def test_a_device_without_memory_for_a_batch_encodes_its_clips_alone(
     shard: Path, config_of: Any, tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push, batches = Stream.push, []
+    push, refused, failed = Stream.push, [], []
 
     def small(self: Stream, video: torch.Tensor) -> Any:
-        batches.append(len(video))
+        assert all(one() is None for one in failed), "what failed is still in memory"
         if len(video) > 1 and video.shape[2] > 1:
+            refused.append((len(video), *video.shape[3:]))
+            failed.append(weakref.ref(video))
             raise OutOfMemoryError("out of memory")
         return push(self, video)
 
-    config, alone = config_of(3), config_of(1, "alone")
+    config, alone = config_of(4), config_of(1, "alone")
     run_all(alone, tiny)
     monkeypatch.setattr(Stream, "push", small)
     assert [reject.reason for reject in rejects_of(run_all(config, tiny))] == ["not_a_video"]
-    assert {1, 3} == set(batches)
+    assert sorted(refused) == [(2, 32, 48), (2, 48, 32), (4, 32, 48), (4, 48, 32)]  # none is tried twice
     ours, theirs = rows_by_part(config), rows_by_part(alone)
     assert [row["vae_latent_bytes"] for part in ours.values() for row in part] == [
         row["vae_latent_bytes"] for part in theirs.values() for row in part
