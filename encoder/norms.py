@@ -74,24 +74,26 @@ class GroupNorm(nn.Module):
     def moments(self, x: Tensor) -> list[Moments]:
         """The moments of each frame of `b c t h w`."""
         bands = _bands(x)
-        found: dict[tuple[int, int], Moments] = {}
+        places = [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))]
+        means, variances = (x.new_empty(len(bands), len(bands[0]), *x.shape[:2], dtype=torch.float32) for _ in "mv")
 
         def measure(_: int, place: tuple[int, int]) -> None:
-            found[place] = self._moments(bands[place[0]][place[1]].float())
+            band = bands[place[0]][place[1]].float()
+            mean = torch.div(band.sum(1), band.shape[1], out=means[place])
+            torch.div((band - mean[:, None]).square_().sum(1), band.shape[1], out=variances[place])
 
-        share(measure, [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))], x.device)
-        return [merge_moments([found[i, j] for j in range(len(of_frame))]) for i, of_frame in enumerate(bands)]
+        share(measure, places, x.device)
+        pixels = [band.shape[1] for band in bands[0]]
+        return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
 
-    def _moments(self, band: Tensor) -> Moments:
-        """Of `b pixels c`."""
-        values = band.shape[1] * band.shape[2] // self.groups
-        mean = self._of_groups(band.sum(1)) / values
-        centre = mean.repeat_interleave(band.shape[2] // self.groups, dim=1)[:, None]
-        return Moments(values, mean, self._of_groups((band - centre).square_().sum(1)) / values)
-
-    def _of_groups(self, of_channels: Tensor) -> Tensor:
-        """Sums over channels `b c` to sums over groups `b g`."""
-        return torch.unflatten(of_channels, 1, (self.groups, -1)).sum(2)
+    def _of_groups(self, pixels: list[int], means: Tensor, variances: Tensor) -> Moments:
+        """The moments of a frame from those of its bands and channels, `n b c`, by the formula of `merge_moments`."""
+        weights = means.new_full((len(pixels), 1, 1), pixels[0] / sum(pixels))
+        weights[-1] = pixels[-1] / sum(pixels)  # the last band alone may have fewer
+        means, variances = (torch.unflatten(each, 2, (self.groups, -1)) for each in (means, variances))
+        mean = (weights * means.mean(-1)).sum(0)
+        variance = (weights * (variances + (means - mean[..., None]).square()).mean(-1)).sum(0)
+        return Moments(sum(pixels) * means.shape[-1], mean, variance)
 
     def _shift_and_scale(self, moments: Moments) -> tuple[Tensor, Tensor]:
         """What normalises by these moments, `b 1 c` each: `shift + scale * x`."""
