@@ -55,9 +55,9 @@ class Downsample(nn.Module):
     In time the clip's first frame passes as it is, and all others are averaged in pairs.
     """
 
-    def __init__(self, channels: int, in_time: bool) -> None:
+    def __init__(self, channels: int, in_time: bool, workspace: Workspace) -> None:
         super().__init__()
-        self.picture = HalvePicture(channels)
+        self.picture = HalvePicture(channels, workspace)
         self.in_time = in_time
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
             if index in params.attention_levels:
                 level[f"attention{i}"] = self._attention(out)
         if index < len(params.channels) - 1:
-            level["down"] = Downsample(out, in_time=1 << index < params.temporal_ratio)
+            level["down"] = Downsample(out, 1 << index < params.temporal_ratio, self._workspace)
         return level
 
     def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:

@@ -17,10 +17,11 @@ from encoder.threads import Each, in_turn, share
 from encoder.winograd import TAPS, Filtering, cut, filtering, points_used
 from encoder.workspace import Workspace
 
-TILE_PX = 4  # outputs in height and in width that are filtered together
+TILE_PX = 4  # outputs in height and in width that are filtered together in float32
+ROWS = 2  # outputs in height that are filtered together in any precision
 # What is transformed together: on a CPU so little that it stays in a core's cache, elsewhere so much that a device is
 # busy and so little that its memory (0.3 GB with 128 channels) is not.
-BAND_PX, BAND_PX_OF_GPU = 2304, 16384
+BAND_PX, BAND_PX_OF_GPU = 1536, 16384
 
 
 class Convolution(Protocol):
@@ -85,7 +86,7 @@ class _Filtered(ABC):
 
     @abstractmethod
     def _products(self, thread: int, tiles: Tensor, point: int, sums: Tensor) -> None:
-        """The tiles of one point of time, times its kernels, into `sums`, `tile height, tile width, rows, across, c'`."""
+        """The tiles of one point of time, times its kernels, into `sums`: tile height, tile width, rows, across, c'."""
 
     def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
         out = empty_frames(x, x.shape[2] - TAPS + 1, channels=len(bias)) if out is None else out
@@ -132,16 +133,16 @@ class _Filtered(ABC):
 
 
 class InTimeAndHeight(_Filtered):
-    """Filtering in time and in height over 1x3 convolutions in the activation's own precision: a third of the products.
+    """Filtering in time and in height over 1x3 convolutions, in the activation's own precision: down to a third.
 
-    What filters more together in one dimension does so less in the other: errors grow with both. The kernels become
-    2.7 times as many numbers.
+    Of height only two rows are filtered together, as errors grow with both. The kernels become 1.8 times (filtering 2
+    frames together) to 2.7 times (4 frames) as many numbers.
     """
 
     @staticmethod
     def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTimeAndHeight":
         """Of a kernel `c' c 3 3 3`; at most `most_frames` frames (1 to 4) are filtered together."""
-        times, height = _filterings(most_frames, weight), filtering(2 if most_frames > 2 else 4).to(weight.float())
+        times, height = _filterings(most_frames, weight), filtering(ROWS).to(weight.float())
         taps = weight.float().permute(2, 3, 0, 4, 1)
         kernels = torch.mm(torch.kron(times[-1].kernel, height.kernel), taps.reshape(TAPS**2, -1))
         shaped = kernels.view(-1, len(height.kernel), len(weight), 1, *taps.shape[3:])
@@ -231,7 +232,7 @@ def _in_height_and_width(matrix: Tensor, tiles: Tensor, halfway: Tensor, out: Te
 
 
 def _write(tiles: Tensor, bias: Tensor, made: Tensor) -> None:
-    """Adds the bias to tiles, `t rows px across px c`, and writes what of them is in the picture to `made`, `t h w c`."""
+    """Adds the bias to tiles, `t rows px across px c`, and writes what is in the picture to `made`, `t h w c`."""
     _, rows, height_px, across, width_px, _ = tiles.shape
     if made.shape[1:3] == (rows * height_px, across * width_px):
         of_tiles = torch.unflatten(torch.unflatten(made, 2, (across, width_px)), 1, (rows, height_px))

@@ -142,7 +142,7 @@ class ResidualBlock(nn.Module):
 
     def _normalize(self, norm: Norm, x: Tensor) -> Tensor:
         room_frames = self.conv1.room_frames
-        normed: Tensor = norm(x, room_frames, out=self.workspace.frames("normed", x, room_frames + x.shape[2]))
+        normed: Tensor = norm(x, room_frames, out=self.workspace.frames("seen", x, room_frames + x.shape[2]))
         return normed
 
     def _convolve(self, conv: CausalConv3d, roomy: Tensor, past: Past | None) -> tuple[Tensor, Past]:
@@ -179,14 +179,15 @@ class SpaceAttention(nn.Module):
 class HalvePicture(nn.Module):
     """A 3x3 convolution of stride 2, frame by frame, that sees a row below and a column right of zeros."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, workspace: Workspace) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.bias = nn.Parameter(torch.empty(channels))
+        self.workspace = workspace
 
     def room_for(self, x: Tensor, frames: int) -> Tensor:
         """`b c frames h+1 w+1`: uninitialised room for pictures like those of `x`, with the zeros at its edge."""
-        roomy = empty_frames(x, frames, margin_px=1)
+        roomy = self.workspace.frames("seen", x, frames, margin_px=1)
         roomy[..., -1, :] = 0
         roomy[..., -1] = 0
         return roomy

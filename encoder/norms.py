@@ -18,10 +18,10 @@ NormScope = Literal["chunk", "clip", "frame"]
 BAND_VALUES = 2**17  # on a CPU: what is normalised together, so that it stays in a core's cache
 
 
-def empty_frames(like: Tensor, frames: int, *, channels: int = 0, margin_px: int = 0) -> Tensor:
-    """An uninitialised `b c frames h+margin w+margin` tensor like `like`, with `channels` where they are given."""
+def empty_frames(like: Tensor, frames: int, *, channels: int = 0) -> Tensor:
+    """An uninitialised `b c frames h w` tensor like `like`, with `channels` where they are given."""
     b, c, _, h, w = like.shape
-    shape = (b, channels or c, frames, h + margin_px, w + margin_px)
+    shape = (b, channels or c, frames, h, w)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 

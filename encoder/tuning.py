@@ -28,8 +28,9 @@ ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace], Convolution]] = {
     "winograd": InTimeAndSpace.of,
 }
 LEAST_CHANNELS = 96  # narrower layers are too cheap to be worth their measuring
-# Error of one convolution, root mean square, relative: float32 gives 6e-6 by Winograd, bfloat16 2e-3 when direct.
-TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
+# Error of one convolution, root mean square, relative: float32 gives 5e-6 by Winograd, bfloat16 2e-3 when direct and
+# 1e-2 when filtered in time and height.
+TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}
 # Multiplications of a convolution when measured: a tenth of a second of a CPU's core, and more for a GPU, which is
 # fast on large pictures only.
 PRODUCTS = {"cpu": 1e10, "cuda": 4e11}

@@ -41,9 +41,9 @@ class WanDownsample(nn.Module):
     In time the clip's first frame passes as it is; the convolution sees each later pair of frames and the one before.
     """
 
-    def __init__(self, channels: int, in_time: bool) -> None:
+    def __init__(self, channels: int, in_time: bool, workspace: Workspace) -> None:
         super().__init__()
-        self.picture = HalvePicture(channels)
+        self.picture = HalvePicture(channels, workspace)
         self.time = TimeConv(channels) if in_time else None
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
@@ -123,7 +123,7 @@ def _down(params: WanParams, workspace: Workspace) -> Iterator[nn.Module]:
             yield _block(before, channels, workspace)
             before = channels
         if index < len(params.channels) - 1:
-            yield WanDownsample(channels, params.halves_time[index])
+            yield WanDownsample(channels, params.halves_time[index], workspace)
 
 
 def _block(in_channels: int, out_channels: int, workspace: Workspace) -> ResidualBlock:

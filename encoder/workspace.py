@@ -31,7 +31,8 @@ class Workspace:
                 flat = self._flat[name, dtype] = torch.empty(needed, dtype=dtype)
         return flat[:needed].view(shape)
 
-    def frames(self, name: str, like: Tensor, frames: int, *, channels: int = 0) -> Tensor:
-        """`b c frames h w` in channels-last order, like `like`, with `channels` where they are given."""
+    def frames(self, name: str, like: Tensor, frames: int, *, channels: int = 0, margin_px: int = 0) -> Tensor:
+        """`b c frames h+margin w+margin` in channels-last order, like `like`, with `channels` where they are given."""
         b, c, _, h, w = like.shape
-        return self.empty(name, (b, frames, h, w, channels or c), like).permute(0, 4, 1, 2, 3)
+        shape = (b, frames, h + margin_px, w + margin_px, channels or c)
+        return self.empty(name, shape, like).permute(0, 4, 1, 2, 3)

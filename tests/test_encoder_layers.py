@@ -10,6 +10,7 @@ import encoder
 from encoder.cogvideox import Downsample
 from encoder.layers import CausalConv3d, SpaceAttention
 from encoder.norms import GroupNorm, RmsNorm, empty_frames, merge_moments
+from encoder.workspace import Workspace
 
 
 def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -78,7 +79,7 @@ def test_a_convolution_over_chunks_is_the_convolution_of_the_clip_with_its_first
 
 
 def test_pooling_passes_the_first_frame_and_averages_the_rest_in_pairs() -> None:
-    down = Downsample(2, in_time=True)
+    down = Downsample(2, True, Workspace())
     fill(down)
     x = seeded(1, 2, 5, 8, 12)
     pooled = torch.stack([x[:, :, 0], (x[:, :, 1] + x[:, :, 2]) / 2, (x[:, :, 3] + x[:, :, 4]) / 2], 2)
@@ -93,7 +94,7 @@ def test_pooling_passes_the_first_frame_and_averages_the_rest_in_pairs() -> None
 
 
 def test_pooling_knows_the_clips_start_from_its_state_and_not_from_the_number_of_frames() -> None:
-    down = Downsample(2, in_time=True)
+    down = Downsample(2, True, Workspace())
     fill(down)
     _, past = down(seeded(1, 2, 1, 4, 4), None)
     with pytest.raises(AssertionError, match="pairs"):
