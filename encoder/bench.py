@@ -24,9 +24,10 @@ from torch import Tensor
 import encoder
 from encoder.loading import DTYPES, device_of, layout_of
 from encoder.replica import VideoEncoder
-from encoder.tuning import Convolutions, kernel_bytes
+from encoder.tuning import kernel_bytes
 
 DIFFUSERS = "diffusers"
+MORE = {"graphs", "compile"}
 FRAMES_TOGETHER = 8  # in a chunk, ours by default and diffusers' own
 Shape = tuple[int, int, int]  # frames, height and width in pixels
 Clip = npt.NDArray[np.uint8]  # `t h w c`
@@ -37,10 +38,25 @@ Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and what else is to be 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to encode: `convolutions` as `encoder.load` takes them, or diffusers' own code."""
+    """One way to encode: `convolutions` as `encoder.load` takes them, or diffusers' own code.
+
+    Ours may be followed by `+graphs` (chunks replayed as CUDA graphs) and `+compile` (norms by torch.compile).
+    """
 
     dtype: str
     convolutions: str
+
+    @property
+    def base(self) -> str:
+        return self.convolutions.partition("+")[0]
+
+    @property
+    def more(self) -> frozenset[str]:
+        """Raises ValueError where it is nothing that there is."""
+        more = frozenset(self.convolutions.split("+")[1:])
+        if unknown := more - MORE:
+            raise ValueError(f"{self.convolutions}: there is no +{min(unknown)}, only +graphs and +compile")
+        return more
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,7 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
         "matmul_gflops": {dtype: _matmul_gflops(dtype, device) for dtype in {each.dtype for each in bench.variants}},
     }
     with _folder(bench) as folder:
-        encodes = {each: _load(bench, folder, each.dtype, each.convolutions) for each in bench.variants}
+        encodes = {each: _load(bench, folder, each) for each in bench.variants}
         direct = encoder.load(bench.name, weights="random:0", convolutions="direct")
         for shape in bench.shapes:
             flops = direct.encode_flops(*shape)
@@ -91,8 +107,9 @@ def _of_shape(
     clip, device = _clip(shape), device_of(bench.device)
     seconds: dict[Variant, list[float]] = {variant: [] for variant in bench.variants}
     moments: dict[Variant, Tensor] = {}
-    for encode, _ in encodes.values():
-        _timed(encode, clip[: _few_frames(len(clip))], device)  # sets things up
+    for variant, (encode, _) in encodes.items():
+        for _ in range(2 if "graphs" in variant.more else 1):  # sets things up; graphs are replayed from the third on
+            _timed(encode, clip[: _few_frames(len(clip))], device)
     for _ in range(bench.rounds):
         for variant, (encode, _) in encodes.items():
             took, moments[variant] = _timed(encode, clip, device)
@@ -100,7 +117,7 @@ def _of_shape(
     exact = moments[bench.variants[0]].float()
     for variant, times in seconds.items():
         median, said = statistics.median(times), encodes[variant][1]
-        peak_bytes = _peak_bytes(bench, folder, variant.dtype, said.get("chosen", variant.convolutions), shape)
+        peak_bytes = _peak_bytes(bench, folder, variant, said.get("chosen"), shape)
         yield {
             "shape": "x".join(map(str, shape)),
             **asdict(variant),
@@ -145,17 +162,23 @@ def _folder(bench: Bench) -> Iterator[str]:
         yield folder
 
 
-def _load(bench: Bench, folder: str, dtype: str, convolutions: Convolutions) -> Loaded:
-    if convolutions == DIFFUSERS:
+def _load(bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str] | None = None) -> Loaded:
+    """`chosen` is what `auto` came to when it was measured."""
+    if variant.convolutions == DIFFUSERS:
         import diffusers
 
         kind = getattr(diffusers, layout_of(bench.name).diffusers_class)
-        model = kind.from_pretrained(folder, torch_dtype=DTYPES[dtype], low_cpu_mem_usage=False)
+        model = kind.from_pretrained(folder, torch_dtype=DTYPES[variant.dtype], low_cpu_mem_usage=False)
         model = model.eval().to(device_of(bench.device))
         return lambda clip: iter([model.encode(_whole(clip, model)).latent_dist.parameters]), {}
-    loaded = encoder.load(bench.name, weights=folder, dtype=dtype, device=bench.device, convolutions=convolutions)
-    native: Any = loaded.engine
-    said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(native.model)}
+    options: dict[str, Any] = {"compile": "compile" in variant.more, "cuda_graphs": "graphs" in variant.more}
+    ways = variant.base if chosen is None else chosen
+    loaded = encoder.load(
+        bench.name, weights=folder, dtype=variant.dtype, device=bench.device, convolutions=ways, **options
+    )
+    engine: Any = loaded.engine
+    model = getattr(engine, "engine", engine).model  # an engine with graphs stands around the one with the model
+    said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(model)}
     return partial(_streamed, loaded), said
 
 
@@ -229,17 +252,21 @@ def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: 
     return round(2 * side**3 / best / 1e9, 1)
 
 
-def _peak_bytes(bench: Bench, folder: str, dtype: str, convolutions: Convolutions, shape: Shape) -> int | None:
+def _peak_bytes(
+    bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str] | None, shape: Shape
+) -> int | None:
     """Peak of memory above the loaded encoder, measured in a process of its own; None where it cannot be read."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_bytes_here, (bench, folder, dtype, convolutions, shape))
+        return pool.apply(_peak_bytes_here, (bench, folder, variant, chosen, shape))
 
 
 @torch.inference_mode()
-def _peak_bytes_here(bench: Bench, folder: str, dtype: str, convolutions: Convolutions, shape: Shape) -> int | None:
+def _peak_bytes_here(
+    bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str] | None, shape: Shape
+) -> int | None:
     encoder.set_threads(bench.threads)
     device = device_of(bench.device)
-    encode, _ = _load(bench, folder, dtype, convolutions)
+    encode, _ = _load(bench, folder, variant, chosen)
     first, clip = _clip((5, 16, 16)), _clip(shape)  # frames in the host's memory are there before, and not counted
     for _ in encode(first):  # what is set up once is no part of a clip's memory
         pass

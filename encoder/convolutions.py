@@ -160,7 +160,8 @@ class InTimeAndHeight(_Filtered):
         points, rows, width, channels = tiles.shape
         matrix, seen = self.space.input.expand(rows, points, points), tiles.transpose(0, 1).flatten(2)
         values = torch.bmm(matrix, seen, out=self._empty("values", thread, *seen.shape))
-        pictures = values.view(rows, points, width, channels).transpose(0, 1).to(self.kernels.dtype).contiguous()
+        pictures = self.workspace.empty(f"pictures {thread}", tuple(tiles.shape), self.kernels)
+        pictures.copy_(values.view(rows, points, width, channels).transpose(0, 1))
         products = self._empty("products", thread, points, rows, width, sums.shape[-1])
         for picture, kernel, product in zip(pictures, self.kernels[point], products, strict=True):
             product.copy_(_of_rows(picture, kernel))

@@ -72,10 +72,7 @@ class CausalConv3d(nn.Module):
         try:
             if self.computed_by is not None:
                 return self.computed_by(x, self.bias, out)
-            if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
-                return _of_few_channels(x, self.weight, self.bias)
-            made = F.conv3d(x, self.weight, self.bias, padding=self.padding)
-            return made.contiguous(memory_format=torch.channels_last_3d)  # which one thread's 1x1x1 is not
+            return self._directly(x)
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.room_frames == 1:
                 raise
@@ -84,6 +81,14 @@ class CausalConv3d(nn.Module):
         out[:, :, :half] = self._convolve(x[:, :, : half + self.room_frames])
         out[:, :, half:] = self._convolve(x[:, :, half:])
         return out
+
+    def _directly(self, x: Tensor) -> Tensor:
+        if self.room_frames == 0:  # 1x1x1
+            return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+        if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
+            return _of_few_channels(x, self.weight, self.bias)
+        made = F.conv3d(x, self.weight, self.bias, padding=self.padding)
+        return made.contiguous(memory_format=torch.channels_last_3d)  # which torch's for small pictures is not
 
 
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ from pipeline.errors import UserError
 WIDTH = 110  # of the table, where the terminal's is less, or there is none
 
 console = Console(soft_wrap=True)
+WAYS = (
+    "diffusers, and values of encoder.convolutions, with +graphs (CUDA graphs) or +compile (compiled norms) after them"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", nargs="+", default=["17x128x192"], metavar="TxHxW", help="clips, in pixels")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="default: float32 bfloat16")
     ways = ["diffusers", "direct", "auto"]
-    parser.add_argument("--ways", nargs="+", default=ways, help="diffusers, and values of encoder.convolutions")
+    parser.add_argument("--ways", nargs="+", default=ways, help=WAYS)
     parser.add_argument("--json", metavar="FILE", help="write what was measured")
 
 
@@ -81,7 +84,7 @@ def _print(machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
             _megabytes(line.get("kernel_bytes")),
             f"{fraction:.2f}",
         )
-    console.print(table, width=max(console.width, WIDTH))
+    Console(width=max(console.width, WIDTH)).print(table)
     console.print("faster: than diffusers in that precision; of peak: of this machine's products of matrices, counting")
     console.print("direct multiplications; error: relative root mean square, against the first line of the clip;")
     console.print(
