@@ -85,10 +85,12 @@ class CausalConv3d(nn.Module):
     def _directly(self, x: Tensor) -> Tensor:
         if self.room_frames == 0:  # 1x1x1
             return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
-        if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
+        on_cpu = x.device.type == "cpu"
+        if on_cpu and x.shape[1] <= FEW_CHANNELS:
             return _of_few_channels(x, self.weight, self.bias)
         made = F.conv3d(x, self.weight, self.bias, padding=self.padding)
-        return made.contiguous(memory_format=torch.channels_last_3d)  # which torch's for small pictures is not
+        # On a CPU torch's for small pictures is not in this order.
+        return made.contiguous(memory_format=torch.channels_last_3d) if on_cpu else made
 
 
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -19,17 +19,16 @@ class Workspace:
     def __init__(self) -> None:
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 
-    def empty(self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Of this shape, on the device of `like`, and in its precision unless another one is given."""
-        dtype = dtype or like.dtype
+    def empty(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Of this shape, on the device of `like` and in its precision."""
         if like.device.type != "cpu":
-            return torch.empty(shape, dtype=dtype, device=like.device)
-        needed, flat = prod(shape), self._flat.get((name, dtype))
-        if flat is None or flat.numel() < needed:
-            self._flat.pop((name, dtype), None)  # given back before more is taken
+            return torch.empty(shape, dtype=like.dtype, device=like.device)
+        key, needed = (name, like.dtype), prod(shape)
+        if key not in self._flat or self._flat[key].numel() < needed:
+            self._flat.pop(key, None)  # given back before more is taken
             with torch.inference_mode(False):  # or it could be written to in inference mode alone
-                flat = self._flat[name, dtype] = torch.empty(needed, dtype=dtype)
-        return flat[:needed].view(shape)
+                self._flat[key] = torch.empty(needed, dtype=like.dtype)
+        return self._flat[key][:needed].view(shape)
 
     def frames(self, name: str, like: Tensor, frames: int, *, channels: int = 0, margin_px: int = 0) -> Tensor:
         """`b c frames h+margin w+margin` in channels-last order, like `like`, with `channels` where they are given."""
