@@ -5,6 +5,7 @@ It does not know the model (an engine runs it) or where frames come from.
 
 from collections import deque
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ class Stream:
     def _encode(self, frames: int) -> Posterior:
         together = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting, 2)
         self._waiting = [together[:, :, frames:]] if together.shape[2] > frames else []
-        moments, state = self._encoder.engine.encode_chunk(together[:, :, :frames], self._state)
+        with self._encoder.one_at_a_time:
+            moments, state = self._encoder.engine.encode_chunk(together[:, :, :frames], self._state)
         self._state = state if self._plan else None
         return from_moments(moments, self._encoder.spec.latent_channels)
 
@@ -112,6 +114,7 @@ class VideoEncoder:
         self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
         self.weights_sha256: str = identity["weights_sha256"]
         self._upload = uploads_to(device)
+        self.one_at_a_time = Lock()  # several threads may have clips open: layers keep memory from chunk to chunk
         self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
     def encode(self, video: Tensor) -> Posterior:

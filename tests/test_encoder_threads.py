@@ -102,3 +102,18 @@ def test_clips_that_take_turns_and_clips_of_other_sizes_do_not_meet_in_kept_memo
                 parts.append(part.mean)
     for parts, mean in zip(made, expected, strict=True):
         assert torch.equal(torch.cat(parts, 2), mean)
+
+
+def test_one_encoder_may_be_used_by_several_threads() -> None:
+    loaded = encoder.load("tiny", weights="random:0")
+    clips = [torch.full((1, 3, 17, 48, 48), value) for value in (-0.5, 0.0, 0.5)]
+    expected, made = [loaded.encode(clip).mean for clip in clips], dict[int, Tensor]()
+    threads = [
+        threading.Thread(target=lambda i=i, clip=clip: made.update({i: loaded.encode(clip).mean}))  # type: ignore[misc]
+        for i, clip in enumerate(clips)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(made[i], mean) for i, mean in enumerate(expected))
