@@ -4,6 +4,7 @@ It does not make floats of them, and it does not know what they are frames of.
 """
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -46,8 +47,13 @@ class DoubleBuffered:
         self._buffers = [lane.buffer(0) for _ in range(BUFFERS)]
         self._waits: list[Wait] = [lambda: None] * BUFFERS
         self._turn = 0
+        self._one_at_a_time = Lock()  # several threads may have clips open
 
     def __call__(self, frames: Uint8Array) -> Tensor:
+        with self._one_at_a_time:
+            return self._send(frames)
+
+    def _send(self, frames: Uint8Array) -> Tensor:
         turn, self._turn = self._turn, (self._turn + 1) % BUFFERS
         self._waits[turn]()
         if self._buffers[turn].numel() < frames.size:
