@@ -59,8 +59,9 @@ def load(
     from encoder.adapters import load_adapted  # torch takes seconds to import: only who encodes pays
     from encoder.loading import Options, load_video_encoder
 
-    chunks, ways = (chunk_frames, norm_scope, chunk_plan, tiles), (convolutions, conv_tolerance, compile, cuda_graphs)
-    options = Options(dtype, device, *chunks, *ways)
+    options = Options(
+        dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions, conv_tolerance, compile, cuda_graphs
+    )
     return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
 
 

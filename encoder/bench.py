@@ -9,12 +9,11 @@ import multiprocessing
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from torch import Tensor
 import encoder
 from encoder.loading import DTYPES, device_of, layout_of
 from encoder.replica import VideoEncoder
+from encoder.timing import timed
 from encoder.tuning import kernel_bytes
 
 DIFFUSERS = "diffusers"
@@ -32,7 +32,6 @@ FRAMES_TOGETHER = 8  # in a chunk, ours by default and diffusers' own
 Shape = tuple[int, int, int]  # frames, height and width in pixels
 Clip = npt.NDArray[np.uint8]  # `t h w c`
 Encode = Callable[[Clip], Iterator[Tensor]]  # to moments `1 2z t' h' w'`, as they become ready
-T = TypeVar("T")
 Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and what else is to be said of it
 
 
@@ -224,21 +223,8 @@ def _clip(shape: Shape) -> Clip:
 
 @torch.inference_mode()
 def _timed(encode: Encode, clip: Clip, device: torch.device) -> tuple[float, Tensor]:
-    seconds, parts = _seconds(lambda: list(encode(clip)), device)
+    seconds, parts = timed(lambda: list(encode(clip)), device)
     return seconds, torch.cat(parts, 2).cpu()
-
-
-def _seconds(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    _wait(device)
-    began = time.perf_counter()
-    made = work()
-    _wait(device)
-    return time.perf_counter() - began, made
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _error(moments: Tensor, exact: Tensor) -> float:
@@ -248,7 +234,7 @@ def _error(moments: Tensor, exact: Tensor) -> float:
 def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: int = 5) -> float:
     """What products of matrices reach here, the best of some."""
     a, b = (torch.randn(side, side).to(device, DTYPES[dtype]) for _ in range(2))
-    best = min(_seconds(lambda: torch.mm(a, b), device)[0] for _ in range(repeats))
+    best = min(timed(lambda: torch.mm(a, b), device)[0] for _ in range(repeats))
     return round(2 * side**3 / best / 1e9, 1)
 
 

@@ -4,8 +4,8 @@ It does not compute them (convolutions.py). A choice is plain JSON: a run can no
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from encoder.convolutions import TILE_PX, Convolution, InTimeAndHeight, InTimeAn
 from encoder.engines import Engine
 from encoder.layers import CausalConv3d
 from encoder.spec import LatentSpec
+from encoder.timing import timed
 from encoder.winograd import MOST_OUTPUTS, TAPS
 from encoder.workspace import Workspace
 
@@ -152,23 +153,15 @@ def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) ->
     x = video.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last_3d)
     bias, exact = weight.new_zeros(shape.out_channels), F.conv3d(x.float(), weight.float(), padding=(0, 1, 1))
     F.conv3d(x, weight, bias, padding=(0, 1, 1))  # the first call sets things up
-    seconds = {DIRECT: _seconds(lambda: F.conv3d(x, weight, bias, padding=(0, 1, 1)))}
+    seconds = {DIRECT: _seconds(lambda: F.conv3d(x, weight, bias, padding=(0, 1, 1)), x.device)}
     for name, algorithm in ALGORITHMS.items():
         convolution = algorithm(weight, shape.filtered_frames, Workspace())
         error = (convolution(x, bias).float() - exact).norm() / exact.norm()
         if float(error) <= tolerance:
-            seconds[name] = _seconds(lambda convolution=convolution: convolution(x, bias))  # type: ignore[misc]
+            seconds[name] = _seconds(partial(convolution, x, bias), x.device)
     return min(seconds, key=lambda name: seconds[name])
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
     """The shortest of some calls."""
-    return min(_timed(call) for _ in range(REPEATS))
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return min(timed(call, device)[0] for _ in range(REPEATS))

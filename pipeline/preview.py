@@ -18,6 +18,7 @@ import numpy as np
 
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
+from encoder.timing import timed
 from pipeline.config import Config, OutputConfig
 from pipeline.decoders import LocalDecoder
 from pipeline.encode import NO_MEMORY
@@ -184,10 +185,7 @@ def _timing(size: Shape, shape: Shape, runs: list[float]) -> Timing:
 
 
 def _encode_blank(loaded: VideoEncoder, size: Shape) -> float:
-    began = time.perf_counter()
-    posterior = loaded.encode(loaded.to_video(np.zeros((*size, 3), np.uint8)))
-    posterior.mean.cpu()  # a GPU works on after the call: this waits for it
-    return time.perf_counter() - began
+    return timed(lambda: loaded.encode(loaded.to_video(np.zeros((*size, 3), np.uint8))), loaded.device)[0]
 
 
 def device_name(loaded: VideoEncoder) -> str:
