@@ -178,10 +178,7 @@ class InTimeAndSpace(_Filtered):
     def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTimeAndSpace":
         """As `InTimeAndHeight.of`."""
         times, space = _filterings(most_frames, weight), filtering(TILE_PX).to(weight.float())
-        taps = weight.float().permute(2, 3, 4, 1, 0)
-        matrix = torch.kron(torch.kron(times[-1].kernel, space.kernel), space.kernel)
-        kernels = torch.mm(matrix, taps.reshape(TAPS**3, -1)).view(-1, len(space.input) ** 2, *taps.shape[3:])
-        return InTimeAndSpace(most_frames, kernels, times, space, workspace)
+        return InTimeAndSpace(most_frames, kernels_in_time_and_space(weight, most_frames), times, space, workspace)
 
     @property
     def tile_px(self) -> tuple[int, int]:
@@ -207,6 +204,14 @@ class InTimeAndSpace(_Filtered):
         products = self._empty("products", thread, points, count, out_channels)
         torch.bmm(values, self.kernels[point], out=products)
         _in_height_and_width(self.space.output, products, halfway, sums)
+
+
+def kernels_in_time_and_space(weight: Tensor, most_frames: int) -> Tensor:
+    """A kernel `c' c 3 3 3` at the points in time and over the picture: `times points c c'`, float32."""
+    time, space = (filtering(outputs).kernel.to(weight.float()) for outputs in (most_frames, TILE_PX))
+    taps = weight.float().permute(2, 3, 4, 1, 0)
+    matrix = torch.kron(torch.kron(time, space), space)
+    return torch.mm(matrix, taps.reshape(TAPS**3, -1)).view(len(time), len(space) ** 2, *taps.shape[3:])
 
 
 def band_rows(rows: int, most: int) -> int:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoder.c_convolution import InTimeAndSpaceByC
+from encoder.c_library import PANEL, compiles
 from encoder.convolutions import TILE_PX, Convolution, InTimeAndHeight, InTimeAndSpace
 from encoder.engines import Engine
 from encoder.layers import CausalConv3d
@@ -27,7 +29,9 @@ DIRECT, AUTO = "direct", "auto"
 ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace], Convolution]] = {
     "winograd_height": InTimeAndHeight.of,
     "winograd": InTimeAndSpace.of,
+    "winograd_c": InTimeAndSpaceByC.of,
 }
+IN_C = ("winograd_c",)
 LEAST_CHANNELS = 96  # narrower layers are too cheap to be worth their measuring
 # Error of one convolution, root mean square, relative: float32 gives 5e-6 by Winograd, bfloat16 2e-3 when direct and
 # 1e-2 when filtered in time and height.
@@ -101,7 +105,7 @@ def choose(
     """What `convolutions` means for these shapes: a mapping as it is, one algorithm for all, or the fastest of each.
 
     Raises:
-        ValueError: no such algorithm, or a mapping for other shapes.
+        ValueError: no such algorithm, one that computes none of these shapes here, or a mapping for other shapes.
     """
     keys = {shape.key for shape in shapes.values()}
     check_names(convolutions)
@@ -111,12 +115,27 @@ def choose(
                 f"convolutions names {min(unknown)}, the shapes of this encoder are: {', '.join(sorted(keys))}"
             )
         return dict(convolutions)
-    if convolutions != AUTO:
-        return {} if convolutions == DIRECT else dict.fromkeys(sorted(keys), convolutions)
     convs = dict(candidates(model))
     one_of_each = {shape: convs[name].weight for name, shape in shapes.items()}
+    if convolutions != AUTO:
+        taken = sorted(shape.key for shape, weight in one_of_each.items() if _takes(convolutions, weight))
+        if one_of_each and not taken:
+            raise ValueError(_takes_none(convolutions, next(iter(one_of_each.values()))))
+        return {} if convolutions == DIRECT else dict.fromkeys(taken, convolutions)
     measured = {shape.key: fastest(weight, shape, tolerance) for shape, weight in one_of_each.items()}
     return {key: name for key, name in measured.items() if name != DIRECT}
+
+
+def _takes(name: str, weight: Tensor) -> bool:
+    """Whether an algorithm computes convolutions with such a kernel, on its device and in its precision."""
+    return name not in IN_C or InTimeAndSpaceByC.takes(weight)
+
+
+def _takes_none(name: str, weight: Tensor) -> str:
+    return (
+        f"convolutions is {name!r}, which computes on a CPU in float32 or bfloat16 with multiples of {PANEL} channels, "
+        f"not {' to '.join(map(str, weight.shape[1::-1]))} channels in {weight.dtype} on {weight.device}: choose auto"
+    )
 
 
 def check_names(convolutions: Convolutions) -> None:
@@ -133,10 +152,16 @@ def kernel_bytes(model: nn.Module) -> int:
 
 
 def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> None:
-    """Makes the convolutions of a model compute by the algorithms chosen."""
+    """Makes the convolutions of a model compute by the algorithms chosen.
+
+    Raises:
+        ValueError: one of them does not compute such a convolution on this device, or not on this machine.
+    """
     workspace = Workspace()
     for name, conv in candidates(model):
         algorithm, frames = choice.get(shapes[name].key), shapes[name].filtered_frames
+        if algorithm and not _takes(algorithm, conv.weight):
+            raise ValueError(_takes_none(algorithm, conv.weight))
         conv.computed_by = ALGORITHMS[algorithm](conv.weight, frames, workspace) if algorithm else None
 
 
@@ -155,6 +180,8 @@ def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) ->
     F.conv3d(x, weight, bias, padding=(0, 1, 1))  # the first call sets things up
     seconds = {DIRECT: _seconds(lambda: F.conv3d(x, weight, bias, padding=(0, 1, 1)), x.device)}
     for name, algorithm in ALGORITHMS.items():
+        if not _takes(name, weight) or (name in IN_C and not compiles()):
+            continue
         convolution = algorithm(weight, shape.filtered_frames, Workspace())
         error = (convolution(x, bias).float() - exact).norm() / exact.norm()
         if float(error) <= tolerance:

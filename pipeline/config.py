@@ -143,7 +143,7 @@ class EncoderConfig(Section):
     chunk_plan: Literal["diffusers", "even"] = "diffusers"
     norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
     tiles: tuple[int, int, int, int] | None = None
-    convolutions: Literal["auto", "direct", "winograd_height", "winograd"] | dict[str, str] = "auto"
+    convolutions: Literal["auto", "direct", "winograd_height", "winograd", "winograd_c"] | dict[str, str] = "auto"
     conv_tolerance: float | None = Field(None, gt=0)
     batch_clips: int = Field(1, ge=1)
     compile: bool = False

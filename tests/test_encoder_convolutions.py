@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import encoder
+from encoder.c_convolution import InTimeAndSpaceByC
+from encoder.c_library import PANEL
 from encoder.convolutions import InTimeAndHeight, InTimeAndSpace, band_rows
 from encoder.tuning import ALGORITHMS, ConvShape, candidates, choose, fastest
 from encoder.winograd import MOST_OUTPUTS, cut, filtering, points_used
 from encoder.workspace import Workspace
 
-BOTH = pytest.mark.parametrize("algorithm", [InTimeAndHeight, InTimeAndSpace])
+ALL = pytest.mark.parametrize("algorithm", [InTimeAndHeight, InTimeAndSpace, InTimeAndSpaceByC])
 
 
 def seeded(*shape: int) -> Tensor:
@@ -65,7 +67,7 @@ def test_cutting_leaves_no_frame_out_and_takes_none_twice(frames: int, most: int
     assert all(1 <= count <= most for _, count in runs)
 
 
-@BOTH
+@ALL
 @settings(max_examples=25, deadline=None)
 @given(
     channels=st.sampled_from([3, 8, 20]),
@@ -78,11 +80,13 @@ def test_cutting_leaves_no_frame_out_and_takes_none_twice(frames: int, most: int
 def test_every_shape_equals_the_direct_convolution(
     algorithm: Any, channels: int, out_channels: int, frames: int, sides: tuple[int, int], most_frames: int, batch: int
 ) -> None:
+    if algorithm is InTimeAndSpaceByC:
+        channels, out_channels = (-(-count // 8) * PANEL for count in (channels, out_channels))
     x, weight, bias = layer(channels, out_channels, frames, *sides, batch)
     assert error(algorithm.of(weight, most_frames, Workspace())(x, bias), x, weight, bias) < 2e-5
 
 
-@BOTH
+@ALL
 def test_half_precision_errs_by_its_own_rounding(algorithm: Any) -> None:
     x, weight, bias = (tensor.bfloat16() for tensor in layer(32, 32, 4, 24, 36))
     assert error(algorithm.of(weight, 4, Workspace())(x, bias), x, weight, bias) < (
@@ -90,9 +94,10 @@ def test_half_precision_errs_by_its_own_rounding(algorithm: Any) -> None:
     )
 
 
-@BOTH
-def test_threads_do_not_change_the_bits(algorithm: Any) -> None:
-    x, weight, bias = layer(16, 24, 5, 160, 72)
+@ALL
+@pytest.mark.parametrize("sides", [(160, 72), (5, 6)], ids=["many bands", "one band"])
+def test_threads_do_not_change_the_bits(algorithm: Any, sides: tuple[int, int]) -> None:
+    x, weight, bias = layer(32, 32, 5, *sides)
     made = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -153,7 +158,7 @@ def test_narrow_encoders_are_not_measured() -> None:
 @pytest.mark.parametrize(
     ("convolutions", "message"),
     [
-        ("fft", "convolutions is 'fft', but it must be one of: auto, direct, winograd_height, winograd"),
+        ("fft", "convolutions is 'fft', but it must be one of: auto, direct, winograd_height, winograd, winograd_c"),
         ({"96-96x4": "fft"}, "'fft', but it must be one of"),
         ({"7-7x4": "winograd"}, "names 7-7x4, the shapes of this encoder are: 192-192x4"),
     ],

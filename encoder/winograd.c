@@ -1,0 +1,173 @@
+/* A causal 3x3x3 convolution of channels-last frames by Winograd's filtering, a band of tiles at a time, in float32.
+
+   It does not share work among threads, and has no numbers of its own: the matrices and sizes below come from
+   c_library.py, which compiles this. A tile is TILE by TILE pixels of up to 4 frames. A band goes through three steps,
+   each of which may be done in parts: `see` transforms what its tiles see, `multiply` takes point by point the product
+   with the kernels, `make` transforms the sums back. No sum's order depends on the parts or on the width of vectors. */
+
+#if defined(__AVX512F__)
+enum { LANES = 16, ROWS = 12 }; /* of a vector; of a block of products, as many as leave registers for two kernels */
+#elif defined(__AVX__)
+enum { LANES = 8, ROWS = 6 };
+#elif defined(__aarch64__)
+enum { LANES = 4, ROWS = 12 };
+#else
+enum { LANES = 4, ROWS = 6 };
+#endif
+enum { SEEN = TILE + 2, POINTS = SEEN * SEEN };
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef unsigned words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef unsigned short halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+#define INLINE static inline __attribute__((always_inline)) /* so that numbers of frames are constants */
+#define UNROLLED _Pragma("GCC unroll 16")
+
+/* By how many are filtered together, less one; zeros where the matrix is smaller. */
+static const float INPUT[TILE][SEEN][SEEN] = INPUT_MATRICES, OUTPUT[TILE][SEEN][SEEN] = OUTPUT_MATRICES;
+
+struct band {
+    const void *seen;    /* `2+t h w c`, from the first frame that is seen */
+    void *made;          /* `t h w c'` */
+    const float *kernels /* `times points c'/PANEL c PANEL` */, *bias;
+    const long *times;   /* which of the kernels' points in time those of this number of frames are */
+    float *values;       /* room for `t+2 points tiles c` */
+    float *products;     /* room for `t+2 points tiles c'`; `tiles` is rounded up to whole blocks in both */
+    long values_step, products_step; /* from one point to the next */
+    long height, width, channels, out_channels, frames, first_tile, tiles, is_bfloat16;
+};
+
+INLINE vec splat(float x) { return x - (vec){0}; }
+
+INLINE vec load(const void *at, long i, long is_bfloat16) {
+    if (!is_bfloat16) return *(const vec *)((const float *)at + i);
+    return (vec)(__builtin_convertvector(*(const halves *)((const unsigned short *)at + i), words) << 16);
+}
+
+/* To the nearest, ties to even; NaN stays NaN. */
+INLINE void store(void *at, long i, vec x, long is_bfloat16) {
+    if (!is_bfloat16) {
+        *(vec *)((float *)at + i) = x;
+    } else {
+        const words bits = (words)x, nan = (words)(x != x);
+        const words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        *(halves *)((unsigned short *)at + i) = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), halves);
+    }
+}
+
+/* A small constant matrix times `columns` vectors; what is unrolled leaves nothing of its zeros. */
+INLINE void mix(const float (*matrix)[SEEN], int rows, int columns, const vec *in, int in_step, vec *out, int out_step) {
+    vec x[SEEN];
+    UNROLLED for (int j = 0; j < columns; j++) x[j] = in[j * in_step];
+    UNROLLED for (int i = 0; i < rows; i++) {
+        vec sum = {0};
+        UNROLLED for (int j = 0; j < columns; j++)
+            if (matrix[i][j] != 0) sum += splat(matrix[i][j]) * x[j];
+        out[i * out_step] = sum;
+    }
+}
+
+/* Where each pixel that a tile sees begins in a frame; -1 where it is outside of the picture. */
+INLINE void find_pixels(const struct band *b, long tile, long *pixels) {
+    const long across = (b->width + TILE - 1) / TILE;
+    const long top = tile / across * TILE - 1, left = tile % across * TILE - 1;
+    for (long i = 0; i < POINTS; i++) {
+        const long y = top + i / SEEN, x = left + i % SEEN;
+        const int is_inside = 0 <= y && y < b->height && 0 <= x && x < b->width;
+        pixels[i] = is_inside ? (y * b->width + x) * b->channels : -1;
+    }
+}
+
+INLINE void see_frames(const struct band *b, long first, long count, int frames) {
+    const long frame_step = b->height * b->width * b->channels;
+    for (long tile = first; tile < first + count; tile++) {
+        long pixels[POINTS];
+        find_pixels(b, b->first_tile + tile, pixels);
+        for (long c = 0; c < b->channels; c += LANES) {
+            vec seen[SEEN], mixed[SEEN][POINTS], halfway[POINTS], values[POINTS];
+            for (int i = 0; i < POINTS; i++) {
+                UNROLLED for (int t = 0; t < frames + 2; t++)
+                    seen[t] = pixels[i] < 0 ? splat(0) : load(b->seen, t * frame_step + pixels[i] + c, b->is_bfloat16);
+                mix(INPUT[frames - 1], frames + 2, frames + 2, seen, 1, &mixed[0][i], POINTS);
+            }
+            for (int t = 0; t < frames + 2; t++) {
+                float *at = b->values + t * POINTS * b->values_step + tile * b->channels + c;
+                for (int x = 0; x < SEEN; x++)
+                    mix(INPUT[TILE - 1], SEEN, SEEN, &mixed[t][x], SEEN, halfway + x, SEEN);
+                for (int y = 0; y < SEEN; y++)
+                    mix(INPUT[TILE - 1], SEEN, SEEN, halfway + y * SEEN, 1, values + y * SEEN, 1);
+                for (int i = 0; i < POINTS; i++) *(vec *)(at + i * b->values_step) = values[i];
+            }
+        }
+    }
+}
+
+INLINE void make_frames(const struct band *b, long first, long count, int frames) {
+    const long across = (b->width + TILE - 1) / TILE, frame_step = b->height * b->width * b->out_channels;
+    for (long tile = first; tile < first + count; tile++) {
+        const long top = (b->first_tile + tile) / across * TILE, left = (b->first_tile + tile) % across * TILE;
+        for (long c = 0; c < b->out_channels; c += LANES) {
+            vec products[POINTS], halfway[TILE * SEEN], mixed[SEEN][TILE * TILE], sums[TILE];
+            const vec bias = *(const vec *)(b->bias + c);
+            for (int t = 0; t < frames + 2; t++) {
+                const float *at = b->products + t * POINTS * b->products_step + tile * b->out_channels + c;
+                for (int i = 0; i < POINTS; i++) products[i] = *(const vec *)(at + i * b->products_step);
+                for (int x = 0; x < SEEN; x++)
+                    mix(OUTPUT[TILE - 1], TILE, SEEN, products + x, SEEN, halfway + x, SEEN);
+                for (int y = 0; y < TILE; y++)
+                    mix(OUTPUT[TILE - 1], TILE, SEEN, halfway + y * SEEN, 1, mixed[t] + y * TILE, 1);
+            }
+            for (int i = 0; i < TILE * TILE; i++) {
+                const long y = top + i / TILE, x = left + i % TILE;
+                const long pixel = (y * b->width + x) * b->out_channels + c;
+                if (y >= b->height || x >= b->width) continue;
+                mix(OUTPUT[frames - 1], frames, frames + 2, &mixed[0][i], TILE * TILE, sums, 1);
+                UNROLLED for (int t = 0; t < frames; t++)
+                    store(b->made, t * frame_step + pixel, sums[t] + bias, b->is_bfloat16);
+            }
+        }
+    }
+}
+
+/* ROWS tiles' values of all channels times the kernels of two vectors of output channels. */
+INLINE void multiply_block(const struct band *b, const float *values, const float *kernels, float *products) {
+    vec sums[ROWS][2] = {0};
+    for (long c = 0; c < b->channels; c++) {
+        const vec left = *(const vec *)(kernels + c * PANEL), right = *(const vec *)(kernels + c * PANEL + LANES);
+        UNROLLED for (int i = 0; i < ROWS; i++) {
+            const vec value = splat(values[i * b->channels + c]);
+            sums[i][0] += value * left;
+            sums[i][1] += value * right;
+        }
+    }
+    UNROLLED for (int i = 0; i < ROWS; i++) {
+        *(vec *)(products + i * b->out_channels) = sums[i][0];
+        *(vec *)(products + i * b->out_channels + LANES) = sums[i][1];
+    }
+}
+
+#define WITH_CONSTANT_FRAMES(function) \
+    switch (b->frames) { \
+    case 1: function(b, first, count, 1); break; \
+    case 2: function(b, first, count, 2); break; \
+    case 3: function(b, first, count, 3); break; \
+    default: function(b, first, count, 4); \
+    }
+
+/* Tiles [first, first + count) of a band. */
+void see(const struct band *b, long first, long count) { WITH_CONSTANT_FRAMES(see_frames) }
+void make(const struct band *b, long first, long count) { WITH_CONSTANT_FRAMES(make_frames) }
+
+/* Points [first, first + count) of a band, all of its tiles. */
+void multiply(const struct band *b, long first, long count) {
+    const long kernels_step = b->channels * b->out_channels;
+    for (long p = first; p < first + count; p++) {
+        const float *kernels = b->kernels + (b->times[p / POINTS] * POINTS + p % POINTS) * kernels_step;
+        for (long o = 0; o < b->out_channels; o += 2 * LANES) {
+            const float *panel = kernels + o / PANEL * PANEL * b->channels + o % PANEL;
+            for (long tile = 0; tile < b->tiles; tile += ROWS)
+                multiply_block(b, b->values + p * b->values_step + tile * b->channels, panel,
+                               b->products + p * b->products_step + tile * b->out_channels + o);
+        }
+    }
+}
