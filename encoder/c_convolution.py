@@ -5,7 +5,7 @@ It does not compile them (c_library.py), nor choose this way (tuning.py). The nu
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,14 +16,14 @@ from encoder.c_library import PANEL, TILE, library
 from encoder.convolutions import kernels_in_time_and_space
 from encoder.norms import empty_frames
 from encoder.threads import share
-from encoder.winograd import TAPS, cut, points_used
+from encoder.winograd import TAPS, Before, Run, cut, runs_of, ways_in_time
 from encoder.workspace import Workspace
 
 POINTS = (TILE + TAPS - 1) ** 2
 BLOCK_TILES = 12  # of whose multiples a block of products is, on every machine
 MOST_BLOCKS = 4  # of a band
+PIECES_PER_THREAD = 4  # so that threads end at about the same time
 LINE_FLOATS = 16  # keeps points from lying a power of two apart, where they would meet in the cache
-Step = Callable[["_Band", int, int], None]
 
 
 class _Band(ctypes.Structure):
@@ -32,7 +32,7 @@ class _Band(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("seen", "made", "kernels", "bias", "times", "values", "products")),
         *((name, ctypes.c_long) for name in ("values_step", "products_step", "height", "width")),
-        *((name, ctypes.c_long) for name in ("channels", "out_channels", "frames", "first_tile", "tiles")),
+        *((name, ctypes.c_long) for name in ("channels", "out_channels", "way", "first_tile", "tiles", "points")),
         ("is_bfloat16", ctypes.c_long),
     )
 
@@ -43,24 +43,20 @@ class InTimeAndSpaceByC:
 
     most_frames: int
     kernels: Tensor  # `times points c'/PANEL c PANEL`
-    times: tuple[Tensor, ...]  # by frames - 1, which of the kernels' points in time are theirs
-    steps: tuple[Step, Step, Step]
+    times: tuple[Tensor, ...]  # by way, which of the kernels' points in time are its
+    functions: ctypes.CDLL
     workspace: Workspace
 
     @staticmethod
-    def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTimeAndSpaceByC":
+    def of(weight: Tensor, most_frames: int, workspace: Workspace, before: Before = "first") -> "InTimeAndSpaceByC":
         """As `InTimeAndHeight.of`.
 
         Raises:
             NoCompilerError: the functions cannot be compiled here.
         """
-        functions = library()
-        steps = (functions.see, functions.multiply, functions.make)
-        for step in steps:
-            step.argtypes, step.restype = (ctypes.POINTER(_Band), ctypes.c_long, ctypes.c_long), None
         kernels = torch.unflatten(kernels_in_time_and_space(weight, most_frames), -1, (-1, PANEL)).transpose(2, 3)
-        times = tuple(torch.tensor(points_used(frames, most_frames)) for frames in range(1, most_frames + 1))
-        return InTimeAndSpaceByC(most_frames, kernels.contiguous(), times, steps, workspace)
+        times = tuple(torch.tensor(way.points) for way in ways_in_time(most_frames, before, weight))
+        return InTimeAndSpaceByC(most_frames, kernels.contiguous(), times, library(), workspace)
 
     @staticmethod
     def takes(weight: Tensor) -> bool:
@@ -72,61 +68,60 @@ class InTimeAndSpaceByC:
     def kernel_bytes(self) -> int:
         return self.kernels.nbytes
 
-    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
-        """`b c 2+t h w -> b c' t h w`, both in channels-last order; written to `out` where it is given."""
+    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None, begins: bool = False) -> Tensor:
+        """`b c 2+t h w -> b c' t h w`, both in channels-last order; see `Convolution`."""
         out = empty_frames(x, x.shape[2] - TAPS + 1, channels=len(bias)) if out is None else out
         assert x.is_contiguous(memory_format=torch.channels_last_3d)
         assert out.is_contiguous(memory_format=torch.channels_last_3d)
-        bias = bias.float()
-        bands = list(self._bands(x, bias, out))
-        if len(bands) >= torch.get_num_threads():
-            share(self._compute, bands, x.device)
+        bias, threads = bias.float(), torch.get_num_threads()
+        # Reading a point's kernels must be worth while: 12 tiles for 128 channels, whose kernels a cache can hold.
+        together = BLOCK_TILES * min(MOST_BLOCKS, max(1, x.shape[1] * len(bias) // 128**2))
+        tiles = -(-x.shape[3] // TILE) * -(-x.shape[4] // TILE)
+        runs = [(item, run) for item in range(len(x)) for run in runs_of(out.shape[2], self.most_frames, begins)]
+        pieces = len(runs) * -(-tiles // together)
+        if pieces >= threads:
+            most = together * max(1, pieces // (threads * PIECES_PER_THREAD))
+            bands = [self._band(x, bias, out, *each, *piece) for each in runs for piece in cut(tiles, most)]
+            share(partial(self._convolve, together), bands, x.device)
         else:  # a small picture and large kernels: each thread takes some of the kernels
-            for band in bands:
-                self._compute_together(band)
+            for each in runs:
+                for piece in cut(tiles, together):
+                    self._convolve_together(self._band(x, bias, out, *each, *piece))
         return out
 
-    def _bands(self, x: Tensor, bias: Tensor, out: Tensor) -> Iterator[_Band]:
-        """All that is to be made, some tiles of some frames of a batch item at a time."""
-        (batch, channels, _, height, width), out_channels = x.shape, len(bias)
-        tiles = -(-height // TILE) * -(-width // TILE)
-        # Reading a point's kernels must be worth while: 12 tiles for 128 channels, whose kernels a cache can hold.
-        most_tiles = BLOCK_TILES * min(MOST_BLOCKS, max(1, channels * out_channels // 128**2))
-        for item in range(batch):
-            for start, frames in cut(out.shape[2], self.most_frames):
-                for first, count in cut(tiles, most_tiles):
-                    yield _Band(
-                        seen=x[item, :, start].data_ptr(), made=out[item, :, start].data_ptr(), bias=bias.data_ptr(),
-                        kernels=self.kernels.data_ptr(), times=self.times[frames - 1].data_ptr(),
-                        height=height, width=width, channels=channels, out_channels=out_channels, frames=frames,
-                        first_tile=first, tiles=count, is_bfloat16=x.dtype == torch.bfloat16,
-                    )  # fmt: skip
+    def _band(self, x: Tensor, bias: Tensor, out: Tensor, item: int, run: Run, first_tile: int, tiles: int) -> _Band:
+        seen = x[item, :, run.start if run.way else run.start + TAPS - 1]
+        return _Band(
+            seen=seen.data_ptr(), made=out[item, :, run.start].data_ptr(), kernels=self.kernels.data_ptr(),
+            bias=bias.data_ptr(), times=self.times[run.way].data_ptr(), height=x.shape[3], width=x.shape[4],
+            channels=x.shape[1], out_channels=len(bias), way=run.way, first_tile=first_tile, tiles=tiles,
+            points=len(self.times[run.way]) * POINTS, is_bfloat16=x.dtype == torch.bfloat16,
+        )  # fmt: skip
 
-    def _compute(self, thread: int, band: _Band) -> None:
-        self._give_room(band, thread)
-        for step, parts in self._steps(band):
-            step(band, 0, parts)
+    def _convolve(self, together: int, thread: int, band: _Band) -> None:
+        self._give_room(band, thread, together)
+        self.functions.convolve(ctypes.byref(band), ctypes.c_long(together))
 
-    def _compute_together(self, band: _Band) -> None:
-        self._give_room(band, 0)
-        threads = torch.get_num_threads()
-        for step, parts in self._steps(band):
-            pieces = cut(parts, -(-parts // threads))
-            share(partial(_take, step, band), pieces, self.kernels.device)
+    def _convolve_together(self, band: _Band) -> None:
+        """One band that may have no more tiles than fit, by all threads."""
+        self._give_room(band, 0, band.tiles)
+        threads, functions = torch.get_num_threads(), self.functions
+        for step, parts in (
+            (functions.see, band.tiles),
+            (functions.multiply, band.points),
+            (functions.make, band.tiles),
+        ):
+            share(partial(_do_part, step, band), cut(parts, -(-parts // threads)), self.kernels.device)
 
-    def _steps(self, band: _Band) -> Iterator[tuple[Step, int]]:
-        """Each step with the number of its parts: tiles, points, tiles."""
-        return zip(self.steps, (band.tiles, (band.frames + TAPS - 1) * POINTS, band.tiles), strict=True)
-
-    def _give_room(self, band: _Band, thread: int) -> None:
-        tiles, points = -(-band.tiles // BLOCK_TILES) * BLOCK_TILES, (band.frames + TAPS - 1) * POINTS
+    def _give_room(self, band: _Band, thread: int, most_tiles: int) -> None:
+        tiles = -(-most_tiles // BLOCK_TILES) * BLOCK_TILES
         band.values_step, band.products_step = (
             tiles * channels + LINE_FLOATS for channels in (band.channels, band.out_channels)
         )
         for name, step in (("values", band.values_step), ("products", band.products_step)):
-            room = self.workspace.empty(f"{name} {thread}", (points * step,), self.kernels)
+            room = self.workspace.empty(f"{name} {thread}", (band.points * step,), self.kernels)
             setattr(band, name, room.data_ptr())
 
 
-def _take(step: Step, band: _Band, _: int, piece: tuple[int, int]) -> None:
-    step(band, *piece)
+def _do_part(step: Callable[..., None], band: _Band, _: int, piece: tuple[int, int]) -> None:
+    step(ctypes.byref(band), *map(ctypes.c_long, piece))

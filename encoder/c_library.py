@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from torch import Tensor
 
 from encoder.winograd import MOST_OUTPUTS, filtering
@@ -82,12 +83,13 @@ def _sources() -> list[str]:
 
 
 def _definitions() -> list[str]:
-    filterings = [filtering(outputs) for outputs in range(1, MOST_OUTPUTS + 1)]
+    ways = [filtering(outputs) for outputs in range(1, MOST_OUTPUTS + 1)]
+    alone = torch.ones(1, 1)  # a clip's first frame, which has a kernel by itself
     return [
         f"-DTILE={TILE}",
         f"-DPANEL={PANEL}",
-        f"-DINPUT_MATRICES={_initializer([each.input for each in filterings])}",
-        f"-DOUTPUT_MATRICES={_initializer([each.output for each in filterings])}",
+        f"-DINPUT_MATRICES={_initializer([alone, *(each.input for each in ways)])}",
+        f"-DOUTPUT_MATRICES={_initializer([alone, *(each.output for each in ways)])}",
     ]
 
 

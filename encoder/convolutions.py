@@ -14,7 +14,7 @@ from torch import Tensor
 
 from encoder.norms import empty_frames
 from encoder.threads import Each, in_turn, share
-from encoder.winograd import TAPS, Filtering, cut, filtering, points_used
+from encoder.winograd import TAPS, Before, Filtering, InTime, cut, filtering, runs_of, ways_in_time
 from encoder.workspace import Workspace
 
 TILE_PX = 4  # outputs in height and in width that are filtered together in float32
@@ -30,8 +30,11 @@ class Convolution(Protocol):
     @property
     def kernel_bytes(self) -> int: ...
 
-    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
-        """`b c 2+t h w -> b c' t h w`, written to `out` where it is given."""
+    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None, begins: bool = False) -> Tensor:
+        """`b c 2+t h w -> b c' t h w`, written to `out` where it is given.
+
+        `begins`: the first two frames are what comes before a clip, so that its first one may be computed by itself.
+        """
 
 
 class _Band(NamedTuple):
@@ -41,10 +44,7 @@ class _Band(NamedTuple):
     made: Tensor
     top: int
     bottom: int
-
-    @property
-    def frames(self) -> int:
-        return len(self.made)
+    way: InTime
 
     @property
     def out(self) -> Tensor:
@@ -67,7 +67,7 @@ class _Filtered(ABC):
 
     most_frames: int  # that are filtered together, 1 to 4
     kernels: Tensor  # by point of time
-    times: tuple[Filtering, ...]  # by frames - 1
+    times: tuple[InTime, ...]
     space: Filtering
     workspace: Workspace
 
@@ -88,42 +88,44 @@ class _Filtered(ABC):
     def _products(self, thread: int, tiles: Tensor, point: int, sums: Tensor) -> None:
         """The tiles of one point of time, times its kernels, into `sums`: tile height, tile width, rows, across, c'."""
 
-    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None, begins: bool = False) -> Tensor:
         out = empty_frames(x, x.shape[2] - TAPS + 1, channels=len(bias)) if out is None else out
         bias = bias.float()
-        bands = self._bands(x, out)
+        bands = self._bands(x, out, begins)
         if len(bands) >= torch.get_num_threads():
             share(lambda thread, band: self._make(band, bias, thread, in_turn), bands, x.device)
         else:  # a small picture and large kernels: each thread takes some of the kernels
             in_turn(lambda thread, band: self._make(band, bias, thread, share), bands, x.device)
         return out
 
-    def _bands(self, x: Tensor, out: Tensor) -> list[_Band]:
+    def _bands(self, x: Tensor, out: Tensor, begins: bool) -> list[_Band]:
         """All that is to be made, some rows of some frames of a batch item at a time."""
         most_px, height_px = BAND_PX if x.device.type == "cpu" else BAND_PX_OF_GPU, self.tile_px[0]
         tiles_high = -(-x.shape[3] // height_px)
         rows = band_rows(tiles_high, max(1, most_px // (height_px * x.shape[4]))) * height_px
         return [
-            _Band(item[start : start + frames + TAPS - 1], made[start : start + frames], top, top + count)
+            _Band(
+                item[start : start + frames + TAPS - 1], made[start : start + frames], top, top + count, self.times[way]
+            )
             for item, made in zip(x.permute(0, 2, 3, 4, 1), out.permute(0, 2, 3, 4, 1), strict=True)
-            for start, frames in cut(len(made), self.most_frames)
+            for start, frames, way in runs_of(len(made), self.most_frames, begins)
             for top, count in cut(x.shape[3], rows)
         ]
 
     def _make(self, band: _Band, bias: Tensor, thread: int, each: Each) -> None:
-        time, (height_px, width_px) = self.times[band.frames - 1], self.tile_px
+        height_px, width_px = self.tile_px
         rows, across = -(-(band.bottom - band.top) // height_px), -(-band.seen.shape[2] // width_px)
         tiles = self._tiles(band, thread)
         sums = self._empty("sums", thread, len(tiles), height_px, width_px, rows, across, len(bias))
-        pieces = list(zip(tiles, points_used(band.frames, self.most_frames), sums, strict=True))
+        pieces = list(zip(tiles, band.way.points, sums, strict=True))
         each(lambda worker, piece: self._products(thread + worker, *piece), pieces, bias.device)
-        summed = self._empty("summed", thread, band.frames, *sums.shape[1:])
-        torch.mm(time.output, sums.flatten(1), out=summed.view(band.frames, -1))
+        summed = self._empty("summed", thread, len(band.made), *sums.shape[1:])
+        torch.mm(band.way.output, sums.flatten(1), out=summed.view(len(band.made), -1))
         _write(summed.permute(0, 3, 1, 4, 2, 5), bias, band.out)
 
     def _mixed(self, band: _Band, thread: int) -> Tensor:
         """The rows that whole tiles of a band see, mixed in time: `n rows w c`."""
-        matrix, height_px = self.times[band.frames - 1].input, self.tile_px[0]
+        matrix, height_px = band.way.input, self.tile_px[0]
         rows = -(-(band.bottom - band.top) // height_px) * height_px + TAPS - 1
         return band.mix_in_time(matrix, self._empty("mixed", thread, len(matrix), rows, *band.seen.shape[2:]))
 
@@ -140,12 +142,16 @@ class InTimeAndHeight(_Filtered):
     """
 
     @staticmethod
-    def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTimeAndHeight":
-        """Of a kernel `c' c 3 3 3`; at most `most_frames` frames (1 to 4) are filtered together."""
-        times, height = _filterings(most_frames, weight), filtering(ROWS).to(weight.float())
+    def of(weight: Tensor, most_frames: int, workspace: Workspace, before: Before = "first") -> "InTimeAndHeight":
+        """Of a kernel `c' c 3 3 3`; at most `most_frames` frames (1 to 4) are filtered together.
+
+        `before` is what stands before a clip where a call `begins` one.
+        """
+        time, height = (filtering(outputs).to(weight.float()) for outputs in (most_frames, ROWS))
         taps = weight.float().permute(2, 3, 0, 4, 1)
-        kernels = torch.mm(torch.kron(times[-1].kernel, height.kernel), taps.reshape(TAPS**2, -1))
+        kernels = torch.mm(torch.kron(time.kernel, height.kernel), taps.reshape(TAPS**2, -1))
         shaped = kernels.view(-1, len(height.kernel), len(weight), 1, *taps.shape[3:])
+        times = ways_in_time(most_frames, before, weight.float())
         return InTimeAndHeight(most_frames, shaped.to(weight.dtype), times, height, workspace)
 
     @property
@@ -175,9 +181,9 @@ class InTimeAndSpace(_Filtered):
     """
 
     @staticmethod
-    def of(weight: Tensor, most_frames: int, workspace: Workspace) -> "InTimeAndSpace":
+    def of(weight: Tensor, most_frames: int, workspace: Workspace, before: Before = "first") -> "InTimeAndSpace":
         """As `InTimeAndHeight.of`."""
-        times, space = _filterings(most_frames, weight), filtering(TILE_PX).to(weight.float())
+        times, space = ways_in_time(most_frames, before, weight.float()), filtering(TILE_PX).to(weight.float())
         return InTimeAndSpace(most_frames, kernels_in_time_and_space(weight, most_frames), times, space, workspace)
 
     @property
@@ -246,8 +252,3 @@ def _write(tiles: Tensor, bias: Tensor, made: Tensor) -> None:
     else:
         pictures = tiles.flatten(3, 4).flatten(1, 2)
         torch.add(pictures[:, : made.shape[1], : made.shape[2]], bias, out=made)
-
-
-def _filterings(most_frames: int, weight: Tensor) -> tuple[Filtering, ...]:
-    """In float32, on the weight's device."""
-    return tuple(filtering(frames).to(weight.float()) for frames in range(1, most_frames + 1))

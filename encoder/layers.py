@@ -7,7 +7,6 @@ that it is given to: its memory becomes that of the next one.
 
 from collections.abc import Iterable
 from itertools import repeat
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from encoder.convolutions import Convolution
 from encoder.norms import GroupNorm, RmsNorm, empty_frames
+from encoder.winograd import Before
 from encoder.workspace import Workspace
 
 FEW_CHANNELS = 4  # pixels have as many, at most
@@ -44,9 +44,7 @@ class CausalConv3d(nn.Module):
     to compute it, None for torch's own.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, before: Literal["first", "zeros"] = "first"
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, before: Before = "first") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel, kernel))
         self.bias = nn.Parameter(torch.empty(out_channels))
@@ -59,27 +57,30 @@ class CausalConv3d(nn.Module):
 
         Where `out` is given, the result may be written there.
         """
-        room = self.room_frames
+        room, begins = self.room_frames, past is None
         if past is not None:
             x[:, :, :room] = past[0]
         else:
             x[:, :, :room] = x[:, :, room : room + 1] if self.before == "first" else 0
         past = remember(x[:, :, x.shape[2] - room :], past)
-        return self._convolve(x, out), past
+        return self._convolve(x, begins, out), past
 
-    def _convolve(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """As `forward`, with the room filled; where the device has no memory for all frames at once, half by half."""
+    def _convolve(self, x: Tensor, begins: bool, out: Tensor | None = None) -> Tensor:
+        """As `forward`, with the room filled: where a clip `begins`, by what comes before it.
+
+        Half by half where the device has no memory for all frames at once.
+        """
         try:
             if self.computed_by is not None:
-                return self.computed_by(x, self.bias, out)
+                return self.computed_by(x, self.bias, out, begins)
             return self._directly(x)
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.room_frames == 1:
                 raise
         frames = x.shape[2] - self.room_frames
         out, half = empty_frames(x, frames, channels=len(self.weight)), frames // 2
-        out[:, :, :half] = self._convolve(x[:, :, : half + self.room_frames])
-        out[:, :, half:] = self._convolve(x[:, :, half:])
+        out[:, :, :half] = self._convolve(x[:, :, : half + self.room_frames], begins)
+        out[:, :, half:] = self._convolve(x[:, :, half:], False)
         return out
 
     def _directly(self, x: Tensor) -> Tensor:

@@ -19,14 +19,14 @@ from encoder.engines import Engine
 from encoder.layers import CausalConv3d
 from encoder.spec import LatentSpec
 from encoder.timing import timed
-from encoder.winograd import MOST_OUTPUTS, TAPS
+from encoder.winograd import MOST_OUTPUTS, TAPS, Before
 from encoder.workspace import Workspace
 
 Choice = dict[str, str]  # by the key of a shape, the name of an algorithm; what is not there is computed directly
 Convolutions = str | Mapping[str, str]
 
 DIRECT, AUTO = "direct", "auto"
-ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace], Convolution]] = {
+ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace, Before], Convolution]] = {
     "winograd_height": InTimeAndHeight.of,
     "winograd": InTimeAndSpace.of,
     "winograd_c": InTimeAndSpaceByC.of,
@@ -162,7 +162,7 @@ def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> 
         algorithm, frames = choice.get(shapes[name].key), shapes[name].filtered_frames
         if algorithm and not _takes(algorithm, conv.weight):
             raise ValueError(_takes_none(algorithm, conv.weight))
-        conv.computed_by = ALGORITHMS[algorithm](conv.weight, frames, workspace) if algorithm else None
+        conv.computed_by = ALGORITHMS[algorithm](conv.weight, frames, workspace, conv.before) if algorithm else None
 
 
 @torch.inference_mode()
@@ -182,7 +182,7 @@ def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) ->
     for name, algorithm in ALGORITHMS.items():
         if not _takes(name, weight) or (name in IN_C and not compiles()):
             continue
-        convolution = algorithm(weight, shape.filtered_frames, Workspace())
+        convolution = algorithm(weight, shape.filtered_frames, Workspace(), "first")
         error = (convolution(x, bias).float() - exact).norm() / exact.norm()
         if float(error) <= tolerance:
             seconds[name] = _seconds(partial(convolution, x, bias), x.device)

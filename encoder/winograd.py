@@ -3,16 +3,18 @@
 It does not convolve (convolutions.py): pure functions in float64.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 TAPS = 3
-# Where the polynomials are evaluated; the last point of every filtering is infinity. Of those that were tried these
-# amplify rounding least: a fifth less than the usual 0, 1, -1, 2, -2.
-POINTS = (0, 0.75, -0.75, 1.5, -1.5)
+# Where the polynomials are evaluated; the last point of every filtering is infinity. Of those with 1, where a kernel is
+# the sum of its taps, these amplify rounding least: half as much as the usual 0, 1, -1, 2, -2 in float32.
+POINTS = (0, 1, -1, 0.5, -2)
 MOST_OUTPUTS = len(POINTS) - 1
+
+Before = Literal["first", "zeros"]  # what a clip's first frame sees before it: copies of itself, or zeros
 
 
 class Filtering(NamedTuple):
@@ -43,9 +45,38 @@ def filtering(outputs: int) -> Filtering:
     return Filtering(kernel, torch.linalg.pinv(products) @ wanted, output)
 
 
-def points_used(outputs: int, most: int) -> tuple[int, ...]:
-    """Which of the points of F(most, 3) those of F(outputs, 3) are, by position."""
-    return (*range(outputs + 1), most + 1)
+class InTime(NamedTuple):
+    """One of the ways to filter frames: matrices, and which of the kernels at the points of F(most, 3) it takes."""
+
+    input: Tensor
+    output: Tensor
+    points: tuple[int, ...]
+
+
+def ways_in_time(most: int, before: Before, like: Tensor) -> tuple[InTime, ...]:
+    """By the number of frames that are filtered together, in the precision of `like`; at 0 for a clip's first frame.
+
+    That one needs a single product: with the sum of the taps, which is the kernel at 1, or, with zeros before it, with
+    the last tap, which is the kernel at infinity.
+    """
+    last_frame, one = torch.eye(TAPS)[-1:].to(like), torch.ones(1, 1).to(like)
+    alone = InTime(last_frame, one, (POINTS.index(1) if before == "first" else most + 1,))
+    together = (filtering(frames).to(like) for frames in range(1, most + 1))
+    return (alone, *(InTime(f.input, f.output, (*range(len(f.output) + 1), most + 1)) for f in together))
+
+
+class Run(NamedTuple):
+    """Consecutive frames that are filtered together, and the position of the way in which they are."""
+
+    start: int
+    frames: int
+    way: int
+
+
+def runs_of(frames: int, most: int, begins: bool) -> list[Run]:
+    """All frames in runs of at most `most`; where a clip begins, its first one by itself."""
+    first = [Run(0, 1, 0)] if begins else []
+    return first + [Run(start + begins, count, count) for start, count in cut(frames - begins, most)]
 
 
 def _evaluation(outputs: int, coefficients: int) -> Tensor:

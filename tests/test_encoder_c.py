@@ -71,7 +71,7 @@ def test_every_compiler_here_gives_the_same_numbers(
     x, weight = x.contiguous(memory_format=torch.channels_last_3d), torch.randn(64, 32, 3, 3, 3) / 30
     monkeypatch.setattr(c_library, "compilers", lambda: [compiler])
     exact = torch.nn.functional.conv3d(x, weight, padding=(0, 1, 1))
-    torch.testing.assert_close(convolved(x, weight), exact, rtol=1e-4, atol=1e-5)
+    assert float((convolved(x, weight) - exact).norm() / exact.norm()) < 1e-5
 
 
 def test_the_compiler_that_comes_as_a_package_is_found_beside_others() -> None:

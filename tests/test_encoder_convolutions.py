@@ -15,7 +15,7 @@ from encoder.c_convolution import InTimeAndSpaceByC
 from encoder.c_library import PANEL
 from encoder.convolutions import InTimeAndHeight, InTimeAndSpace, band_rows
 from encoder.tuning import ALGORITHMS, ConvShape, candidates, choose, fastest
-from encoder.winograd import MOST_OUTPUTS, cut, filtering, points_used
+from encoder.winograd import MOST_OUTPUTS, cut, filtering, runs_of, ways_in_time
 from encoder.workspace import Workspace
 
 ALL = pytest.mark.parametrize("algorithm", [InTimeAndHeight, InTimeAndSpace, InTimeAndSpaceByC])
@@ -56,8 +56,17 @@ def test_filtering_is_the_correlation_with_three_taps(outputs: int) -> None:
 
 @pytest.mark.parametrize("outputs", range(1, MOST_OUTPUTS + 1))
 def test_the_kernels_of_fewer_outputs_are_among_those_of_more(outputs: int) -> None:
-    of_most = filtering(MOST_OUTPUTS).kernel[list(points_used(outputs, MOST_OUTPUTS))]
-    assert torch.equal(of_most, filtering(outputs).kernel)
+    points = ways_in_time(MOST_OUTPUTS, "first", torch.zeros(()))[outputs].points
+    assert torch.equal(filtering(MOST_OUTPUTS).kernel[list(points)], filtering(outputs).kernel)
+
+
+@pytest.mark.parametrize("most", range(1, MOST_OUTPUTS + 1))
+@pytest.mark.parametrize(("before", "values"), [("first", (3, 3, 3)), ("zeros", (0, 0, 3))])
+def test_a_clip_s_first_frame_needs_one_product(most: int, before: Any, values: tuple[int, ...]) -> None:
+    alone, taps = ways_in_time(most, before, torch.zeros((), dtype=torch.float64))[0], seeded(3).double()
+    kernel = filtering(most).kernel[list(alone.points)] @ taps
+    seen = torch.tensor(values).double()
+    torch.testing.assert_close(alone.output @ (kernel * (alone.input @ seen)), (taps @ seen)[None])
 
 
 @given(frames=st.integers(1, 100), most=st.integers(1, 9))
@@ -65,6 +74,13 @@ def test_cutting_leaves_no_frame_out_and_takes_none_twice(frames: int, most: int
     runs = cut(frames, most)
     assert [frame for start, count in runs for frame in range(start, start + count)] == list(range(frames))
     assert all(1 <= count <= most for _, count in runs)
+
+
+@given(frames=st.integers(1, 30), most=st.integers(1, 4), begins=st.booleans())
+def test_runs_leave_no_frame_out_and_only_a_clip_s_first_one_is_by_itself(frames: int, most: int, begins: bool) -> None:
+    runs = runs_of(frames, most, begins)
+    assert [frame for start, count, _ in runs for frame in range(start, start + count)] == list(range(frames))
+    assert [way for _, _, way in runs] == [0] * begins + [count for _, count, _ in runs[begins:]]
 
 
 @ALL
@@ -76,14 +92,25 @@ def test_cutting_leaves_no_frame_out_and_takes_none_twice(frames: int, most: int
     sides=st.tuples(st.integers(1, 41), st.integers(1, 30)),
     most_frames=st.integers(1, 4),
     batch=st.integers(1, 2),
+    before=st.sampled_from([None, "first", "zeros"]),
 )
 def test_every_shape_equals_the_direct_convolution(
-    algorithm: Any, channels: int, out_channels: int, frames: int, sides: tuple[int, int], most_frames: int, batch: int
+    algorithm: Any,
+    channels: int,
+    out_channels: int,
+    frames: int,
+    sides: tuple[int, int],
+    most_frames: int,
+    batch: int,
+    before: Any,
 ) -> None:
     if algorithm is InTimeAndSpaceByC:
         channels, out_channels = (-(-count // 8) * PANEL for count in (channels, out_channels))
     x, weight, bias = layer(channels, out_channels, frames, *sides, batch)
-    assert error(algorithm.of(weight, most_frames, Workspace())(x, bias), x, weight, bias) < 2e-5
+    if before is not None:
+        x[:, :, :2] = x[:, :, 2:3] if before == "first" else 0
+    convolution = algorithm.of(weight, most_frames, Workspace(), before or "first")
+    assert error(convolution(x, bias, begins=before is not None), x, weight, bias) < 2e-5
 
 
 @ALL
