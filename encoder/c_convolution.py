@@ -74,20 +74,26 @@ class InTimeAndSpaceByC:
         assert x.is_contiguous(memory_format=torch.channels_last_3d)
         assert out.is_contiguous(memory_format=torch.channels_last_3d)
         bias, threads = bias.float(), torch.get_num_threads()
+        blocks = -(-_tiles(x) // BLOCK_TILES)
         # Reading a point's kernels must be worth while: 12 tiles for 128 channels, whose kernels a cache can hold.
-        together = BLOCK_TILES * min(MOST_BLOCKS, max(1, x.shape[1] * len(bias) // 128**2))
-        tiles = -(-x.shape[3] // TILE) * -(-x.shape[4] // TILE)
-        runs = [(item, run) for item in range(len(x)) for run in runs_of(out.shape[2], self.most_frames, begins)]
-        pieces = len(runs) * -(-tiles // together)
-        if pieces >= threads:
-            most = together * max(1, pieces // (threads * PIECES_PER_THREAD))
-            bands = [self._band(x, bias, out, *each, *piece) for each in runs for piece in cut(tiles, most)]
-            share(partial(self._convolve, together), bands, x.device)
-        else:  # a small picture and large kernels: each thread takes some of the kernels
-            for each in runs:
-                for piece in cut(tiles, together):
-                    self._convolve_together(self._band(x, bias, out, *each, *piece))
+        most_blocks = min(MOST_BLOCKS, max(1, x.shape[1] * len(bias) // 128**2))
+        if blocks < threads:
+            for band in self._bands(x, bias, out, begins, most_blocks):
+                self._convolve_together(band)
+        else:
+            pieces = max(threads, min(PIECES_PER_THREAD * threads, blocks // most_blocks))
+            bands = self._bands(x, bias, out, begins, -(-blocks // pieces))
+            share(partial(self._convolve, most_blocks * BLOCK_TILES), bands, x.device)
         return out
+
+    def _bands(self, x: Tensor, bias: Tensor, out: Tensor, begins: bool, most_blocks: int) -> list[_Band]:
+        """All that is to be made, up to so many blocks of tiles at a time."""
+        return [
+            self._band(x, bias, out, item, run, *piece)
+            for item in range(len(x))
+            for run in runs_of(out.shape[2], self.most_frames, begins)
+            for piece in cut(_tiles(x), most_blocks * BLOCK_TILES)
+        ]
 
     def _band(self, x: Tensor, bias: Tensor, out: Tensor, item: int, run: Run, first_tile: int, tiles: int) -> _Band:
         seen = x[item, :, run.start if run.way else run.start + TAPS - 1]
@@ -99,11 +105,11 @@ class InTimeAndSpaceByC:
         )  # fmt: skip
 
     def _convolve(self, together: int, thread: int, band: _Band) -> None:
-        self._give_room(band, thread, together)
+        self._give_room(band, thread, min(together, band.tiles))
         self.functions.convolve(ctypes.byref(band), ctypes.c_long(together))
 
     def _convolve_together(self, band: _Band) -> None:
-        """One band that may have no more tiles than fit, by all threads."""
+        """A band by all threads: of a small picture and large kernels, of which each of them takes some."""
         self._give_room(band, 0, band.tiles)
         threads, functions = torch.get_num_threads(), self.functions
         for step, parts in (
@@ -121,6 +127,11 @@ class InTimeAndSpaceByC:
         for name, step in (("values", band.values_step), ("products", band.products_step)):
             room = self.workspace.empty(f"{name} {thread}", (band.points * step,), self.kernels)
             setattr(band, name, room.data_ptr())
+
+
+def _tiles(x: Tensor) -> int:
+    """Of a frame of `b c t h w`."""
+    return -(-x.shape[3] // TILE) * -(-x.shape[4] // TILE)
 
 
 def _do_part(step: Callable[..., None], band: _Band, _: int, piece: tuple[int, int]) -> None:

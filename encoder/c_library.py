@@ -19,7 +19,7 @@ from torch import Tensor
 
 from encoder.winograd import MOST_OUTPUTS, filtering
 
-SOURCES = ("winograd.c",)
+SOURCES = ("winograd.c", "norms.c")
 TILE, PANEL = MOST_OUTPUTS, 32  # pixels, in height and in width; output channels whose kernels lie together
 # Not -ffast-math: a library with it makes the whole process round small numbers to zero.
 OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")

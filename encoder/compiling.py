@@ -5,7 +5,7 @@ It does not compile the rest: convolutions are the libraries' own, and what stan
 
 from torch import nn
 
-from encoder.norms import GroupNorm, RmsNorm
+from encoder.norms import ByTorch, GroupNorm, RmsNorm
 
 MOST_SHAPES = 10_000  # torch's own limit is 8, and beyond it there would be an error: every norm and picture is one
 
@@ -27,4 +27,5 @@ def compile_norms(module: nn.Module) -> None:
 
     limits.cache_size_limit = limits.accumulated_cache_size_limit = MOST_SHAPES
     for norm in norms:
-        norm.compile(dynamic=False, fullgraph=True)
+        if isinstance(norm, RmsNorm) or isinstance(norm.computed_by, ByTorch):  # what is in C is compiled
+            norm.compile(dynamic=False, fullgraph=True)

@@ -86,12 +86,16 @@ class CausalConv3d(nn.Module):
     def _directly(self, x: Tensor) -> Tensor:
         if self.room_frames == 0:  # 1x1x1
             return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
-        on_cpu = x.device.type == "cpu"
-        if on_cpu and x.shape[1] <= FEW_CHANNELS:
+        if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
             return _of_few_channels(x, self.weight, self.bias)
-        made = F.conv3d(x, self.weight, self.bias, padding=self.padding)
-        # On a CPU torch's for small pictures is not in this order.
-        return made.contiguous(memory_format=torch.channels_last_3d) if on_cpu else made
+        return _in_order(F.conv3d(x, self.weight, self.bias, padding=self.padding))
+
+
+def _in_order(made: Tensor) -> Tensor:
+    """What a convolution of torch's made, in channels-last order, which on a CPU it is not for small pictures."""
+    if made.device.type != "cpu":
+        return made
+    return made.contiguous(memory_format=torch.channels_last_3d if made.ndim == 5 else torch.channels_last)
 
 
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -103,7 +107,7 @@ def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     seen = torch.cat([x[:, :, first : first + frames] for first in range(weight.shape[2])], 1)
     pictures = seen.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     kernel = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-    made = F.conv2d(pictures, kernel, bias, padding=weight.shape[3] // 2)
+    made = _in_order(F.conv2d(pictures, kernel, bias, padding=weight.shape[3] // 2))
     return torch.unflatten(made, 0, (len(x), frames)).transpose(1, 2)
 
 
@@ -203,5 +207,5 @@ class HalvePicture(nn.Module):
     def forward(self, roomy: Tensor) -> Tensor:
         """`b c t h+1 w+1 -> b c t h//2 w//2`"""
         pictures = roomy.transpose(1, 2).flatten(0, 1)
-        small = F.conv2d(pictures, self.weight, self.bias, stride=2)
+        small = _in_order(F.conv2d(pictures, self.weight, self.bias, stride=2))
         return torch.unflatten(small, 0, (roomy.shape[0], roomy.shape[2])).transpose(1, 2)

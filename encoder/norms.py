@@ -5,7 +5,7 @@ float32 results on a CPU that depend on the number of threads.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -42,11 +42,33 @@ def merge_moments(parts: list[Moments]) -> Moments:
     return Moments(values, mean, torch.stack(list(within)).sum(0))
 
 
+class Arithmetic(Protocol):
+    """A way to compute what a GroupNorm does with a band of pixels, `b pixels c`. Statistics are float32."""
+
+    def moments(self, band: Tensor, mean: Tensor, variance: Tensor) -> None:
+        """Writes those of each channel, `b c`."""
+
+    def normalize(self, band: Tensor, shift: Tensor, scale: Tensor, swish: bool, out: Tensor) -> None:
+        """Writes `shift + scale * band`, with swish where asked for, to `out`; shift and scale are `b 1 c`."""
+
+
+class ByTorch:
+    """By torch's operations, one after the other."""
+
+    def moments(self, band: Tensor, mean: Tensor, variance: Tensor) -> None:
+        band = band.float()
+        torch.div(band.sum(1), band.shape[1], out=mean)
+        torch.div((band - mean[:, None]).square_().sum(1), band.shape[1], out=variance)
+
+    def normalize(self, band: Tensor, shift: Tensor, scale: Tensor, swish: bool, out: Tensor) -> None:
+        _finish(torch.addcmul(shift, band, scale), swish, out)
+
+
 class GroupNorm(nn.Module):
     """GroupNorm, then swish where asked for.
 
     `scope` says over which frames a group's statistics go: `chunk`, all that come in one call; `frame`, each its own;
-    `clip`, those of the moments that are given with each call.
+    `clip`, those of the moments that are given with each call. `computed_by` is a way to compute it.
     """
 
     def __init__(self, channels: int, groups: int, eps: float, scope: NormScope, swish: bool = True) -> None:
@@ -54,6 +76,7 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
         self.groups, self.eps, self.scope, self.swish = groups, eps, scope, swish
+        self.computed_by: Arithmetic = ByTorch()
 
     def forward(
         self, x: Tensor, room_frames: int = 0, clip: Moments | None = None, out: Tensor | None = None
@@ -65,11 +88,10 @@ class GroupNorm(nn.Module):
             moments = [merge_moments(moments)]
         affine = [self._shift_and_scale(each) for each in moments] * (x.shape[2] // len(moments))
 
-        def normalize(frame: int, band: Tensor) -> Tensor:
-            shift, scale = affine[frame]
-            return torch.addcmul(shift, band, scale)
+        def normalize(frame: int, band: Tensor, out: Tensor) -> None:
+            self.computed_by.normalize(band, *affine[frame], self.swish, out)
 
-        return _by_bands(x, room_frames, out, self.swish, normalize)
+        return _by_bands(x, room_frames, out, normalize)
 
     def moments(self, x: Tensor) -> list[Moments]:
         """The moments of each frame of `b c t h w`."""
@@ -78,9 +100,7 @@ class GroupNorm(nn.Module):
         means, variances = (x.new_empty(len(bands), len(bands[0]), *x.shape[:2], dtype=torch.float32) for _ in "mv")
 
         def measure(_: int, place: tuple[int, int]) -> None:
-            band = bands[place[0]][place[1]].float()
-            mean = torch.div(band.sum(1), band.shape[1], out=means[place])
-            torch.div((band - mean[:, None]).square_().sum(1), band.shape[1], out=variances[place])
+            self.computed_by.moments(bands[place[0]][place[1]], means[place], variances[place])
 
         share(measure, places, x.device)
         pixels = [band.shape[1] for band in bands[0]]
@@ -114,27 +134,25 @@ class RmsNorm(nn.Module):
         """`b c t h w -> b c room_frames+t h w`, in `out` where given; the first `room_frames` frames are not set."""
         scale = self.weight.float() * len(self.weight) ** 0.5
 
-        def normalize(_: int, band: Tensor) -> Tensor:
+        def normalize(_: int, band: Tensor, out: Tensor) -> None:
             length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)
-            normed: Tensor = (band / length.clamp_min_(1e-12)).mul_(scale)
-            return normed
+            _finish((band / length.clamp_min_(1e-12)).mul_(scale), self.swish, out)
 
-        return _by_bands(x, room_frames, out, self.swish, normalize)
+        return _by_bands(x, room_frames, out, normalize)
+
+
+def _finish(normed: Tensor, swish: bool, out: Tensor) -> None:
+    out.copy_(F.silu(normed, inplace=True) if swish else normed)
 
 
 def _by_bands(
-    x: Tensor, room_frames: int, out: Tensor | None, swish: bool, normalize: Callable[[int, Tensor], Tensor]
+    x: Tensor, room_frames: int, out: Tensor | None, normalize: Callable[[int, Tensor, Tensor], None]
 ) -> Tensor:
-    """`normalize(frame, band)` of each band, in float32, then swish where asked for."""
+    """`normalize(frame, band, out_band)` for each band."""
     out = empty_frames(x, room_frames + x.shape[2]) if out is None else out
-
-    def finish(_: int, piece: tuple[int, Tensor, Tensor]) -> None:
-        frame, band, out_band = piece
-        normed = normalize(frame, band)
-        out_band.copy_(F.silu(normed, inplace=True) if swish else normed)
-
     frames = enumerate(zip(_bands(x), _bands(out[:, :, room_frames:]), strict=True))
-    share(finish, [(i, *bands) for i, frame in frames for bands in zip(*frame, strict=True)], x.device)
+    pieces = [(i, *bands) for i, frame in frames for bands in zip(*frame, strict=True)]
+    share(lambda _, piece: normalize(*piece), pieces, x.device)
     return out
 
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from encoder.c_convolution import InTimeAndSpaceByC
 from encoder.c_library import PANEL, compiles
+from encoder.c_norms import by_c
 from encoder.convolutions import TILE_PX, Convolution, InTimeAndHeight, InTimeAndSpace
 from encoder.engines import Engine
 from encoder.layers import CausalConv3d
+from encoder.norms import GroupNorm
 from encoder.spec import LatentSpec
 from encoder.timing import timed
 from encoder.winograd import MOST_OUTPUTS, TAPS, Before
@@ -152,7 +154,7 @@ def kernel_bytes(model: nn.Module) -> int:
 
 
 def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> None:
-    """Makes the convolutions of a model compute by the algorithms chosen.
+    """Makes the convolutions of a model compute by the algorithms chosen, and its norms in C where any of them does.
 
     Raises:
         ValueError: one of them does not compute such a convolution on this device, or not on this machine.
@@ -163,6 +165,11 @@ def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> 
         if algorithm and not _takes(algorithm, conv.weight):
             raise ValueError(_takes_none(algorithm, conv.weight))
         conv.computed_by = ALGORITHMS[algorithm](conv.weight, frames, workspace, conv.before) if algorithm else None
+    if any(name in IN_C for name in choice.values()):
+        arithmetic = by_c()
+        for norm in model.modules():
+            if isinstance(norm, GroupNorm) and arithmetic.takes(norm):
+                norm.computed_by = arithmetic
 
 
 @torch.inference_mode()

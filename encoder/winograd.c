@@ -6,23 +6,9 @@
    the sums back. `convolve` does all three; or each may be done in parts. No sum's order depends on the parts or on the
    width of vectors. */
 
-#if defined(__AVX512F__)
-enum { LANES = 16, ROWS = 12 }; /* of a vector; of a block of products, as many as leave registers for two kernels */
-#elif defined(__AVX__)
-enum { LANES = 8, ROWS = 6 };
-#elif defined(__aarch64__)
-enum { LANES = 4, ROWS = 12 };
-#else
-enum { LANES = 4, ROWS = 6 };
-#endif
+#include "vectors.h"
+
 enum { SEEN = TILE + 2, POINTS = SEEN * SEEN };
-
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef unsigned words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef unsigned short halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-
-#define INLINE static inline __attribute__((always_inline)) /* so that numbers of frames are constants */
-#define UNROLLED _Pragma("GCC unroll 16")
 
 /* By way: how many are filtered together, or 0 for one that sees itself alone. Zeros where a matrix is smaller. */
 static const float INPUT[TILE + 1][SEEN][SEEN] = INPUT_MATRICES, OUTPUT[TILE + 1][SEEN][SEEN] = OUTPUT_MATRICES;
@@ -37,24 +23,6 @@ struct band {
     long values_step, products_step; /* from one point to the next */
     long height, width, channels, out_channels, way, first_tile, tiles, points, is_bfloat16;
 };
-
-INLINE vec splat(float x) { return x - (vec){0}; }
-
-INLINE vec load(const void *at, long i, long is_bfloat16) {
-    if (!is_bfloat16) return *(const vec *)((const float *)at + i);
-    return (vec)(__builtin_convertvector(*(const halves *)((const unsigned short *)at + i), words) << 16);
-}
-
-/* To the nearest, ties to even; NaN stays NaN. */
-INLINE void store(void *at, long i, vec x, long is_bfloat16) {
-    if (!is_bfloat16) {
-        *(vec *)((float *)at + i) = x;
-    } else {
-        const words bits = (words)x, nan = (words)(x != x);
-        const words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        *(halves *)((unsigned short *)at + i) = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), halves);
-    }
-}
 
 /* A small constant matrix times `columns` vectors; what is unrolled leaves nothing of its zeros. */
 INLINE void mix(const float (*matrix)[SEEN], int rows, int columns, const vec *in, int in_step, vec *out, int out_step) {

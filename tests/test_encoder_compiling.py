@@ -59,6 +59,14 @@ def test_compiled_norms_give_the_numbers_of_plain_ones(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2
 
 
+@needs_compiler
+def test_norms_that_are_computed_in_c_stay_so() -> None:
+    options = {"weights": "random:0", "convolutions": "winograd_c"}
+    video = torch.zeros(1, 3, 1, 16, 16)
+    both = [encoder.load("cogvideox", **options, compile=chosen).encode(video).mean for chosen in (False, True)]
+    assert torch.equal(*both)
+
+
 def test_only_norms_of_native_encoders_are_compiled(tmp_path: Path) -> None:
     small = {"block_out_channels": (16, 32, 32, 64), "layers_per_block": 1, "norm_num_groups": 8}
     AutoencoderKLCogVideoX(**small).save_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 """The layers alone: norm statistics, attention, pooling in time and what is carried from chunk to chunk."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 import encoder
+from encoder.c_norms import by_c
 from encoder.cogvideox import Downsample
 from encoder.layers import CausalConv3d, SpaceAttention
-from encoder.norms import GroupNorm, RmsNorm, empty_frames, merge_moments
+from encoder.norms import Arithmetic, ByTorch, GroupNorm, RmsNorm, empty_frames, merge_moments
 from encoder.workspace import Workspace
 
 
@@ -23,32 +25,63 @@ def fill(module: torch.nn.Module) -> None:
         parameter.requires_grad_(False).copy_(seeded(*parameter.shape, seed=i) * 0.3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_norm_over_a_chunk_is_torchs_group_norm_and_swish(dtype: torch.dtype) -> None:
-    norm = GroupNorm(16, 4, 1e-6, "chunk")
+BOTH = pytest.mark.parametrize("arithmetic", [ByTorch, by_c], ids=["torch", "c"])
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "dtype"),
+    [(way, dtype) for way in (ByTorch, by_c) for dtype in (torch.float32, torch.bfloat16)] + [(ByTorch, torch.float16)],
+)
+def test_norm_over_a_chunk_is_torchs_group_norm_and_swish(
+    arithmetic: Callable[[], Arithmetic], dtype: torch.dtype
+) -> None:
+    norm = GroupNorm(64, 4, 1e-6, "chunk")
     fill(norm)
-    x = seeded(2, 16, 3, 50, 60).to(dtype) + 5
+    norm.computed_by = arithmetic()
+    x = seeded(2, 64, 3, 50, 60).to(dtype) + 5
     exact = F.silu(F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), 1e-6))
     tolerance = 1e-6 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(norm.to(dtype)(x).double(), exact, atol=tolerance, rtol=tolerance)
 
 
-def test_norm_over_a_frame_sees_that_frame_only() -> None:
-    norm = GroupNorm(16, 4, 1e-6, "frame")
+@BOTH
+def test_norm_over_a_frame_sees_that_frame_only(arithmetic: Callable[[], Arithmetic]) -> None:
+    norm = GroupNorm(32, 4, 1e-6, "frame")
     fill(norm)
-    x = seeded(2, 16, 3, 9, 10)
+    norm.computed_by = arithmetic()
+    x = seeded(2, 32, 3, 9, 10)
     expected = [F.silu(F.group_norm(frame, 4, norm.weight, norm.bias, 1e-6)) for frame in x.unbind(2)]
     torch.testing.assert_close(norm(x), torch.stack(expected, 2), atol=1e-5, rtol=1e-5)
 
 
-def test_norm_statistics_survive_a_mean_far_above_the_deviation() -> None:
-    norm = GroupNorm(8, 2, 1e-6, "chunk")
+@BOTH
+def test_norm_without_swish_is_torchs_group_norm(arithmetic: Callable[[], Arithmetic]) -> None:
+    norm = GroupNorm(32, 4, 1e-6, "chunk", swish=False)
+    fill(norm)
+    norm.computed_by = arithmetic()
+    x = seeded(1, 32, 2, 9, 10)
+    expected = F.group_norm(x, 4, norm.weight, norm.bias, 1e-6)
+    torch.testing.assert_close(norm(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@BOTH
+def test_norm_statistics_survive_a_mean_far_above_the_deviation(arithmetic: Callable[[], Arithmetic]) -> None:
+    norm = GroupNorm(32, 2, 1e-6, "chunk")
+    norm.computed_by = arithmetic()
     torch.nn.init.ones_(norm.weight)
     torch.nn.init.zeros_(norm.bias)
-    x = 1000 + seeded(1, 8, 2, 64, 64)
+    x = 1000 + seeded(1, 32, 2, 64, 64)
     moments = merge_moments(norm.moments(x))
-    exact = x.double().unflatten(1, (2, 4)).var((2, 3, 4, 5), unbiased=False)
+    exact = x.double().unflatten(1, (2, 16)).var((2, 3, 4, 5), unbiased=False)
     torch.testing.assert_close(moments.variance.double(), exact, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("value", [-1e4, -200.0, -87.2, -20.0, -1e-3, 0.0, 1e-6, 3.0, 88.5, 1e30, torch.inf, torch.nan])
+def test_swish_in_c_is_torchs_for_all_floats(value: float) -> None:
+    ones, zeros = torch.ones(1, 1, 32), torch.zeros(1, 1, 32)
+    made = torch.empty(1, 1, 32)
+    by_c().normalize(value * ones, zeros, ones, True, made)
+    torch.testing.assert_close(made, F.silu(value * ones), rtol=3e-7, atol=1e-34, equal_nan=True)
 
 
 def test_norm_leaves_room_before_its_frames() -> None:

@@ -88,7 +88,7 @@ def test_elsewhere_than_on_a_cpu_memory_is_the_allocators() -> None:
     assert not workspace._flat
 
 
-@pytest.mark.parametrize("convolutions", ["direct", "winograd_height", "winograd"])
+@pytest.mark.parametrize("convolutions", ["direct", "winograd_height", "winograd", "winograd_c"])
 def test_clips_that_take_turns_and_clips_of_other_sizes_do_not_meet_in_kept_memory(convolutions: str) -> None:
     loaded = encoder.load("wan", weights="random:0", convolutions=convolutions)
     generator = torch.Generator().manual_seed(0)

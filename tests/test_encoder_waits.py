@@ -92,7 +92,7 @@ def test_no_value_is_read(loaded: VideoEncoder) -> None:
             push()
 
 
-@pytest.mark.parametrize("way", ["winograd_height", "winograd"])
+@pytest.mark.parametrize("way", ["winograd_height", "winograd", "winograd_c"])
 def test_no_value_is_read_by_other_convolutions(way: str) -> None:
     wan = encoder.load("wan", weights="random:0", convolutions=way)
     threads = torch.get_num_threads()
