@@ -81,8 +81,8 @@ class InTimeAndSpaceByC:
             for band in self._bands(x, bias, out, begins, most_blocks):
                 self._convolve_together(band)
         else:
-            pieces = max(threads, min(PIECES_PER_THREAD * threads, blocks // most_blocks))
-            bands = self._bands(x, bias, out, begins, -(-blocks // pieces))
+            pieces_per_thread = min(PIECES_PER_THREAD, -(-blocks // (most_blocks * threads)))
+            bands = self._bands(x, bias, out, begins, -(-blocks // (pieces_per_thread * threads)))
             share(partial(self._convolve, most_blocks * BLOCK_TILES), bands, x.device)
         return out
 
