@@ -46,8 +46,9 @@ def load(
         chunk_plan: `diffusers` folds a clip's remainder into its first chunk, `even` keeps all chunks small.
         tiles: height, width, and their strides in pixels: larger pictures are encoded in such overlapping tiles.
         convolutions: `auto` measures on the device which way is fastest for each shape of convolution (some seconds
-            for a full-size encoder); `direct`, `winograd_height` or `winograd` for all; or what `auto` found before,
-            as `identity["convolutions"]` gives it, so that the same bits are computed again.
+            for a full-size encoder); `direct`, `winograd_height`, `winograd` or, on a CPU with a C compiler,
+            `winograd_c` for all; or what `auto` found before, as `identity["convolutions"]` gives it, so that the same
+            bits are computed again.
         conv_tolerance: how far, relative root mean square, a convolution that `auto` chooses may be from a direct
             one in float32; None: what `dtype` allows.
         compile: norms by torch.compile, which changes the last bits of latents and takes seconds for each new shape.

@@ -4,8 +4,10 @@ It does not know what is computed. Sharing pieces rather than operations keeps w
 cache, does not make every operation wait for the slower thread, and gives the same bits for any number of threads.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,9 +38,16 @@ def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
             for piece in left:  # each thread takes the next one: the last ones are done together
                 work(thread, piece)
 
+    pool = _pool(threads, os.getpid())
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]:
-                done.result()
+        done = wait([pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]).done
     finally:
         torch.set_num_threads(threads)  # what a thread sets is the default of others too
+    for each in done:
+        each.result()
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept, as starting threads takes 0.2 ms; a process that was forked has none of its parent's."""
+    return ThreadPoolExecutor(threads)

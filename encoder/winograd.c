@@ -71,7 +71,7 @@ INLINE void see_frames(const struct band *b, long first, long count, int way, in
     }
 }
 
-INLINE void make_frames(const struct band *b, long first, long count, int way, int seen) {
+INLINE void make_frames(const struct band *b, long first, long count, int way, int frames) {
     const int made = way ? way : 1;
     const long across = (b->width + TILE - 1) / TILE, frame_step = b->height * b->width * b->out_channels;
     for (long tile = first; tile < first + count; tile++) {
@@ -79,7 +79,7 @@ INLINE void make_frames(const struct band *b, long first, long count, int way, i
         for (long c = 0; c < b->out_channels; c += LANES) {
             vec products[POINTS], halfway[TILE * SEEN], mixed[SEEN][TILE * TILE], sums[TILE];
             const vec bias = *(const vec *)(b->bias + c);
-            for (int t = 0; t < seen; t++) {
+            for (int t = 0; t < frames; t++) {
                 const float *at = b->products + t * POINTS * b->products_step + tile * b->out_channels + c;
                 for (int i = 0; i < POINTS; i++) products[i] = *(const vec *)(at + i * b->products_step);
                 for (int x = 0; x < SEEN; x++)
@@ -91,7 +91,7 @@ INLINE void make_frames(const struct band *b, long first, long count, int way, i
                 const long y = top + i / TILE, x = left + i % TILE;
                 const long pixel = (y * b->width + x) * b->out_channels + c;
                 if (y >= b->height || x >= b->width) continue;
-                mix(OUTPUT[way], made, seen, &mixed[0][i], TILE * TILE, sums, 1);
+                mix(OUTPUT[way], made, frames, &mixed[0][i], TILE * TILE, sums, 1);
                 UNROLLED for (int t = 0; t < made; t++)
                     store(b->made, t * frame_step + pixel, sums[t] + bias, b->is_bfloat16);
             }
@@ -116,7 +116,7 @@ INLINE void multiply_block(const struct band *b, const float *values, const floa
     }
 }
 
-/* The way, and with it how many frames are seen, as constants. */
+/* With the way and the number of frames that it sees as constants. */
 #define BY_WAY(function) \
     switch (b->way) { \
     case 0: function(b, first, count, 0, 1); break; \

@@ -131,7 +131,8 @@ class EncoderConfig(Section):
     """Which encoder, with which weights, computing in which precision over which chunks.
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
-    `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json.
+    `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json; `winograd_c` is for
+    CPUs with a C compiler.
     `batch_clips` clips of one shape are encoded together, and `compile` gives norms to torch.compile: both change the
     last bits of latents.
     """

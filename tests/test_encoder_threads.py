@@ -1,7 +1,10 @@
 """Work shared among threads and memory kept from call to call: every piece once, alone, never in each other's way."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,3 +120,19 @@ def test_one_encoder_may_be_used_by_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert all(torch.equal(made[i], mean) for i, mean in enumerate(expected))
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    program = """if True:
+        import os, torch
+        from encoder.threads import share
+        torch.set_num_threads(2)
+        made = []
+        share(lambda _, piece: made.append(piece), [1, 2, 3], torch.device("cpu"))
+        child = os.fork()
+        share(lambda _, piece: made.append(piece), [4, 5], torch.device("cpu"))
+        assert sorted(made) == [1, 2, 3, 4, 5]
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, check=True, timeout=60)
