@@ -40,7 +40,7 @@ def library() -> ctypes.CDLL:
     if isinstance(loaded, str):
         raise NoCompilerError(
             f"the ways in C need a compiler where the encoder runs, but {loaded}: install gcc or clang, set CC to one, "
-            "or pip install 'latentmill[compiler]'; or choose convolutions without C"
+            "or pip install 'latentmill[compiler]'; or, unless a run has noted them, choose convolutions without C"
         )
     return loaded
 

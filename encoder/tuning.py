@@ -136,7 +136,8 @@ def _takes(name: str, weight: Tensor) -> bool:
 def _takes_none(name: str, weight: Tensor) -> str:
     return (
         f"convolutions is {name!r}, which computes on a CPU in float32 or bfloat16 with multiples of {PANEL} channels, "
-        f"not {' to '.join(map(str, weight.shape[1::-1]))} channels in {weight.dtype} on {weight.device}: choose auto"
+        f"not {' to '.join(map(str, weight.shape[1::-1]))} channels in {weight.dtype} on {weight.device}: choose auto, "
+        "or go on with a run that noted it on such a machine as it began on"
     )
 
 
