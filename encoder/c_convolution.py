@@ -8,18 +8,19 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from encoder.c_library import PANEL, TILE, library
-from encoder.convolutions import kernels_in_time_and_space
+from encoder.c_library import PANEL, compiles, library
+from encoder.convolutions import TILE_PX, kernels_in_time_and_space
 from encoder.norms import empty_frames
 from encoder.threads import share
 from encoder.winograd import TAPS, Before, Run, cut, runs_of, ways_in_time
 from encoder.workspace import Workspace
 
-POINTS = (TILE + TAPS - 1) ** 2
+POINTS = (TILE_PX + TAPS - 1) ** 2
 BLOCK_TILES = 12  # of whose multiples a block of products is, on every machine
 MOST_BLOCKS = 4  # of a band
 PIECES_PER_THREAD = 4  # so that threads end at about the same time
@@ -41,6 +42,7 @@ class _Band(ctypes.Structure):
 class InTimeAndSpaceByC:
     """As `InTimeAndSpace`, for float32 and bfloat16 on a CPU; channels on both sides come in whole panels."""
 
+    takes_only: ClassVar[str] = f"on a CPU in float32 or bfloat16 with multiples of {PANEL} channels"
     most_frames: int
     kernels: Tensor  # `times points c'/PANEL c PANEL`
     times: tuple[Tensor, ...]  # by way, which of the kernels' points in time are its
@@ -54,13 +56,17 @@ class InTimeAndSpaceByC:
         Raises:
             NoCompilerError: the functions cannot be compiled here.
         """
+        functions = library()  # before the kernels, which are much work
         kernels = torch.unflatten(kernels_in_time_and_space(weight, most_frames), -1, (-1, PANEL)).transpose(2, 3)
         times = tuple(torch.tensor(way.points) for way in ways_in_time(most_frames, before, weight))
-        return InTimeAndSpaceByC(most_frames, kernels.contiguous(), times, library(), workspace)
+        return InTimeAndSpaceByC(most_frames, kernels.contiguous(), times, functions, workspace)
+
+    @staticmethod
+    def is_there() -> bool:
+        return compiles()
 
     @staticmethod
     def takes(weight: Tensor) -> bool:
-        """Whether it is made for a kernel `c' c 3 3 3` of this size, precision and device."""
         whole_panels = all(channels % PANEL == 0 for channels in weight.shape[:2])
         return whole_panels and weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu"
 
@@ -131,7 +137,7 @@ class InTimeAndSpaceByC:
 
 def _tiles(x: Tensor) -> int:
     """Of a frame of `b c t h w`."""
-    return -(-x.shape[3] // TILE) * -(-x.shape[4] // TILE)
+    return -(-x.shape[3] // TILE_PX) * -(-x.shape[4] // TILE_PX)
 
 
 def _do_part(step: Callable[..., None], band: _Band, _: int, piece: tuple[int, int]) -> None:

@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from encoder.convolutions import TILE_PX
 from encoder.winograd import MOST_OUTPUTS, filtering
 
 SOURCES = ("winograd.c", "norms.c")
-TILE, PANEL = MOST_OUTPUTS, 32  # pixels, in height and in width; output channels whose kernels lie together
+PANEL = 32  # output channels whose kernels lie together
 # Not -ffast-math: a library with it makes the whole process round small numbers to zero.
 OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 COMPILING_SECONDS = 120
@@ -86,7 +87,7 @@ def _definitions() -> list[str]:
     ways = [filtering(outputs) for outputs in range(1, MOST_OUTPUTS + 1)]
     alone = torch.ones(1, 1)  # a clip's first frame, which has a kernel by itself
     return [
-        f"-DTILE={TILE}",
+        f"-DTILE={TILE_PX}",
         f"-DPANEL={PANEL}",
         f"-DINPUT_MATRICES={_initializer([alone, *(each.input for each in ways)])}",
         f"-DOUTPUT_MATRICES={_initializer([alone, *(each.output for each in ways)])}",

@@ -6,7 +6,7 @@ history; beside their output they hold a band of the picture at a time.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,23 @@ class Convolution(Protocol):
         """
 
 
+class Way(Protocol):
+    """One way to compute convolutions, of which `of` makes those with a certain kernel `c' c 3 3 3`."""
+
+    takes_only: ClassVar[str]
+
+    @staticmethod
+    def of(weight: Tensor, most_frames: int, workspace: Workspace, before: Before = "first") -> Convolution: ...
+
+    @staticmethod
+    def is_there() -> bool:
+        """Whether this machine has what it needs."""
+
+    @staticmethod
+    def takes(weight: Tensor) -> bool:
+        """Whether it is made for a kernel of this size, precision and device; `takes_only` says which are."""
+
+
 class _Band(NamedTuple):
     """Rows [top, bottom) of frames that are filtered together: what is seen, `2+t h w c`, and made, `t h w c'`."""
 
@@ -65,6 +82,7 @@ class _Band(NamedTuple):
 class _Filtered(ABC):
     """What the ways have in common: frames are mixed before what is done to the picture, and its sums after it."""
 
+    takes_only: ClassVar[str] = "anything"
     most_frames: int  # that are filtered together, 1 to 4
     kernels: Tensor  # by point of time
     times: tuple[InTime, ...]
@@ -74,6 +92,14 @@ class _Filtered(ABC):
     @property
     def kernel_bytes(self) -> int:
         return self.kernels.nbytes
+
+    @staticmethod
+    def is_there() -> bool:
+        return True
+
+    @staticmethod
+    def takes(weight: Tensor) -> bool:
+        return True
 
     @property
     @abstractmethod

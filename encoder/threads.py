@@ -40,11 +40,12 @@ def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
 
     pool = _pool(threads, os.getpid())
     try:
-        done = wait([pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]).done
+        futures = [pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]
+        wait(futures)
     finally:
         torch.set_num_threads(threads)  # what a thread sets is the default of others too
-    for each in done:
-        each.result()
+    for future in futures:
+        future.result()
 
 
 @cache

@@ -13,27 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoder.c_convolution import InTimeAndSpaceByC
-from encoder.c_library import PANEL, compiles
 from encoder.c_norms import by_c
-from encoder.convolutions import TILE_PX, Convolution, InTimeAndHeight, InTimeAndSpace
+from encoder.convolutions import TILE_PX, InTimeAndHeight, InTimeAndSpace, Way
 from encoder.engines import Engine
 from encoder.layers import CausalConv3d
 from encoder.norms import GroupNorm
 from encoder.spec import LatentSpec
 from encoder.timing import timed
-from encoder.winograd import MOST_OUTPUTS, TAPS, Before
+from encoder.winograd import MOST_OUTPUTS, TAPS
 from encoder.workspace import Workspace
 
 Choice = dict[str, str]  # by the key of a shape, the name of an algorithm; what is not there is computed directly
 Convolutions = str | Mapping[str, str]
 
 DIRECT, AUTO = "direct", "auto"
-ALGORITHMS: Mapping[str, Callable[[Tensor, int, Workspace, Before], Convolution]] = {
-    "winograd_height": InTimeAndHeight.of,
-    "winograd": InTimeAndSpace.of,
-    "winograd_c": InTimeAndSpaceByC.of,
+ALGORITHMS: Mapping[str, type[Way]] = {
+    "winograd_height": InTimeAndHeight,
+    "winograd": InTimeAndSpace,
+    "winograd_c": InTimeAndSpaceByC,
 }
-IN_C = ("winograd_c",)
 LEAST_CHANNELS = 96  # narrower layers are too cheap to be worth their measuring
 # Error of one convolution, root mean square, relative: float32 gives 5e-6 by Winograd, bfloat16 2e-3 when direct and
 # 1e-2 when filtered in time and height.
@@ -119,23 +117,21 @@ def choose(
         return dict(convolutions)
     convs = dict(candidates(model))
     one_of_each = {shape: convs[name].weight for name, shape in shapes.items()}
+    if convolutions == DIRECT:
+        return {}
     if convolutions != AUTO:
-        taken = sorted(shape.key for shape, weight in one_of_each.items() if _takes(convolutions, weight))
+        way = ALGORITHMS[convolutions]
+        taken = sorted(shape.key for shape, weight in one_of_each.items() if way.takes(weight))
         if one_of_each and not taken:
             raise ValueError(_takes_none(convolutions, next(iter(one_of_each.values()))))
-        return {} if convolutions == DIRECT else dict.fromkeys(taken, convolutions)
+        return dict.fromkeys(taken, convolutions)
     measured = {shape.key: fastest(weight, shape, tolerance) for shape, weight in one_of_each.items()}
     return {key: name for key, name in measured.items() if name != DIRECT}
 
 
-def _takes(name: str, weight: Tensor) -> bool:
-    """Whether an algorithm computes convolutions with such a kernel, on its device and in its precision."""
-    return name not in IN_C or InTimeAndSpaceByC.takes(weight)
-
-
 def _takes_none(name: str, weight: Tensor) -> str:
     return (
-        f"convolutions is {name!r}, which computes on a CPU in float32 or bfloat16 with multiples of {PANEL} channels, "
+        f"convolutions is {name!r}, which computes {ALGORITHMS[name].takes_only}, "
         f"not {' to '.join(map(str, weight.shape[1::-1]))} channels in {weight.dtype} on {weight.device}: choose auto, "
         "or go on with a run that noted it on such a machine as it began on"
     )
@@ -163,10 +159,10 @@ def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> 
     workspace = Workspace()
     for name, conv in candidates(model):
         algorithm, frames = choice.get(shapes[name].key), shapes[name].filtered_frames
-        if algorithm and not _takes(algorithm, conv.weight):
+        if algorithm and not ALGORITHMS[algorithm].takes(conv.weight):
             raise ValueError(_takes_none(algorithm, conv.weight))
-        conv.computed_by = ALGORITHMS[algorithm](conv.weight, frames, workspace, conv.before) if algorithm else None
-    if any(name in IN_C for name in choice.values()):
+        conv.computed_by = ALGORITHMS[algorithm].of(conv.weight, frames, workspace, conv.before) if algorithm else None
+    if any(isinstance(conv.computed_by, InTimeAndSpaceByC) for _, conv in candidates(model)):
         arithmetic = by_c()
         for norm in model.modules():
             if isinstance(norm, GroupNorm) and arithmetic.takes(norm):
@@ -187,10 +183,10 @@ def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) ->
     bias, exact = weight.new_zeros(shape.out_channels), F.conv3d(x.float(), weight.float(), padding=(0, 1, 1))
     F.conv3d(x, weight, bias, padding=(0, 1, 1))  # the first call sets things up
     seconds = {DIRECT: _seconds(lambda: F.conv3d(x, weight, bias, padding=(0, 1, 1)), x.device)}
-    for name, algorithm in ALGORITHMS.items():
-        if not _takes(name, weight) or (name in IN_C and not compiles()):
+    for name, way in ALGORITHMS.items():
+        if not (way.takes(weight) and way.is_there()):
             continue
-        convolution = algorithm(weight, shape.filtered_frames, Workspace(), "first")
+        convolution = way.of(weight, shape.filtered_frames, Workspace())
         error = (convolution(x, bias).float() - exact).norm() / exact.norm()
         if float(error) <= tolerance:
             seconds[name] = _seconds(partial(convolution, x, bias), x.device)
