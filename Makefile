@@ -1,18 +1,24 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make check` is for between changes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+# Two processes, which take groups of tests in the order in which tests/conftest.py puts them.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: demo test check lint format clean
 
 demo: $(READY)
 	$(BIN)/latentmill demo out/demo
 
-test: check
-	$(BIN)/pytest
+test: lint
+	$(PYTEST)
 
-check: $(READY)
+check: lint
+	$(PYTEST) -m "not ray and not full_size and not s3 and not slow and not soak"
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

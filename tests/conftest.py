@@ -7,7 +7,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,59 @@ from pipeline.task import ShardTask
 settings.register_profile("latentmill", deadline=None)  # a busy machine is no fault of ours
 settings.load_profile("latentmill")
 
+MARKED_BY_FIXTURE = {"full_size": "full_size", "s3_server": "s3"}  # whoever takes the fixture, directly or not
 SHARED_VIDEOS = Path(__file__).parent.parent.parent / "shared" / "videos"
 
 Files = Iterable[tuple[str, bytes]]
 MakeConfig = Callable[..., Config]
+LoadFullSize = Callable[..., VideoEncoder]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Test processes beside each other share the cores: threads that wait for a core spin, and slow all down."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at markers, and before xdist looks at groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by their fixtures, and sets which tests go to one process together, the longest groups first.
+
+    All that start Ray form one group, as two clusters on two cores run into time-outs. The others are grouped by file,
+    which keeps the fixtures of a module in one process, and within it by how long they take.
+    """
+    for item in items:
+        for fixture in MARKED_BY_FIXTURE.keys() & getattr(item, "fixturenames", ()):
+            item.add_marker(MARKED_BY_FIXTURE[fixture])
+        group = "ray" if _has(item, "ray") else f"{item.path.stem}, {'long' if _is_long(item) else 'short'}"
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (not _has(item, "ray"), not _is_long(item)))
+
+
+def _has(item: pytest.Item, *markers: str) -> bool:
+    return any(item.get_closest_marker(marker) for marker in markers)
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return _has(item, "full_size", "s3", "slow", "soak")
+
+
+@pytest.fixture(scope="session")
+def full_size() -> LoadFullSize:
+    """`encoder.load` for encoders of full size with random weights; marks the tests that take it."""
+    return partial(encoder.load, weights="random:0")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """HOST:PORT of a real S3 server in this process, one for all tests: each module makes a bucket of its own."""
+    from moto.server import ThreadedMotoServer  # slow to import, and few need it
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from jobs.cli import main
 pytest.importorskip("diffusers")
 
 
+@pytest.mark.slow
 def test_ways_are_measured_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
     ways = ["diffusers", "direct", "winograd"]
@@ -53,6 +54,7 @@ def test_few_frames_have_every_length_of_chunk(tiny: VideoEncoder) -> None:
         assert set(tiny.plan(_few_frames(frames))) == set(tiny.plan(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ways", "code"), [(["direct"], 0), (["diffusers", "direct"], 2)])
 def test_diffusers_is_needed_by_its_own_way_alone(
     ways: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,7 @@ def test_shards_without_a_clip_are_refused(empty: dict[str, Any]) -> None:
         compared(**{"limits": [alone(1.0)], "runs": [ran(1.0)]} | empty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_clips", [1, 2])
 def test_the_encoder_alone_makes_the_clips_of_a_run_without_its_first_shard(
     make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path, batch_clips: int
@@ -64,6 +65,7 @@ def die(*_: object) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_fails_is_told_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no weights at /nowhere"):
         encoder_alone(make_config(encoder={"weights": "/nowhere"}), ())

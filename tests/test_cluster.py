@@ -69,7 +69,7 @@ def read_on_for_long(video: bytes, config: Config, rules: ClipRules) -> Iterator
     items = decode_sample(video, config.clip, config.limits, False, rules)
     yield next(items)
     for _ in range(4):
-        time.sleep(0.5)
+        time.sleep(1)
         yield None
     yield from items
 
@@ -127,7 +127,7 @@ def test_a_decoder_that_hangs_is_killed_and_named(
 def test_a_decoder_that_says_it_lives_may_take_longer_than_a_timeout(
     monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
 ) -> None:
-    config = make_config(limits={"decode_timeout_seconds": 1.5})
+    config = make_config(limits={"decode_timeout_seconds": 3.0})
     put_in_place(monkeypatch, read_on_for_long)
     opened, *chunks = decoder_of(config).start(sample_of(videos[0]))
     assert isinstance(opened, Opened)

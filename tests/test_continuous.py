@@ -132,6 +132,7 @@ def one_stream(config: Config, loaded: VideoEncoder, video: bytes) -> FloatLaten
 SCOPES = [("tiny", "frame"), ("tiny", "chunk"), ("tiny", "clip"), ("wan", "chunk")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scope"), SCOPES)
 @pytest.mark.parametrize("length", [5, 17])
 def test_rows_joined_are_the_bits_of_one_stream(
@@ -174,7 +175,7 @@ def test_the_output_verifies_and_its_rows_are_found_again(made: Config) -> None:
     store, seen = Store(made.output.path), Verified()
     assert list(verify(store, seen)) == []
     assert seen.samples == 4
-    assert [row["num_frames"] for row in stored(made)[:3]] == [9, 8, 0][:2] or True
+    assert [row["num_frames"] for row in stored(made)[:3]] == [9, 8, 9]
     again = list(reencode(store, 99))
     assert len(again) == seen.parts
     assert all(error < 1e-3 and problem is None for _, error, problem in again)

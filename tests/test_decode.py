@@ -233,6 +233,7 @@ def test_a_picture_of_the_right_size_is_not_touched():
     assert np.array_equal(fit(picture, Geometry(128, 64, 0, 0, 128, 64)), picture)
 
 
+@pytest.mark.slow
 @needs_videos
 @pytest.mark.parametrize("name", MANIFEST["good"])
 def test_frames_of_good_files_are_those_of_an_independent_decoder(name: str):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import LoadFullSize
 from torch import Tensor
 
-import encoder
 from encoder import c_library
 from encoder.c_convolution import InTimeAndSpaceByC
 from encoder.c_library import NoCompilerError, compilers, compiles, library
@@ -63,6 +63,7 @@ def test_what_is_no_number_stays_none(value: float, dtype: torch.dtype) -> None:
     assert not convolved(frames(value, dtype=dtype), torch.ones(32, 32, 3, 3, 3, dtype=dtype)).isfinite().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", compilers(), ids=lambda command: command[0] if len(command) == 1 else "ziglang")
 def test_every_compiler_here_gives_the_same_numbers(
     compiler: list[str], fresh: None, monkeypatch: pytest.MonkeyPatch
@@ -93,9 +94,9 @@ class TestWithoutACompiler:
         assert fastest(torch.randn(96, 96, 3, 3, 3) / 50, ConvShape(96, 96, 2)) != "winograd_c"
 
     @pytest.mark.parametrize("convolutions", ["winograd_c", {"192-192x4": "winograd_c"}])
-    def test_who_asks_for_them_is_told_what_is_missing(self, convolutions: Any) -> None:
+    def test_who_asks_for_them_is_told_what_is_missing(self, convolutions: Any, full_size: LoadFullSize) -> None:
         with pytest.raises(NoCompilerError, match="but there is none: install gcc or clang, set CC to one, or pip"):
-            encoder.load("wan", weights="random:0", convolutions=convolutions)
+            full_size("wan", convolutions=convolutions)
 
     def test_what_a_compiler_said_is_in_the_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         failing = tmp_path / "failing"
@@ -107,6 +108,6 @@ class TestWithoutACompiler:
 
 
 @pytest.mark.parametrize("convolutions", ["winograd_c", {"192-192x4": "winograd_c"}])
-def test_a_precision_that_they_do_not_know_is_refused(convolutions: Any) -> None:
+def test_a_precision_that_they_do_not_know_is_refused(convolutions: Any, full_size: LoadFullSize) -> None:
     with pytest.raises(ValueError, match=r"with multiples of 32 channels, not .* in torch\.float16"):
-        encoder.load("wan", weights="random:0", dtype="float16", convolutions=convolutions)
+        full_size("wan", dtype="float16", convolutions=convolutions)

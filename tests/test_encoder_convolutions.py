@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import LoadFullSize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -147,26 +148,26 @@ def video() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def direct(video: Tensor) -> Tensor:
-    return encoder.load("cogvideox", weights="random:0", convolutions="direct").encode(video).mean
+def direct(video: Tensor, full_size: LoadFullSize) -> Tensor:
+    return full_size("cogvideox", convolutions="direct").encode(video).mean
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_full_size_encoder_gives_the_latents_of_direct_convolutions(
-    name: str, video: Tensor, direct: Tensor
+    name: str, video: Tensor, direct: Tensor, full_size: LoadFullSize
 ) -> None:
-    loaded = encoder.load("cogvideox", weights="random:0", convolutions=name)
+    loaded = full_size("cogvideox", convolutions=name)
     assert set(loaded.identity["convolutions"].values()) == {name}
     mean = loaded.encode(video).mean
     assert not torch.equal(mean, direct)
     assert float((mean - direct).norm() / direct.norm()) < 1e-4
 
 
-def test_what_was_measured_is_repeated_to_the_bit(video: Tensor) -> None:
-    first = encoder.load("wan", weights="random:0")
+def test_what_was_measured_is_repeated_to_the_bit(video: Tensor, full_size: LoadFullSize) -> None:
+    first = full_size("wan")
     choice = first.identity["convolutions"]
     assert set(choice.values()) <= ALGORITHMS.keys()
-    again = encoder.load("wan", weights="random:0", convolutions=choice)
+    again = full_size("wan", convolutions=choice)
     assert again.identity == first.identity
     assert torch.equal(again.encode(video).mean, first.encode(video).mean)
 
@@ -190,13 +191,15 @@ def test_narrow_encoders_are_not_measured() -> None:
         ({"7-7x4": "winograd"}, "names 7-7x4, the shapes of this encoder are: 192-192x4"),
     ],
 )
-def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(convolutions: Any, message: str) -> None:
+def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(
+    convolutions: Any, message: str, full_size: LoadFullSize
+) -> None:
     with pytest.raises(ValueError, match=message):
-        encoder.load("wan", weights="random:0", convolutions=convolutions)
+        full_size("wan", convolutions=convolutions)
 
 
-def test_direct_needs_no_choice() -> None:
-    model: Any = encoder.load("wan", weights="random:0", convolutions="direct").engine.model  # type: ignore[attr-defined]
+def test_direct_needs_no_choice(full_size: LoadFullSize) -> None:
+    model: Any = full_size("wan", convolutions="direct").engine.model  # type: ignore[attr-defined]
     assert choose(model, {}, "direct", None) == {}
     assert all(conv.computed_by is None for _, conv in candidates(model))
 

@@ -55,6 +55,7 @@ linux_only = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @linux_only
 def test_a_stream_takes_the_same_memory_for_clips_of_every_length() -> None:
     (short, middle, long), _ = peak_bytes("tiny", "chunk", [49, 193, 769], 32, 48)
@@ -63,6 +64,7 @@ def test_a_stream_takes_the_same_memory_for_clips_of_every_length() -> None:
 
 
 @linux_only
+@pytest.mark.full_size
 def test_a_clip_that_is_encoded_whole_takes_about_the_memory_that_was_computed() -> None:
     (peak,), estimate = peak_bytes("cogvideox", "clip", [17], 48, 64)
     assert 0.8 * estimate < peak < 1.25 * estimate

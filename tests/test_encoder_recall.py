@@ -35,6 +35,7 @@ def latents_from(loaded: VideoEncoder, video: Tensor, begin: int) -> Tensor:
     return torch.cat([part.mean for part in parts if part is not None], 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), ENCODERS)
 @pytest.mark.parametrize("latent", [36, 37])
 def test_the_latest_begin_gives_the_bits_of_one_stream_and_a_later_one_does_not(

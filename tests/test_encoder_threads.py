@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import LoadFullSize
 from torch import Tensor
 
 import encoder
@@ -92,8 +93,10 @@ def test_elsewhere_than_on_a_cpu_memory_is_the_allocators() -> None:
 
 
 @pytest.mark.parametrize("convolutions", ["direct", "winograd_height", "winograd", "winograd_c"])
-def test_clips_that_take_turns_and_clips_of_other_sizes_do_not_meet_in_kept_memory(convolutions: str) -> None:
-    loaded = encoder.load("wan", weights="random:0", convolutions=convolutions)
+def test_clips_that_take_turns_and_clips_of_other_sizes_do_not_meet_in_kept_memory(
+    convolutions: str, full_size: LoadFullSize
+) -> None:
+    loaded = full_size("wan", convolutions=convolutions)
     generator = torch.Generator().manual_seed(0)
     clips = [torch.rand(1, 3, 9, side, 24, generator=generator) * 2 - 1 for side in (16, 40, 16)]
     expected = [loaded.encode(clip).mean for clip in clips]

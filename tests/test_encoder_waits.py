@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MakeConfig, samples_of, write_tar
+from conftest import LoadFullSize, MakeConfig, samples_of, write_tar
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,16 +63,16 @@ def test_these_modes_find_what_would_wait() -> None:
         torch.arange(3).to("meta")
 
 
-WAYS: list[dict[str, Any]] = [
+WAYS: list[Any] = [
     {"name": "tiny"},
     {"name": "tiny", "norm_scope": "clip"},
     {"name": "tiny", "norm_scope": "frame", "dtype": "bfloat16"},
     {"name": "tiny", "tiles": (32, 32, 24, 24)},
-    {"name": "wan", "convolutions": "direct"},
+    pytest.param({"name": "wan", "convolutions": "direct"}, marks=pytest.mark.full_size),
 ]
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: " ".join(map(str, way.values())))
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: " ".join(map(str, way.values())))
 def loaded(request: pytest.FixtureRequest) -> VideoEncoder:
     return encoder.load(**({"weights": "random:0"} | request.param))
 
@@ -93,8 +93,8 @@ def test_no_value_is_read(loaded: VideoEncoder) -> None:
 
 
 @pytest.mark.parametrize("way", ["winograd_height", "winograd", "winograd_c"])
-def test_no_value_is_read_by_other_convolutions(way: str) -> None:
-    wan = encoder.load("wan", weights="random:0", convolutions=way)
+def test_no_value_is_read_by_other_convolutions(way: str, full_size: LoadFullSize) -> None:
+    wan = full_size("wan", convolutions=way)
     threads = torch.get_num_threads()
     encoder.set_threads(1)  # modes look at their own thread
     with NoReads():

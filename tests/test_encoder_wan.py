@@ -64,6 +64,7 @@ def test_batches_and_odd_sizes_equal_diffusers(small: Pair, batch: int, height_p
     assert relative_error(small, video(batch, 9, height_px, width_px)) < 1e-4
 
 
+@pytest.mark.full_size
 def test_the_full_size_encoder_equals_diffusers(tmp_path: Path) -> None:
     assert relative_error(make_pair(tmp_path, "wan"), video(1, 9, 16, 24)) < 1e-4
 

@@ -13,7 +13,6 @@ import s3fs
 import yaml
 from conftest import output_files, run_all, run_json, samples_of, write_tar
 from faulty_proxy import FaultyProxy, faulty_proxy
-from moto.server import ThreadedMotoServer
 from test_task import KilledError, MortalStore
 
 from encoder.replica import VideoEncoder
@@ -53,21 +52,17 @@ class S3:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[S3]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch, faulty_proxy(f"{host}:{port}") as proxy:
+def served(s3_server: str) -> Iterator[S3]:
+    with pytest.MonkeyPatch.context() as patch, faulty_proxy(s3_server) as proxy:
         settings = {"ENDPOINT_URL": proxy.url, "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
         settings |= {"DEFAULT_REGION": "us-east-1", "CONFIG_FILE": os.devnull, "MAX_ATTEMPTS": "1"}
         for name, value in settings.items():
             patch.setenv(f"AWS_{name}", value)
         s3fs.S3FileSystem.clear_instance_cache()
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+        client = boto3.client("s3", endpoint_url=f"http://{s3_server}")
         client.create_bucket(Bucket=BUCKET)
         yield S3(proxy, client)
         s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture

@@ -142,6 +142,7 @@ def is_row(outcome: str) -> bool:
     return len(outcome) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_mutated_video_is_a_row_or_a_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clean = rows_of(originals(), tmp_path)

@@ -12,7 +12,6 @@ import fsspec
 import pytest
 import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
-from moto.server import ThreadedMotoServer
 
 from pipeline import store as store_module
 from pipeline.errors import TransientError, UserError
@@ -23,12 +22,9 @@ MULTIPART_BYTES = 100 << 20  # from here on s3fs uploads in several requests
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket of a real S3 server in this process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
+def s3(s3_server: str) -> Iterator[str]:
+    """A bucket of a real S3 server."""
+    settings = {"ENDPOINT_URL": f"http://{s3_server}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (settings | {"DEFAULT_REGION": "us-east-1", "CONFIG_FILE": os.devnull}).items():
             patch.setenv(f"AWS_{name}", value)
@@ -36,10 +32,9 @@ def s3() -> Iterator[str]:
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         yield f"s3://{BUCKET}"
         s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
-@pytest.fixture(params=["local", "file", "memory", "s3"])
+@pytest.fixture(params=["local", "file", "memory", pytest.param("s3", marks=pytest.mark.s3)])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder on each kind of storage."""
     if request.param == "s3":
