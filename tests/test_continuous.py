@@ -171,6 +171,7 @@ def made(tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tu
     return config
 
 
+@pytest.mark.slow
 def test_the_output_verifies_and_its_rows_are_found_again(made: Config) -> None:
     store, seen = Store(made.output.path), Verified()
     assert list(verify(store, seen)) == []

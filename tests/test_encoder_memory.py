@@ -92,6 +92,7 @@ def test_two_whole_activations_and_a_chunk_are_alive_in_scope_clip() -> None:
     assert 2 * activation < whole.encode_bytes(65, 32, 48) < 3 * activation
 
 
+@pytest.mark.slow
 def test_tiles_and_half_precision_take_less_memory() -> None:
     options = {"weights": "random:0", "norm_scope": "clip"}
     whole, tiled = (encoder.load("tiny", tiles=tiles, **options) for tiles in (None, (16, 24, 8, 16)))

@@ -23,6 +23,7 @@ def video(frames: int, height_px: int, width_px: int) -> torch.Tensor:
     return torch.rand(2, 3, frames, height_px, width_px, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height_px", "width_px"), [(96, 160), (72, 88), (48, 88), (56, 80), (24, 40)])
 @pytest.mark.parametrize("frames", [1, 9, 17])
 def test_tiles_equal_diffusers_tiled_encode(
