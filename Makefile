@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/latentmill demo out/demo
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) --durations=20
 
 check: lint
 	$(PYTEST) -m "not ray and not full_size and not s3 and not slow and not soak"

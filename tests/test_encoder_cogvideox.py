@@ -15,7 +15,7 @@ TINY: dict[str, Any] = {"block_out_channels": (16, 32, 32, 64), "layers_per_bloc
 Pair = tuple[AutoencoderKLCogVideoX, VideoEncoder]
 
 
-def make_pair(name: str, config: dict[str, Any], folder: Path) -> Pair:
+def make_pair(name: str, config: dict[str, Any], folder: Path, **options: Any) -> Pair:
     """A diffusers VAE of random weights, norms included, and our encoder read from its folder."""
     torch.manual_seed(7)
     theirs = AutoencoderKLCogVideoX(**config).eval()
@@ -23,7 +23,7 @@ def make_pair(name: str, config: dict[str, Any], folder: Path) -> Pair:
         if parameter.ndim == 1:
             parameter.data += torch.randn_like(parameter) * 0.2
     theirs.save_pretrained(folder)
-    return theirs, encoder.load(name, weights=str(folder))
+    return theirs, encoder.load(name, weights=str(folder), **options)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair("cogvideox", {}, tmp_path_factory.mktemp("full"))
+    return make_pair("cogvideox", {}, tmp_path_factory.mktemp("full"), convolutions="winograd")
 
 
 def video(batch: int, frames: int, height_px: int, width_px: int) -> Tensor:
