@@ -43,12 +43,23 @@ def library() -> ctypes.CDLL:
             f"the ways in C need a compiler where the encoder runs, but {loaded}: install gcc or clang, set CC to one, "
             "or pip install 'latentmill[compiler]'; or, unless a run has noted them, choose convolutions without C"
         )
-    return loaded
+    return loaded[0]
 
 
 def compiles() -> bool:
     """Whether `library` gives the functions."""
     return not isinstance(_loaded(), str)
+
+
+@cache
+def compiler_version() -> str:
+    """What the compiler of the functions says of itself; NoCompilerError as `library`."""
+    library()
+    loaded = _loaded()
+    assert not isinstance(loaded, str), "library() would have raised"
+    compiler = loaded[1]
+    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=COMPILING_SECONDS)
+    return (said.stdout.splitlines() or [shlex.join(compiler)])[0]
 
 
 def compilers() -> list[list[str]]:
@@ -60,8 +71,8 @@ def compilers() -> list[list[str]]:
 
 
 @cache
-def _loaded() -> ctypes.CDLL | str:
-    """The functions, or why there are none."""
+def _loaded() -> tuple[ctypes.CDLL, list[str]] | str:
+    """The functions and the command that compiled them, or why there are none."""
     reason = "there is none"
     for compiler in compilers():
         with TemporaryDirectory(prefix="latentmill-") as folder:
@@ -71,7 +82,7 @@ def _loaded() -> ctypes.CDLL | str:
                     [*compiler, *OPTIONS, *_definitions(), *_sources(), "-o", str(made)],
                     check=True, capture_output=True, text=True, timeout=COMPILING_SECONDS,
                 )  # fmt: skip
-                return ctypes.CDLL(str(made))
+                return ctypes.CDLL(str(made)), compiler
             except subprocess.CalledProcessError as failed:
                 reason = f"{shlex.join(compiler)} said: {failed.stderr.strip()[:400]}"
             except (OSError, subprocess.TimeoutExpired) as failed:

@@ -6,6 +6,7 @@ history; beside their output they hold a band of the picture at a time.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoder.norms import empty_frames
-from encoder.threads import Each, in_turn, share
+from encoder.threads import Each, alone, in_turn, share
 from encoder.winograd import TAPS, Before, Filtering, InTime, cut, filtering, runs_of, ways_in_time
 from encoder.workspace import Workspace
 
@@ -22,6 +23,7 @@ ROWS = 2  # outputs in height that are filtered together in any precision
 # What is transformed together: on a CPU so little that it stays in a core's cache, elsewhere so much that a device is
 # busy and so little that its memory (0.3 GB with 128 channels) is not.
 BAND_PX, BAND_PX_OF_GPU = 1536, 16384
+COLUMNS = 16384  # of kernels that are transformed together
 
 
 class Convolution(Protocol):
@@ -117,11 +119,13 @@ class _Filtered(ABC):
     def __call__(self, x: Tensor, bias: Tensor, out: Tensor | None = None, begins: bool = False) -> Tensor:
         out = empty_frames(x, x.shape[2] - TAPS + 1, channels=len(bias)) if out is None else out
         bias = bias.float()
-        bands = self._bands(x, out, begins)
-        if len(bands) >= torch.get_num_threads():
+        bands, threads = self._bands(x, out, begins), torch.get_num_threads()
+        if len(bands) >= threads:
             share(lambda thread, band: self._make(band, bias, thread, in_turn), bands, x.device)
         else:  # a small picture and large kernels: each thread takes some of the kernels
-            in_turn(lambda thread, band: self._make(band, bias, thread, share), bands, x.device)
+            each = partial(share, threads=threads)
+            with alone(x.device):
+                in_turn(lambda thread, band: self._make(band, bias, thread, each), bands, x.device)
         return out
 
     def _bands(self, x: Tensor, out: Tensor, begins: bool) -> list[_Band]:
@@ -175,7 +179,7 @@ class InTimeAndHeight(_Filtered):
         """
         time, height = (filtering(outputs).to(weight.float()) for outputs in (most_frames, ROWS))
         taps = weight.float().permute(2, 3, 0, 4, 1)
-        kernels = torch.mm(torch.kron(time.kernel, height.kernel), taps.reshape(TAPS**2, -1))
+        kernels = _at_points(torch.kron(time.kernel, height.kernel), taps.reshape(TAPS**2, -1))
         shaped = kernels.view(-1, len(height.kernel), len(weight), 1, *taps.shape[3:])
         times = ways_in_time(most_frames, before, weight.float())
         return InTimeAndHeight(most_frames, shaped.to(weight.dtype), times, height, workspace)
@@ -243,7 +247,18 @@ def kernels_in_time_and_space(weight: Tensor, most_frames: int) -> Tensor:
     time, space = (filtering(outputs).kernel.to(weight.float()) for outputs in (most_frames, TILE_PX))
     taps = weight.float().permute(2, 3, 4, 1, 0)
     matrix = torch.kron(torch.kron(time, space), space)
-    return torch.mm(matrix, taps.reshape(TAPS**3, -1)).view(len(time), len(space) ** 2, *taps.shape[3:])
+    return _at_points(matrix, taps.reshape(TAPS**3, -1)).view(len(time), len(space) ** 2, *taps.shape[3:])
+
+
+def _at_points(matrix: Tensor, taps: Tensor) -> Tensor:
+    """`matrix @ taps`, in pieces of which each is computed by one thread."""
+    out = taps.new_empty(len(matrix), taps.shape[1])
+
+    def make(_: int, piece: tuple[int, int]) -> None:
+        torch.mm(matrix, taps.narrow(1, *piece), out=out.narrow(1, *piece))
+
+    share(make, cut(taps.shape[1], COLUMNS), taps.device)
+    return out
 
 
 def band_rows(rows: int, most: int) -> int:

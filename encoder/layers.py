@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from itertools import repeat
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoder.convolutions import Convolution
+from encoder.direct import attention, convolve, linear
 from encoder.norms import GroupNorm, RmsNorm, empty_frames
 from encoder.winograd import Before
 from encoder.workspace import Workspace
@@ -49,7 +49,6 @@ class CausalConv3d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel, kernel))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.room_frames, self.before = kernel - 1, before
-        self.padding = (0, kernel // 2, kernel // 2)
         self.computed_by: Convolution | None = None
 
     def forward(self, x: Tensor, past: Past | None, out: Tensor | None = None) -> tuple[Tensor, Past]:
@@ -73,7 +72,7 @@ class CausalConv3d(nn.Module):
         try:
             if self.computed_by is not None:
                 return self.computed_by(x, self.bias, out, begins)
-            return self._directly(x)
+            return self._directly(x, out)
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.room_frames == 1:
                 raise
@@ -83,32 +82,24 @@ class CausalConv3d(nn.Module):
         out[:, :, half:] = self._convolve(x[:, :, half:], False)
         return out
 
-    def _directly(self, x: Tensor) -> Tensor:
+    def _directly(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.room_frames == 0:  # 1x1x1
-            return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+            return linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
         if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
             return _of_few_channels(x, self.weight, self.bias)
-        return _in_order(F.conv3d(x, self.weight, self.bias, padding=self.padding))
-
-
-def _in_order(made: Tensor) -> Tensor:
-    """What a convolution of torch's made, in channels-last order, which on a CPU it is not for small pictures."""
-    if made.device.type != "cpu":
-        return made
-    return made.contiguous(memory_format=torch.channels_last_3d if made.ndim == 5 else torch.channels_last)
+        return convolve(x, self.weight, self.bias, padding_px=self.room_frames // 2, out=out)
 
 
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As F.conv3d, in two dimensions: the frames that a kernel sees are side by side as channels.
+    """As `convolve`, in two dimensions: the frames that a kernel sees are side by side as channels.
 
     For pixels of 3 channels torch has no good 3D convolution on a CPU: 314 ms against 86 for 8 frames of 128x192.
     """
     frames = x.shape[2] - weight.shape[2] + 1
     seen = torch.cat([x[:, :, first : first + frames] for first in range(weight.shape[2])], 1)
-    pictures = seen.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     kernel = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-    made = _in_order(F.conv2d(pictures, kernel, bias, padding=weight.shape[3] // 2))
-    return torch.unflatten(made, 0, (len(x), frames)).transpose(1, 2)
+    pictures = seen.contiguous(memory_format=torch.channels_last_3d)
+    return convolve(pictures, kernel, bias, padding_px=weight.shape[3] // 2)
 
 
 class Stem(nn.Module):
@@ -160,7 +151,7 @@ class ResidualBlock(nn.Module):
     def _convolve(self, conv: CausalConv3d, roomy: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """Both may write to the same room: the second one reads not what the first one made, but its norm."""
         out = None
-        if conv.computed_by is not None:
+        if conv.computed_by is not None or roomy.device.type == "cpu":
             frames = roomy.shape[2] - conv.room_frames
             out = self.workspace.frames("made", roomy, frames, channels=len(conv.weight))
         made: tuple[Tensor, Past] = conv(roomy, past, out)
@@ -183,8 +174,8 @@ class SpaceAttention(nn.Module):
     def attend(self, normed: Tensor) -> Tensor:
         """What attention adds to the input, `b c t h w`, given its norm."""
         pixels = normed.permute(0, 2, 3, 4, 1).flatten(2, 3)  # b t hw c
-        query, key, value = self.qkv(pixels).chunk(3, dim=-1)
-        mixed = self.project(F.scaled_dot_product_attention(query, key, value))
+        query, key, value = linear(pixels, self.qkv.weight, self.qkv.bias).chunk(3, dim=-1)
+        mixed = linear(attention(query, key, value), self.project.weight, self.project.bias)
         return torch.unflatten(mixed, 2, normed.shape[3:]).permute(0, 4, 1, 2, 3)
 
 
@@ -206,6 +197,4 @@ class HalvePicture(nn.Module):
 
     def forward(self, roomy: Tensor) -> Tensor:
         """`b c t h+1 w+1 -> b c t h//2 w//2`"""
-        pictures = roomy.transpose(1, 2).flatten(0, 1)
-        small = _in_order(F.conv2d(pictures, self.weight, self.bias, stride=2))
-        return torch.unflatten(small, 0, (roomy.shape[0], roomy.shape[2])).transpose(1, 2)
+        return convolve(roomy, self.weight, self.bias, stride=(1, 2))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoder.threads import share
+from encoder.threads import alone, share
 
 NormScope = Literal["chunk", "clip", "frame"]
 
@@ -84,9 +84,10 @@ class GroupNorm(nn.Module):
         """`b c t h w -> b c room_frames+t h w`, in `out` where given; the first `room_frames` frames are not set."""
         assert (clip is not None) == (self.scope == "clip"), "moments of the clip are for scope clip, and needed there"
         moments = self.moments(x) if clip is None else [clip]
-        if self.scope == "chunk":
-            moments = [merge_moments(moments)]
-        affine = [self._shift_and_scale(each) for each in moments] * (x.shape[2] // len(moments))
+        with alone(x.device):
+            if self.scope == "chunk":
+                moments = [merge_moments(moments)]
+            affine = [self._shift_and_scale(each) for each in moments] * (x.shape[2] // len(moments))
 
         def normalize(frame: int, band: Tensor, out: Tensor) -> None:
             self.computed_by.normalize(band, *affine[frame], self.swish, out)
@@ -104,7 +105,8 @@ class GroupNorm(nn.Module):
 
         share(measure, places, x.device)
         pixels = [band.shape[1] for band in bands[0]]
-        return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
+        with alone(x.device):
+            return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
 
     def _of_groups(self, pixels: list[int], means: Tensor, variances: Tensor) -> Moments:
         """The moments of a frame from those of its bands and channels, `n b c`, by the formula of `merge_moments`."""

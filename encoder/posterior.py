@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from encoder.threads import alone
+
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 
@@ -32,7 +34,8 @@ class Posterior:
         if len(seeds) != len(self.mean):
             raise ValueError(f"{len(seeds)} seeds for {len(self.mean)} clips: each needs one of its own")
         noise = torch.stack([_noise(seed, self.mean.shape[1:]) for seed in seeds])
-        spread = (self.logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) / 2).exp()
+        with alone(self.logvar.device):
+            spread = (self.logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) / 2).exp()
         return self.mean + spread * noise.to(self.mean.device)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from encoder.computed_by import computed_by
 from encoder.engines import Engine, Streaming
 from encoder.footprint import encode_bytes, encode_flops
 from encoder.memory import available_bytes, readable
@@ -166,6 +167,11 @@ class VideoEncoder:
     def device_name(self) -> str:
         """The model of a GPU, else the kind of device."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
+    def computed_by(self) -> dict[str, str]:
+        """What computes its latents here: their last bits are those of such a device and such libraries."""
+        return computed_by(self.device, in_c="winograd_c" in self.identity["convolutions"].values())
 
     @property
     def recall(self) -> Recall | None:

@@ -5,8 +5,9 @@ cache, does not make every operation wait for the slower thread, and gives the s
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -22,12 +23,30 @@ def in_turn(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
         work(0, piece)
 
 
-def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
-    """Calls `work(thread, piece)` for every piece: on a CPU by torch's number of threads, elsewhere in turn.
+@contextmanager
+def alone(device: torch.device) -> Iterator[None]:
+    """On a CPU, torch computes by the calling thread alone: for small operations whose results are rounded."""
+    if device.type != "cpu" or torch.compiler.is_compiling() or (threads := torch.get_num_threads()) == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def share(work: Work, pieces: Sequence[Any], device: torch.device, threads: int | None = None) -> None:
+    """Calls `work(thread, piece)` for every piece: on a CPU by so many threads, elsewhere in turn.
 
     Errors of `work` are raised.
+
+    Args:
+        threads: None for torch's number; another one where the caller computes `alone`.
     """
-    if device.type != "cpu" or torch.compiler.is_compiling() or (threads := torch.get_num_threads()) == 1:
+    usual = torch.get_num_threads()
+    threads = usual if threads is None else threads
+    if device.type != "cpu" or torch.compiler.is_compiling() or threads == 1:
         in_turn(work, pieces, device)
         return
     inference, grad, left = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), iter(pieces)
@@ -43,7 +62,7 @@ def share(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
         futures = [pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]
         wait(futures)
     finally:
-        torch.set_num_threads(threads)  # what a thread sets is the default of others too
+        torch.set_num_threads(usual)  # what a thread sets is the default of others too
     for future in futures:
         future.result()
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoder.direct import convolve
 from encoder.layers import CausalConv3d, HalvePicture, Past, ResidualBlock, SpaceAttention, State, Stem, remember, run
 from encoder.norms import RmsNorm
 from encoder.workspace import Workspace
@@ -68,7 +68,7 @@ class TimeConv(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c t' h w`"""
         seen = x if past is None else torch.cat([past[0], x], 2)
-        halved = F.conv3d(seen, self.weight, self.bias, stride=(2, 1, 1)) if seen.shape[2] > 1 else seen[:, :, 1:]
+        halved = convolve(seen, self.weight, self.bias, stride=(2, 1)) if seen.shape[2] > 1 else seen[:, :, 1:]
         y = torch.cat([x[:, :, :1], halved], 2) if past is None else halved
         return y, remember(x[:, :, -1:], past)
 

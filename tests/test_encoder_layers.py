@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 import encoder
+from encoder import layers
 from encoder.c_norms import by_c
 from encoder.cogvideox import Downsample
+from encoder.direct import convolve
 from encoder.layers import CausalConv3d, SpaceAttention
 from encoder.norms import Arithmetic, ByTorch, GroupNorm, RmsNorm, empty_frames, merge_moments
 from encoder.workspace import Workspace
@@ -166,29 +168,29 @@ def test_a_convolution_that_begins_with_zeros_sees_them_before_the_clip() -> Non
 
 
 class CrampedConvolution:
-    """torch's conv3d on a device that has memory for few frames at once."""
+    """Direct convolutions on a device that has memory for few frames at once."""
 
     def __init__(self, room_for_frames: int) -> None:
         self.room_for_frames, self.largest = room_for_frames, 0
-        self.conv3d = F.conv3d
 
-    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if x.shape[2] > self.room_for_frames:
-            raise torch.cuda.OutOfMemoryError
-        self.largest = max(self.largest, x.shape[2])
-        return self.conv3d(x, *args, **kwargs)
+    def __call__(self, x: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if weight.ndim == 5:  # others are frame by frame
+            if x.shape[2] > self.room_for_frames:
+                raise torch.cuda.OutOfMemoryError
+            self.largest = max(self.largest, x.shape[2])
+        return convolve(x, weight, *args, **kwargs)
 
 
 def test_a_convolution_that_finds_no_memory_goes_half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny, video = encoder.load("tiny", weights="random:0"), torch.randn(1, 3, 9, 16, 24).clamp(-1, 1)
     usual, cramped = tiny.encode(video), CrampedConvolution(room_for_frames=4)
-    monkeypatch.setattr(F, "conv3d", cramped)
+    monkeypatch.setattr(layers, "convolve", cramped)
     torch.testing.assert_close(tiny.encode(video).mean, usual.mean, rtol=0, atol=1e-5)
     assert cramped.largest == 4
 
 
 def test_a_convolution_for_which_one_frame_is_too_much_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = encoder.load("tiny", weights="random:0")
-    monkeypatch.setattr(F, "conv3d", CrampedConvolution(room_for_frames=2))
+    monkeypatch.setattr(layers, "convolve", CrampedConvolution(room_for_frames=2))
     with pytest.raises(torch.cuda.OutOfMemoryError):
         tiny.encode(torch.zeros(1, 3, 5, 16, 24))

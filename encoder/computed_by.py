@@ -1,0 +1,80 @@
+"""What computes latents here: the processor or GPU, its instruction set, and the libraries whose kernels run.
+
+None of it changes what a latent is, but last bits differ from one to another. It does not run anything on a device.
+"""
+
+import os
+import platform
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from encoder.c_library import compiler_version
+
+CPUINFO, NVIDIA_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+# Instruction sets among which oneDNN chooses its kernels, best first, and what a processor must have for each of them
+ONEDNN_ISAS = {
+    "AVX512_CORE_AMX_FP16": {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16"},
+    "AVX512_CORE_AMX": {"amx_tile", "amx_int8", "amx_bf16"},
+    "AVX512_CORE_FP16": {"avx512_fp16", "avx512_bf16"},
+    "AVX512_CORE_BF16": {"avx512_bf16"},
+    "AVX512_CORE_VNNI": {"avx512_vnni"},
+    "AVX512_CORE": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+    "AVX2_VNNI_2": {"avx2", "avx_vnni", "avx_vnni_int8", "avx_ne_convert"},
+    "AVX2_VNNI": {"avx2", "avx_vnni"},
+    "AVX2": {"avx2"},
+    "AVX": {"avx"},
+    "SSE41": {"sse4_1"},
+}
+
+
+def computed_by(device: torch.device, in_c: bool) -> dict[str, str]:
+    """Plain texts by name; `in_c` says whether functions of ours in C take part."""
+    if device.type == "cuda":
+        return _of_gpu(device)
+    values = _of_cpu()
+    return values | {"c_compiler": compiler_version()} if in_c else values
+
+
+def onednn_isa(flags: Iterable[str], most: str | None) -> str:
+    """The best instruction set that a processor with these flags has and `most` (ONEDNN_MAX_CPU_ISA) allows."""
+    names = list(ONEDNN_ISAS)
+    allowed = names[names.index(most.upper()) :] if most and most.upper() in names else names
+    return next((name for name in allowed if ONEDNN_ISAS[name] <= set(flags)), "unknown")
+
+
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """What the first processor of a /proc/cpuinfo says that it has."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+@cache
+def _of_cpu() -> dict[str, str]:
+    cpuinfo = CPUINFO.read_text() if CPUINFO.exists() else ""
+    model = re.search(r"^model name\s*:\s*(.*?)\s*$", cpuinfo, re.MULTILINE)
+    built = torch.__config__.show()
+    libraries = {"onednn": r"MKL-DNN v([\w.]+)", "mkl": r"oneAPI Math Kernel Library Version ([\w.]+)"}
+    return {
+        "device": "cpu",
+        "model": model[1] if model else platform.processor() or platform.machine(),
+        "torch_instructions": torch.backends.cpu.get_cpu_capability(),
+        "onednn_instructions": onednn_isa(cpu_flags(cpuinfo), os.environ.get("ONEDNN_MAX_CPU_ISA")),
+        "torch": torch.__version__,
+        **{name: found[1] for name, pattern in libraries.items() if (found := re.search(pattern, built))},
+    }
+
+
+def _of_gpu(device: torch.device) -> dict[str, str]:
+    driver = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", NVIDIA_DRIVER.read_text() if NVIDIA_DRIVER.exists() else "")
+    return {
+        "device": "cuda",
+        "model": torch.cuda.get_device_name(device),
+        **({"driver": driver[1]} if driver else {}),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+    }
