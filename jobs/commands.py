@@ -5,7 +5,8 @@ It does not parse arguments (cli.py) or decide anything about latents.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from pipeline.repair import repair
 from pipeline.repair import retry_rejects as retry
 from pipeline.status import ShardStatus, read_run, read_status
 from pipeline.store import Store
-from pipeline.summary import write_report
+from pipeline.summary import mixed_devices, write_report
 from pipeline.verify import Problem, Verified
 from pipeline.verify import verify as verify_root
 
@@ -65,6 +66,7 @@ def status(chosen: argparse.Namespace) -> int:
     counts = ", ".join(f"{state}: {states.count(state):,}" for state in ("done", "running", "left"))
     rows, rejects = sum(shard.rows for shard in shards), sum(shard.rejects for shard in shards)
     console.print(f"shards {counts}; rows in finished shards: {rows:,}, rejects: {rejects:,}", highlight=False)
+    _print_mixed(sum((Counter(shard.parts_by_device) for shard in shards), Counter()))
     _print_shards(sorted(shards, key=lambda shard: ("running", "left", "done").index(shard.state)))
     return 0 if states.count("done") == len(states) else 1
 
@@ -79,6 +81,7 @@ def verify(chosen: argparse.Namespace) -> int:
         f"{seen.rejects:,} rejects: {f'{len(problems):,} problems' if problems else 'all as it should be'}",
         highlight=False,
     )
+    _print_mixed(seen.parts_by_device)
     if chosen.reencode:
         problems += _reencode(store, chosen.reencode)
     if chosen.decode:
@@ -193,6 +196,11 @@ def _print_outcome(outcome: "Outcome", max_reject_fraction: float) -> None:
         console.print(f"given up: {shard}: {error}", markup=False, highlight=False)
     if not outcome.within_limit:
         console.print(f"more rejects than limits.max_reject_fraction ({max_reject_fraction:g}) allows")
+
+
+def _print_mixed(parts_by_device: Mapping[str, int]) -> None:
+    for line in mixed_devices(parts_by_device):
+        console.print(line, markup=False, highlight=False)
 
 
 def _print_shards(shards: list[ShardStatus]) -> None:

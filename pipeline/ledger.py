@@ -161,7 +161,8 @@ class ShardLedger:
         self._check_identity(path, footer)
         record = record_from_json(footer["slice"])
         rows = len(record.clips[footer["bucket"]])
-        part = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest)
+        computed_by = footer.get("computed_by", {})  # older parts do not say
+        part = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest, computed_by)
         return part, record, footer["statistics"]
 
     def _check_identity(self, path: str, footer: Mapping[str, Any]) -> None:
@@ -195,7 +196,8 @@ class ShardLedger:
             return self.adopt(path)
         scratch.seek(0)
         digest, size_bytes = sha256_of(scratch)
-        part = PartInfo(path, record.index, bucket, len(record.clips[bucket]), size_bytes, digest)
+        rows, computed_by = len(record.clips[bucket]), self.description.get("computed_by", {})
+        part = PartInfo(path, record.index, bucket, rows, size_bytes, digest, computed_by)
         return part, record, dict(statistics)
 
     def commit_rejects(self, record: SliceRecord) -> None:

@@ -4,8 +4,8 @@ It does not compute anything with them: rules live in clips.py, plan.py and ledg
 """
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -211,7 +211,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PartInfo:
-    """A committed part, as a manifest lists it. `path` is relative to the output root."""
+    """A committed part, as a manifest lists it. `path` is relative to the output root.
+
+    `computed_by` is what the encoder ran on; empty where a part does not say.
+    """
 
     path: str
     slice_index: int
@@ -219,6 +222,7 @@ class PartInfo:
     rows: int
     size_bytes: int
     sha256: str
+    computed_by: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ def render_report(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         _section("Filtered samples by reason", _bars(summary["filtered_by_reason"])),
         _section("Rows by bucket (latent c x t x h x w)", _bars(summary["rows_by_bucket"])),
         _section("Shards given up", _bars_or_none(summary["shards_failed"])),
+        _section("Parts by what computed them (last bits differ between kinds)", _bars(summary["parts_by_device"])),
         _section("Latent means per channel", _channels(summary["latent_statistics"])),
         _section("Configuration", f"<pre>{escape(_pretty(run['config']))}</pre>"),
     ]

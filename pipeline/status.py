@@ -5,7 +5,7 @@ It does not talk to Ray and opens no part.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import UserError
@@ -13,12 +13,15 @@ from pipeline.inputs import InputConfig
 from pipeline.ledger import REJECTS, RUN_FILE, bucket_names, bucket_path, done_shards, slice_of_file
 from pipeline.listing import shards_of
 from pipeline.store import Store
-from pipeline.summary import read_manifests
+from pipeline.summary import parts_by_device, read_manifests
 
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
-    """One shard: `state` is done, running (some slices are committed) or left."""
+    """One shard: `state` is done, running (some slices are committed) or left.
+
+    `parts_by_device` says of a done one what computed its parts.
+    """
 
     name: str
     state: str
@@ -26,6 +29,7 @@ class ShardStatus:
     rows: int = 0
     rejects: int = 0
     slices: int = 0
+    parts_by_device: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_run(store: Store) -> dict[str, Any]:
@@ -69,4 +73,5 @@ def _status(name: str, manifest: Mapping[str, Any] | None, slices: int) -> Shard
     if manifest is None:
         return ShardStatus(name, "running" if slices else "left", slices=slices)
     rejects = len(manifest["rejects"]) - manifest["samples_filtered"]
-    return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices)
+    devices = parts_by_device(manifest)
+    return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices, devices)

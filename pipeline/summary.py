@@ -61,12 +61,14 @@ def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     buckets: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     statistics: dict[str, Any] = {}
+    devices: Counter[str] = Counter()
     for manifest in manifests:
         totals.update(_counts(manifest))
         for reject in manifest["rejects"]:
             reasons[reject["stage"] == FILTER_STAGE][f"{reject['stage']}/{reject['reason']}"] += 1
         for part in manifest["parts"]:
             buckets[part["bucket"]] += part["rows"]
+        devices.update(parts_by_device(manifest))
         seconds.update(manifest["seconds"])
         statistics = merge_statistics(statistics, manifest["latent_statistics"])
     busy = seconds["encode"] + sum(seconds[stage] for stage in WAITING_STAGES)
@@ -78,7 +80,22 @@ def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "seconds_by_stage": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
         "encoder_busy_fraction": round(seconds["encode"] / busy, 4) if busy else None,
         "latent_statistics": statistics,
+        "parts_by_device": dict(sorted(devices.items())),
     }
+
+
+def parts_by_device(manifest: Mapping[str, Any]) -> Counter[str]:
+    """How many parts of a shard each kind of processor and libraries computed, in words."""
+    computed_by = (part.get("computed_by") or {"device": "unknown"} for part in manifest["parts"])
+    return Counter(", ".join(f"{name} {value}" for name, value in each.items()) for each in computed_by)
+
+
+def mixed_devices(parts: Mapping[str, int]) -> list[str]:
+    """What is to be said of `parts_by_device` where there are several, whose latents differ in their last bits."""
+    if len(parts) < 2:
+        return []
+    several = f"{len(parts)} kinds of processor or libraries computed this run; their last bits differ:"
+    return [several, *(f"  {count:,} parts: {device}" for device, count in sorted(parts.items()))]
 
 
 def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:

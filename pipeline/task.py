@@ -133,7 +133,7 @@ class ShardTask:
                 yield made
 
     def _ledger(self, shard: ShardRef) -> ShardLedger:
-        description = describe(self.config, self.encoder.identity)
+        description = describe(self.config, self.encoder.identity) | {"computed_by": self.encoder.computed_by}
         return ShardLedger(self.store, shard, shard_info(shard), description, tuple(bucket_names(self.store)))
 
     def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:

@@ -5,8 +5,9 @@ It does not encode or change anything.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from pipeline.ledger import (
 from pipeline.parts import decode_latent, read_footer, read_rows, read_schema, schema, sha256_of
 from pipeline.status import read_run
 from pipeline.store import Store
+from pipeline.summary import parts_by_device
 
 MANIFEST_KEYS = {"fingerprint", "parts", "rejects", "rows", "samples", "shard"}
 
@@ -46,6 +48,7 @@ class Verified:
     rows: int = 0
     samples: int = 0
     rejects: int = 0
+    parts_by_device: Counter[str] = field(default_factory=Counter)
 
 
 def verify(store: Store, seen: Verified) -> Iterator[Problem]:
@@ -70,6 +73,7 @@ def verify(store: Store, seen: Verified) -> Iterator[Problem]:
         seen.shards += 1
         seen.samples += manifest["samples"]
         seen.rejects += len(manifest["rejects"])
+        seen.parts_by_device += parts_by_device(manifest)
         named |= {part["path"] for part in manifest["parts"]}
         accounted = {reject["sample_index"] for reject in manifest["rejects"]}
         for part in manifest["parts"]:

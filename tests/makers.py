@@ -82,6 +82,10 @@ def made_record(clips: dict[str, tuple[tuple[int, int], ...]] | None = None, *re
     return SliceRecord(0, PART_SAMPLES, 3072, False, 0, clips or {}, rejects)
 
 
+COMPUTED_BY = {"device": "cpu", "model": "made up"}
+DEVICE = "device cpu, model made up"
+
+
 def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar", **changes: Any) -> ShardLedger:
     description = {
         "format_version": 1,
@@ -92,6 +96,7 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
         "columns": {},
         "dtype": "float32",
         "part_samples": PART_SAMPLES,
+        "computed_by": COMPUTED_BY,
     }
     ledger = ShardLedger(store, ShardRef(name, url), FileInfo(4096, "tag"), description, tuple(bucket_names(store)))
     return replace(ledger, **changes)

@@ -28,6 +28,7 @@ def made_summary(**changes: Any) -> dict[str, Any]:
         "rejects_by_reason": {"probe/not_video": 7},
         "filtered_by_reason": {"filter/where": 5},
         "rows_by_bucket": {"16x13x60x90": 9},
+        "parts_by_device": {"device cpu, model X": 2, "device cuda, model Y": 1},
         "shards_left": 0,
         "shards_failed": {},
         "latent_statistics": {"count": 4, "sum": [8.0], "sum_squares": [20.0], "min": [-1.0], "max": [5.0]},
@@ -102,6 +103,10 @@ def test_what_users_name_is_text_and_never_markup(summary: dict[str, Any], run: 
     assert EVIL in page.words
 
 
+def test_what_computed_the_parts_is_shown() -> None:
+    assert "device cuda, model Y" in render_report(made_summary(), RUN)
+
+
 def test_the_report_is_one_file() -> None:
     page = Page(render_report(made_summary(), RUN))
     assert not page.elements & {"script", "link", "img", "iframe"}
@@ -111,7 +116,12 @@ def test_the_report_is_one_file() -> None:
 
 def test_a_run_that_made_nothing_has_a_report_too() -> None:
     empty = made_summary(
-        seconds_by_stage={}, rejects_by_reason={}, rows_by_bucket={}, latent_statistics={}, encoder_busy_fraction=None
+        seconds_by_stage={},
+        rejects_by_reason={},
+        rows_by_bucket={},
+        parts_by_device={},
+        latent_statistics={},
+        encoder_busy_fraction=None,
     )
     assert "n/a" in Page(render_report(empty, RUN)).words
     assert "encode 0" in Page(render_report(made_summary(seconds_by_stage={"encode": 0.0}), RUN)).words

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from makers import SLICES, WIDE, WIDE_BUCKET, commit_run, commit_shard, fill_slice, made_ledger
+from makers import DEVICE, SLICES, WIDE, WIDE_BUCKET, commit_run, commit_shard, fill_slice, made_ledger
 
 from pipeline.errors import UserError
 from pipeline.ledger import bucket_path
@@ -30,7 +30,7 @@ def test_every_shard_is_done_running_or_left_in_the_order_of_the_inputs(store: S
         ShardStatus(LEFT, "left"),
         ShardStatus(RUNNING, "running", slices=1),
         ShardStatus(REJECTED, "running", slices=1),
-        ShardStatus(DONE, "done", samples=8, rows=4, rejects=4, slices=len(SLICES)),
+        ShardStatus(DONE, "done", samples=8, rows=4, rejects=4, slices=len(SLICES), parts_by_device={DEVICE: 3}),
     ]
 
 

@@ -1,13 +1,14 @@
 """Totals of a run are the sums of its manifests."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from makers import TALL_BUCKET, WIDE_BUCKET, commit_shard, numbers
+from makers import DEVICE, SLICES, TALL_BUCKET, WIDE, WIDE_BUCKET, commit_shard, fill_slice, made_ledger, numbers
 
 from pipeline.parts import merge_statistics
 from pipeline.store import Store
-from pipeline.summary import read_manifests, summarise
+from pipeline.summary import mixed_devices, parts_by_device, read_manifests, summarise
 
 
 def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
@@ -33,7 +34,26 @@ def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
         "rows_by_bucket": {WIDE_BUCKET: 6, TALL_BUCKET: 2},
         "seconds_by_stage": {"encode": 6.0, "wait_for_frames": 2.0},
         "encoder_busy_fraction": 0.75,
+        "parts_by_device": {DEVICE: 6},
     }
+
+
+def test_parts_of_several_machines_are_told_apart_and_older_ones_say_nothing(tmp_path: Path) -> None:
+    """A slice of a run that goes on elsewhere, and one of a version that did not note what computed it."""
+    store, others = Store(str(tmp_path)), [{"device": "cuda", "model": "X"}, None]
+    fill_slice(made_ledger(store), SLICES[0], 0).commit()
+    for index, computed_by in enumerate(others, start=1):
+        ledger = made_ledger(store)
+        description = {key: value for key, value in ledger.description.items() if key != "computed_by"}
+        changed = description | ({"computed_by": computed_by} if computed_by else {})
+        fill_slice(replace(ledger, description=changed), (WIDE,), index).commit()
+    ledger = made_ledger(store)
+    slices = [made for index in range(3) if (made := ledger.slice_of(index))]
+    manifest = ledger.commit_manifest(slices, {"encode": 1.0})
+    by_device = parts_by_device(manifest)
+    assert by_device == {DEVICE: len(slices[0].parts), "device cuda, model X": 1, "device unknown": 1}
+    assert len(mixed_devices(by_device)) == 4
+    assert mixed_devices({DEVICE: 7}) == mixed_devices({}) == []
 
 
 def test_a_run_without_manifests_has_a_summary_too() -> None:
