@@ -80,7 +80,9 @@ def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "
 def set_threads(threads: int) -> None:
     """Sets how many CPU threads encoders of this process compute with.
 
-    Results do not depend on it, but for float32 on pictures of a few pixels (docs/fidelity.md).
+    Latents of native encoders are the same bits for every number: what is rounded is computed in pieces that follow
+    from the shape, each by one thread. Other processors, instruction sets and libraries give other last bits, and so
+    may other numbers of threads where diffusers' code runs (`name="diffusers"`).
     """
     import torch
 

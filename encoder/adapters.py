@@ -1,6 +1,7 @@
 """VAEs as diffusers runs them, behind the interface of the native encoders (`encoder.name: diffusers`).
 
-It does not stream: diffusers' `encode` wants the clip whole, so `VideoEncoder.encode_bytes` tells what that takes.
+It does not stream: diffusers' `encode` wants the clip whole, so `VideoEncoder.encode_bytes` tells what that takes. On a
+CPU torch divides diffusers' operations among threads as it likes: another number of them may change last bits.
 """
 
 from dataclasses import dataclass

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from encoder.threads import alone
+
 TAPS = 3
 # Where the polynomials are evaluated; the last point of every filtering is infinity. Of those with 1, where a kernel is
 # the sum of its taps, these amplify rounding least: half as much as the usual 0, 1, -1, 2, -2 in float32.
@@ -42,7 +44,8 @@ def filtering(outputs: int) -> Filtering:
     # Output j must be the sum over taps k of tap k times value j + k: as many equations as pairs (j, k).
     products = torch.einsum("ji,ik->jki", output, kernel).flatten(0, 1)
     wanted = torch.stack([torch.eye(outputs + 2, dtype=torch.float64)[j + k] for j in range(outputs) for k in range(3)])
-    return Filtering(kernel, torch.linalg.pinv(products) @ wanted, output)
+    with alone(products.device):
+        return Filtering(kernel, torch.linalg.pinv(products) @ wanted, output)
 
 
 class InTime(NamedTuple):
