@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import output_files
-from makers import WIDE, WIDE_BUCKET, commit_run, commit_shard, fill_slice, made_ledger, made_row
+from makers import DEVICE, WIDE, WIDE_BUCKET, commit_run, commit_shard, fill_slice, made_ledger, made_row
 
 from pipeline.errors import UserError
 from pipeline.ledger import bucket_path, manifest_path, part_path
@@ -86,7 +87,7 @@ def edit_footer(root: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 def test_a_root_as_a_run_leaves_it_verifies(root: Path) -> None:
     seen = Verified()
     assert list(verify(Store(str(root)), seen)) == []
-    assert seen == Verified(shards=1, parts=3, rows=4, samples=8, rejects=4)
+    assert seen == Verified(shards=1, parts=3, rows=4, samples=8, rejects=4, parts_by_device=Counter({DEVICE: 3}))
 
 
 def test_an_edit_that_changes_nothing_is_no_problem(root: Path) -> None:
