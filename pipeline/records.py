@@ -222,7 +222,7 @@ class PartInfo:
     rows: int
     size_bytes: int
     sha256: str
-    computed_by: Mapping[str, str] = field(default_factory=dict)
+    computed_by: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
