@@ -27,9 +27,6 @@ def load(
     chunk_plan: str = "diffusers",
     tiles: tuple[int, int, int, int] | None = None,
     convolutions: str | Mapping[str, str] = "auto",
-    conv_tolerance: float | None = None,
-    compile: bool = False,
-    cuda_graphs: bool = False,
 ) -> "VideoEncoder":
     """Returns the encoder `name` with its weights on `device`, ready to encode.
 
@@ -49,10 +46,6 @@ def load(
             for a full-size encoder); `direct`, `winograd_height`, `winograd` or, on a CPU with a C compiler,
             `winograd_c` for all; or what `auto` found before, as `identity["convolutions"]` gives it, so that the same
             bits are computed again.
-        conv_tolerance: how far, relative root mean square, a convolution that `auto` chooses may be from a direct
-            one in float32; None: what `dtype` allows.
-        compile: norms by torch.compile, which changes the last bits of latents and takes seconds for each new shape.
-        cuda_graphs: on a CUDA device, chunks are replayed from the third of a shape on; latents are the same.
 
     Raises:
         ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
@@ -60,9 +53,7 @@ def load(
     from encoder.adapters import load_adapted  # torch takes seconds to import: only who encodes pays
     from encoder.loading import Options, load_video_encoder
 
-    options = Options(
-        dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions, conv_tolerance, compile, cuda_graphs
-    )
+    options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions)
     return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
 
 

@@ -27,7 +27,6 @@ from encoder.timing import timed
 from encoder.tuning import kernel_bytes
 
 DIFFUSERS = "diffusers"
-MORE = {"graphs", "compile"}
 FRAMES_TOGETHER = 8  # in a chunk, ours by default and diffusers' own
 Shape = tuple[int, int, int]  # frames, height and width in pixels
 Clip = npt.NDArray[np.uint8]  # `t h w c`
@@ -37,25 +36,10 @@ Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and what else is to be 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to encode: `convolutions` as `encoder.load` takes them, or diffusers' own code.
-
-    Ours may be followed by `+graphs` (chunks replayed as CUDA graphs) and `+compile` (norms by torch.compile).
-    """
+    """One way to encode: `convolutions` as `encoder.load` takes them, or diffusers' own code."""
 
     dtype: str
     convolutions: str
-
-    @property
-    def base(self) -> str:
-        return self.convolutions.partition("+")[0]
-
-    @property
-    def more(self) -> frozenset[str]:
-        """Raises ValueError where it is nothing that there is."""
-        more = frozenset(self.convolutions.split("+")[1:])
-        if unknown := more - MORE:
-            raise ValueError(f"{self.convolutions}: there is no +{min(unknown)}, only +graphs and +compile")
-        return more
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +90,8 @@ def _of_shape(
     clip, device = _clip(shape), device_of(bench.device)
     seconds: dict[Variant, list[float]] = {variant: [] for variant in bench.variants}
     moments: dict[Variant, Tensor] = {}
-    for variant, (encode, _) in encodes.items():
-        for _ in range(2 if "graphs" in variant.more else 1):  # sets things up; graphs are replayed from the third on
-            _timed(encode, clip[: _few_frames(len(clip))], device)
+    for encode, _ in encodes.values():
+        _timed(encode, clip[: _few_frames(len(clip))], device)  # sets things up
     for _ in range(bench.rounds):
         for variant, (encode, _) in encodes.items():
             took, moments[variant] = _timed(encode, clip, device)
@@ -170,14 +153,10 @@ def _load(bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str]
         model = kind.from_pretrained(folder, torch_dtype=DTYPES[variant.dtype], low_cpu_mem_usage=False)
         model = model.eval().to(device_of(bench.device))
         return lambda clip: iter([model.encode(_whole(clip, model)).latent_dist.parameters]), {}
-    options: dict[str, Any] = {"compile": "compile" in variant.more, "cuda_graphs": "graphs" in variant.more}
-    ways = variant.base if chosen is None else chosen
-    loaded = encoder.load(
-        bench.name, weights=folder, dtype=variant.dtype, device=bench.device, convolutions=ways, **options
-    )
+    ways = variant.convolutions if chosen is None else chosen
+    loaded = encoder.load(bench.name, weights=folder, dtype=variant.dtype, device=bench.device, convolutions=ways)
     engine: Any = loaded.engine
-    model = getattr(engine, "engine", engine).model  # an engine with graphs stands around the one with the model
-    said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(model)}
+    said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(engine.model)}
     return partial(_streamed, loaded), said
 
 

@@ -13,9 +13,7 @@ from torch import nn
 
 from encoder import cogvideox, wan
 from encoder.chunks import PLANS, causal_plan, check_chunk_frames, chunk_plan
-from encoder.compiling import compile_norms
 from encoder.engines import Engine, Streaming, WholeClip
-from encoder.graphs import CudaCapture, Graphed
 from encoder.layouts import Layout, cogvideox_layout, wan_layout
 from encoder.norms import NormScope
 from encoder.replica import VideoEncoder
@@ -38,9 +36,6 @@ class Options:
     chunk_plan: str
     tiles: tuple[int, int, int, int] | None
     convolutions: Convolutions = AUTO
-    conv_tolerance: float | None = None
-    compile: bool = False
-    cuda_graphs: bool = False
 
     def check(self, temporal_ratio: int) -> None:
         """Raises ValueError for a value that no encoder of this ratio takes."""
@@ -87,15 +82,12 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     device, dtype = device_of(options.device), DTYPES[options.dtype]
     with torch.device("meta"):
         shadow = kind.build().to("meta", dtype)
-    engine = _tiled(_graphed(kind.engine(place(module, device, dtype)), options, device), options, spec)
+    engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
     shadow_engine = _tiled(kind.engine(shadow), options, spec)
     shapes = conv_shapes(shadow, shadow_engine, spec, options.chunk_frames)
-    choice = choose(module, shapes, options.convolutions, options.conv_tolerance)
+    choice = choose(module, shapes, options.convolutions)
     apply(module, shapes, choice)
     choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices, "convolutions": choice}
-    if options.compile:
-        compile_norms(module)
-        choices["compile"] = True
     identity = asdict(spec) | choices | {"tiles": None if options.tiles is None else list(options.tiles)}
     return VideoEncoder(engine, shadow_engine, spec, identity, device, dtype, is_tunable=bool(shapes))
 
@@ -123,22 +115,6 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name} was asked for, but torch sees no CUDA device here: use cpu")
     return device
-
-
-def _graphed(engine: Engine, options: Options, device: torch.device) -> Engine:
-    if not options.cuda_graphs:
-        return engine
-    if device.type != "cuda":
-        raise ValueError(
-            f"cuda_graphs: true needs a CUDA device, and the encoder is on {device}: set it to false (in a "
-            "configuration it is runtime.cuda_graphs)"
-        )
-    if not engine.streams:
-        raise ValueError(
-            "cuda_graphs: true needs an encoder that takes clips chunk by chunk, which diffusers' VAEs and norm_scope "
-            "clip do not: set it to false"
-        )
-    return Graphed(engine, CudaCapture(device))
 
 
 def _tiled(engine: Engine, options: Options, spec: LatentSpec) -> Engine:

@@ -159,11 +159,7 @@ def _by_bands(
 
 
 def _bands(x: Tensor) -> list[tuple[Tensor, ...]]:
-    """Of each frame of `b c t h w` its pixels, as `b pixels c`: on a CPU as many at a time as a core's cache holds.
-
-    Not where this is compiled: such code has loops of its own.
-    """
+    """Of each frame of `b c t h w` its pixels, as `b pixels c`: on a CPU as many at a time as a core's cache holds."""
     pixels = x.permute(2, 0, 3, 4, 1).flatten(2, 3)
-    banded = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    most_px = max(1, BAND_VALUES // x.shape[1]) if banded else pixels.shape[2]
+    most_px = max(1, BAND_VALUES // x.shape[1]) if x.device.type == "cpu" else pixels.shape[2]
     return [torch.split(frame, most_px, dim=1) for frame in pixels]

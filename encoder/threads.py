@@ -26,7 +26,7 @@ def in_turn(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
 @contextmanager
 def alone(device: torch.device) -> Iterator[None]:
     """On a CPU, torch computes by the calling thread alone: for small operations whose results are rounded."""
-    if device.type != "cpu" or torch.compiler.is_compiling() or (threads := torch.get_num_threads()) == 1:
+    if device.type != "cpu" or (threads := torch.get_num_threads()) == 1:
         yield
         return
     torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def share(work: Work, pieces: Sequence[Any], device: torch.device, threads: int 
     """
     usual = torch.get_num_threads()
     threads = usual if threads is None else threads
-    if device.type != "cpu" or torch.compiler.is_compiling() or threads == 1:
+    if device.type != "cpu" or threads == 1:
         in_turn(work, pieces, device)
         return
     inference, grad, left = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), iter(pieces)

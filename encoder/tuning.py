@@ -100,9 +100,7 @@ def candidates(model: nn.Module) -> Iterator[tuple[str, CausalConv3d]]:
             yield name, conv
 
 
-def choose(
-    model: nn.Module, shapes: Mapping[str, ConvShape], convolutions: Convolutions, tolerance: float | None
-) -> Choice:
+def choose(model: nn.Module, shapes: Mapping[str, ConvShape], convolutions: Convolutions) -> Choice:
     """What `convolutions` means for these shapes: a mapping as it is, one algorithm for all, or the fastest of each.
 
     Raises:
@@ -126,7 +124,7 @@ def choose(
         if one_of_each and not taken:
             raise ValueError(_takes_none(convolutions, next(iter(one_of_each.values()))))
         return dict.fromkeys(taken, convolutions)
-    measured = {shape.key: fastest(weight, shape, tolerance) for shape, weight in one_of_each.items()}
+    measured = {shape.key: fastest(weight, shape) for shape, weight in one_of_each.items()}
     return {key: name for key, name in measured.items() if name != DIRECT}
 
 
@@ -171,12 +169,8 @@ def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> 
 
 
 @torch.inference_mode()
-def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) -> str:
-    """The name of the fastest algorithm among those that err less than `tolerance` against direct float32.
-
-    Errors are root mean squares, relative. Without a tolerance: what the precision of the weights allows (TOLERANCES).
-    """
-    tolerance = TOLERANCES[weight.dtype] if tolerance is None else tolerance
+def fastest(weight: Tensor, shape: ConvShape) -> str:
+    """The name of the fastest algorithm among those within TOLERANCES of direct float32."""
     side_px = shape.side_px(PRODUCTS.get(weight.device.type, PRODUCTS["cpu"]))
     generator = torch.Generator().manual_seed(0)
     video = torch.randn(1, shape.in_channels, shape.frames + TAPS - 1, side_px, side_px, generator=generator)
@@ -189,7 +183,7 @@ def fastest(weight: Tensor, shape: ConvShape, tolerance: float | None = None) ->
             continue
         convolution = way.of(weight, shape.filtered_frames, Workspace())
         error = (convolution(x, bias).float() - exact).norm() / exact.norm()
-        if float(error) <= tolerance:
+        if float(error) <= TOLERANCES[weight.dtype]:
             seconds[name] = _seconds(partial(convolution, x, bias), x.device)
     return min(seconds, key=lambda name: seconds[name])
 

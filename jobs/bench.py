@@ -18,9 +18,7 @@ from pipeline.errors import UserError
 WIDTH = 110  # of the table, where the terminal's is less, or there is none
 
 console = Console(soft_wrap=True)
-WAYS = (
-    "diffusers, and values of encoder.convolutions, with +graphs (CUDA graphs) or +compile (compiled norms) after them"
-)
+WAYS = "diffusers, and values of encoder.convolutions"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

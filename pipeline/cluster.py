@@ -72,7 +72,7 @@ class _Replica:
 
         config = self._config
         encoder.set_threads(self._threads)
-        loaded = load_encoder(config.encoder, device="auto", cuda_graphs=config.runtime.cuda_graphs)
+        loaded = load_encoder(config.encoder, device="auto")
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is

@@ -18,6 +18,8 @@ from pipeline.runtime import RuntimeConfig
 from pipeline.tree import apply_overrides, read_yaml
 
 WINDOW_PATTERN = re.compile(r"head|center|full|(uniform|slide):[1-9]\d*")
+# Keys of earlier versions: a configuration that has one is told so, and in an old run.json they are passed over.
+REMOVED = {"encoder.batch_clips", "encoder.compile", "encoder.conv_tolerance", "runtime.cuda_graphs"}
 BUCKET_PATTERN = re.compile(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?")
 
 
@@ -133,8 +135,6 @@ class EncoderConfig(Section):
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
     `convolutions: auto` measures at a run's start which way is fastest, and notes it in run.json; `winograd_c` is for
     CPUs with a C compiler.
-    `batch_clips` clips of one shape are encoded together, and `compile` gives norms to torch.compile: both change the
-    last bits of latents.
     """
 
     name: str = "cogvideox"
@@ -145,19 +145,14 @@ class EncoderConfig(Section):
     norm_scope: Literal["chunk", "clip", "frame"] = "chunk"
     tiles: tuple[int, int, int, int] | None = None
     convolutions: Literal["auto", "direct", "winograd_height", "winograd", "winograd_c"] | dict[str, str] = "auto"
-    conv_tolerance: float | None = Field(None, gt=0)
-    batch_clips: int = Field(1, ge=1)
-    compile: bool = False
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
-        return self.model_dump(exclude={"name", "weights", "batch_clips"})
+        return self.model_dump(exclude={"name", "weights"})
 
     def rules(self) -> dict[str, Any]:
         """All of it but where the weights lie, as plain values: what changes latents."""
-        values = self.model_dump(mode="json", exclude={"weights", "conv_tolerance"})
-        newer = {"batch_clips": 1, "compile": False}  # older outputs know no such keys
-        return {key: value for key, value in values.items() if key not in newer or value != newer[key]}
+        return self.model_dump(mode="json", exclude={"weights"})
 
 
 class LimitsConfig(Section):
@@ -182,12 +177,6 @@ class Config(Section):
     encoder: EncoderConfig
     runtime: RuntimeConfig = RuntimeConfig()
     limits: LimitsConfig = LimitsConfig()
-
-    @model_validator(mode="after")
-    def _batches_have_one_length(self) -> "Config":
-        if self.encoder.batch_clips > 1 and self.clip.whole_video:
-            raise ValueError("encoder.batch_clips: clips of whole videos differ in length: leave it at 1")
-        return self
 
     @model_validator(mode="after")
     def _continued_rows_have_no_first_frame(self) -> "Config":
@@ -224,9 +213,21 @@ def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
         raise ConfigError(f"{source}: {problems}") from None
 
 
+def recorded_config(run: Mapping[str, Any]) -> Config:
+    """The configuration in a run.json, which an earlier version may have written. Raises as `parse_config`."""
+    sections = {name: value for name, value in run["config"].items() if isinstance(value, Mapping)}
+    known = {
+        name: {key: value for key, value in section.items() if f"{name}.{key}" not in REMOVED}
+        for name, section in sections.items()
+    }
+    return parse_config(run["config"] | known, source="run.json")
+
+
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     path = ".".join(location)
+    if path in REMOVED:
+        return f"{path} was removed: leave it out"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {path}{_nearest(location)}"
     if problem["type"] == "missing":

@@ -47,7 +47,7 @@ def encode_sample(
     opened: Opened | None = None
     clips: dict[int, _OpenClip] = {}
     error = SampleError("decode", "incomplete", "the decoder stopped before the clip's last frame")
-    while (item := next_item(items, watch)) is not None:
+    while (item := _next_item(items, watch)) is not None:
         match item:
             case Opened():
                 opened = item
@@ -68,13 +68,13 @@ def encode_sample(
         yield window_index, error
 
 
-def next_item(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | None:
+def _next_item(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | None:
     """What the decoder gives next, None at its end; the wait for it is counted."""
     with watch("wait_for_frames"):
         return next(items, None)
 
 
-def no_memory(error: Exception) -> SampleError:
+def _no_memory(error: Exception) -> SampleError:
     """Why a clip is rejected that one of NO_MEMORY ended."""
     if isinstance(error, ClipMemoryError):
         return SampleError("encode", "too_large_for_memory", str(error))
@@ -105,7 +105,7 @@ class _OpenClip:
                 made.append(row)
                 self.due.popleft()
         except NO_MEMORY as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
-            made += [(row.window_index, no_memory(error)) for row in self.due]
+            made += [(row.window_index, _no_memory(error)) for row in self.due]
             self.due.clear()
         return made
 

@@ -51,7 +51,6 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
         "dtype": config.output.dtype,
         "part_samples": config.output.part_samples,
         **({"continuous": True} if config.clip.continuous else {}),
-        **({"batch_clips": config.encoder.batch_clips} if config.encoder.batch_clips > 1 else {}),
     }
 
 

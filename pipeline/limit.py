@@ -14,7 +14,6 @@ from typing import Any
 import encoder
 from encoder.bench import machine
 from encoder.replica import VideoEncoder
-from pipeline.batches import Batches
 from pipeline.config import Config
 from pipeline.decoders import LocalDecoder
 from pipeline.encode import Made, Stopwatch, encode_sample
@@ -84,15 +83,8 @@ def encode_alone(config: Config, shards: Sequence[ShardRef]) -> Limit:
 
 
 def _made(config: Config, loaded: VideoEncoder, shard: ShardRef, watch: Stopwatch) -> Iterator[Made]:
-    size = config.encoder.batch_clips
-    batches = Batches(loaded, config.output, size, watch) if size > 1 else None
     for sample, items in _decoded(config, loaded, shard):
-        if batches:
-            yield from (one for _, one in batches.add(sample, iter(items)))
-        else:
-            yield from encode_sample(sample, iter(items), loaded, config.output, watch)
-    if batches:
-        yield from (one for _, one in batches.flush())
+        yield from encode_sample(sample, iter(items), loaded, config.output, watch)
 
 
 def _decoded(config: Config, loaded: VideoEncoder, shard: ShardRef) -> Iterator[tuple[Sample, list[DecodeItem]]]:

@@ -13,19 +13,15 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.store import is_remote, public_url
 
 
-def load_encoder(config: EncoderConfig, device: str, cuda_graphs: bool = False) -> VideoEncoder:
+def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
     """Loads the encoder onto `device`; remote weights are downloaded once per node.
-
-    Args:
-        cuda_graphs: as `encoder.load`; a run's `runtime.cuda_graphs`.
 
     Raises:
         ConfigError: a choice that the encoder has not, or weights that are missing or do not fit.
     """
     try:
         weights = local_copy(config.weights) if is_remote(config.weights) else config.weights
-        options = config.load_options() | {"cuda_graphs": cuda_graphs}
-        return encoder.load(config.name, weights=weights, device=device, **options)
+        return encoder.load(config.name, weights=weights, device=device, **config.load_options())
     except FileNotFoundError:
         raise ConfigError(f"encoder.weights: nothing is at {public_url(config.weights)}") from None
     except ValueError as error:

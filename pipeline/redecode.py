@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import parse_config
+from pipeline.config import recorded_config
 from pipeline.errors import UserError
 from pipeline.loading import load_decoder
 from pipeline.parts import latent_of
@@ -43,7 +43,7 @@ def redecode(store: Store, count: int, vae: str | None) -> Iterator[Decoded]:
         UserError: there is no decoder, or it is of another VAE; or inputs of the run cannot be read any more.
         ShardError: an input has changed.
     """
-    decoder = load_decoder(parse_config(read_run(store)["config"]).encoder, vae)
+    decoder = load_decoder(recorded_config(read_run(store)).encoder, vae)
     for _, row, footer in rows_of_parts(store, count):
         if row.get("continues"):
             continue

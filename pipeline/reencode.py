@@ -12,7 +12,7 @@ import numpy as np
 
 from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
-from pipeline.config import Config, parse_config
+from pipeline.config import Config, recorded_config
 from pipeline.decoders import LocalDecoder
 from pipeline.encode import Stopwatch, encode_sample
 from pipeline.errors import ShardError, UserError
@@ -88,7 +88,7 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     Raises:
         UserError: inputs or weights of the run cannot be read any more.
     """
-    config = parse_config(read_run(store)["config"])
+    config = recorded_config(read_run(store))
     encoder = load_encoder(config.encoder, device="auto")
     for path, row, _ in rows_of_parts(store, count):
         sample = replace(_sample_again(store, config, row), segment=_segment(path, config))
@@ -119,7 +119,7 @@ def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -
     Args:
         footer: of the row's file; it says what the encoder is without loading it.
     """
-    config = parse_config(read_run(store)["config"])
+    config = recorded_config(read_run(store))
     spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in fields(LatentSpec)})
     sample = _sample_again(store, config, row)
     items = LocalDecoder(config, spec).start(sample)

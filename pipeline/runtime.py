@@ -24,8 +24,7 @@ class RuntimeConfig(BaseModel):
     """Replicas, and where they run.
 
     `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses its CPUs where it has no GPU.
-    `cuda_graphs` replays chunks whose shape comes again, on GPUs. `log: json` writes one JSON object a line to the
-    standard error instead of progress for people.
+    `log: json` writes one JSON object a line to the standard error instead of progress for people.
     """
 
     model_config = STRICT
@@ -33,7 +32,6 @@ class RuntimeConfig(BaseModel):
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
     address: str | None = None
     decode_ahead: int = Field(4, ge=1)
-    cuda_graphs: bool = False
     log: Literal["text", "json"] = "text"
 
     @field_validator("replicas", mode="before")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from encoder.replica import VideoEncoder
-from pipeline.batches import Batches
 from pipeline.config import Config
 from pipeline.decoders import Decoder
 from pipeline.encode import Made, Stopwatch, encode_sample
@@ -52,7 +51,6 @@ class ShardTask:
     decoder: Decoder
     store: Store
     watch: Stopwatch = field(default_factory=Stopwatch)
-    _batches: Batches | None = None
 
     def run(self, shard: ShardRef) -> Iterator[Event]:
         """Makes what is missing of a shard and commits its manifest.
@@ -92,8 +90,6 @@ class ShardTask:
 
     def _slices(self, steps_with: StepsWith) -> Iterator[tuple[CommittedSlice | None, bool]]:
         """Every slice that the steps end, as it stands committed, and whether it was so before; None between."""
-        if (size := self.config.encoder.batch_clips) > 1:
-            self._batches = Batches(self.encoder, self.config.output, size, self.watch)
         with (
             ExitStack() as writers,
             WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
@@ -203,28 +199,21 @@ class ShardTask:
         ready: list[CommittedSlice | None] = []
         if step.error:
             ready += behind.submit(partial(step.writer.reject, step.sample, -1, step.error))
-        for sample, made in self._made(step):
+        for made in self._made(step):
             call = (
                 partial(self._write, step, made)
                 if isinstance(made, Row)
-                else partial(step.writer.reject, sample, *made)
+                else partial(step.writer.reject, step.sample, *made)
             )
             ready += behind.submit(call)
         if step.ends_slice:
             ready += behind.submit(partial(self._commit, step))
         return ready
 
-    def _made(self, step: _Step) -> Iterator[tuple[Sample, Made]]:
-        """What a sample gives now; in batches, clips of samples before it may come with it, all by the slice's end."""
+    def _made(self, step: _Step) -> Iterator[Made]:
         if step.items:
             with closing(step.items):
-                if self._batches:
-                    yield from self._batches.add(step.sample, step.items)
-                else:
-                    made = encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch)
-                    yield from ((step.sample, one) for one in made)
-        if step.ends_slice and self._batches:
-            yield from self._batches.flush()
+                yield from encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch)
 
     def _write(self, step: _Step, row: Row) -> None:
         with self.watch("write"):

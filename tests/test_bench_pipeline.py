@@ -45,13 +45,12 @@ def test_shards_without_a_clip_are_refused(empty: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_clips", [1, 2])
 def test_the_encoder_alone_makes_the_clips_of_a_run_without_its_first_shard(
-    make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path, batch_clips: int
+    make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
 ) -> None:
     write_tar(tmp_path / "s0.tar", samples_of(videos[:4]))
     write_tar(tmp_path / "s1.tar", samples_of([*videos[:3], b"<html>"]))
-    config = make_config(clip={"window": "uniform:2"}, encoder={"batch_clips": batch_clips})
+    config = make_config(clip={"window": "uniform:2"})
     events = run_all(config, tiny)
     last = shards_of(config.input)[-1].name
     rows = sum(event.rows for event in events if isinstance(event, SliceDone) and event.shard == last)

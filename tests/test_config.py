@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Config, load_config, parse_config
+from pipeline.config import Config, load_config, parse_config, recorded_config
 from pipeline.errors import ConfigError, UserError
 from pipeline.identity import differing_fields, fingerprint, identity
 from pipeline.tree import apply_overrides
@@ -85,7 +85,7 @@ def test_a_value_is_taken(dotted: str, value: object, expected: object) -> None:
         ("clip.frame", "unknown key clip.frame, did you mean frames?"),
         ("outptu.path", "unknown key outptu, did you mean output?"),
         ("limits.max_rejects", "unknown key limits.max_rejects, did you mean max_reject_fraction?"),
-        ("runtime.xyz", "unknown key runtime.xyz; known here: address, cuda_graphs, decode_ahead, log, replicas"),
+        ("runtime.xyz", "unknown key runtime.xyz; known here: address, decode_ahead, log, replicas"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> None:
@@ -125,7 +125,8 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
         ("clip.buckets", [], "clip.buckets: .*at least 1"),
         ("encoder.dtype", "int8", "encoder.dtype: "),
         ("encoder.chunk_frames", 0, "encoder.chunk_frames: "),
-        ("encoder.batch_clips", 0, "encoder.batch_clips: "),
+        ("encoder.batch_clips", 2, "encoder.batch_clips was removed: leave it out"),
+        ("runtime.cuda_graphs", True, "runtime.cuda_graphs was removed: leave it out"),
         ("runtime.replicas", 0, "runtime.replicas: 0 is no number of replicas"),
         ("limits.max_reject_fraction", 1.5, "limits.max_reject_fraction: .*1.5"),
         ("limits.decode_timeout_seconds", 0, "limits.decode_timeout_seconds: .*greater than 0"),
@@ -270,8 +271,6 @@ IDENTITY_VALUES = {
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
     "encoder.convolutions": "winograd",
-    "encoder.batch_clips": 4,
-    "encoder.compile": True,
 }
 WHOLE = {"window": "full", "frames": 49}
 CONTINUOUS_VALUES = {
@@ -282,16 +281,22 @@ OTHER_VALUES = {
     "input.shards": "b.tar",
     "output.path": "elsewhere",
     "encoder.weights": "/the/same/under/another/name",
-    "encoder.conv_tolerance": 1e-3,
     "runtime.replicas": 3,
     "runtime.address": "auto",
     "runtime.decode_ahead": 9,
-    "runtime.cuda_graphs": True,
     "limits.max_reject_fraction": 0.5,
     "limits.decode_timeout_seconds": 5,
     "limits.max_attempts": 1,
     "limits.max_video_bytes": 10,
 }
+
+
+def test_what_an_earlier_version_recorded_is_read_without_the_keys_that_were_removed() -> None:
+    config = parse_config(TREE)
+    recorded = config.model_dump(mode="json")
+    recorded["encoder"] |= {"batch_clips": 1, "compile": False, "conv_tolerance": None}
+    recorded["runtime"] |= {"cuda_graphs": False}
+    assert recorded_config({"config": recorded}) == config
 
 
 def fingerprint_of(config: Config, weights_sha256: str = "0" * 64) -> str:

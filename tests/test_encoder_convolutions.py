@@ -15,7 +15,7 @@ import encoder
 from encoder.c_convolution import InTimeAndSpaceByC
 from encoder.c_library import PANEL
 from encoder.convolutions import InTimeAndHeight, InTimeAndSpace, band_rows
-from encoder.tuning import ALGORITHMS, ConvShape, candidates, choose, fastest
+from encoder.tuning import ALGORITHMS, TOLERANCES, ConvShape, candidates, choose, fastest
 from encoder.winograd import MOST_OUTPUTS, cut, filtering, runs_of, ways_in_time
 from encoder.workspace import Workspace
 
@@ -172,9 +172,10 @@ def test_what_was_measured_is_repeated_to_the_bit(video: Tensor, full_size: Load
     assert torch.equal(again.encode(video).mean, first.encode(video).mean)
 
 
-def test_what_errs_more_than_the_tolerance_is_not_chosen() -> None:
+def test_what_errs_more_than_the_tolerance_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOLERANCES, torch.float32, 1e-12)
     weight = layer(96, 96, 4, 1, 1)[1]
-    assert fastest(weight, ConvShape(96, 96, 4), tolerance=1e-12) == "direct"
+    assert fastest(weight, ConvShape(96, 96, 4)) == "direct"
 
 
 def test_narrow_encoders_are_not_measured() -> None:
@@ -200,7 +201,7 @@ def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(
 
 def test_direct_needs_no_choice(full_size: LoadFullSize) -> None:
     model: Any = full_size("wan", convolutions="direct").engine.model  # type: ignore[attr-defined]
-    assert choose(model, {}, "direct", None) == {}
+    assert choose(model, {}, "direct") == {}
     assert all(conv.computed_by is None for _, conv in candidates(model))
 
 
