@@ -25,11 +25,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.ledger import MANIFESTS, REJECTS, bucket_names, bucket_path
-from pipeline.parts import read_rows
-from pipeline.store import Store
-from pipeline.synthetic import make_video
-from pipeline.verify import Verified, verify
+from pipeline.audit.verify import Verified, verify
+from pipeline.output.ledger import MANIFESTS, REJECTS, bucket_names, bucket_path
+from pipeline.output.parts import read_rows
+from pipeline.storage.store import Store
+from pipeline.video.synthetic import make_video
 
 ROOT = Path(__file__).parent.parent
 TITLES = {"replica": "ray::_Replica", "decoder": "ray::_decode"}

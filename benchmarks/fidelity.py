@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 import encoder
-from encoder.replica import VideoEncoder
 from encoder.spec import LatentSpec
-from pipeline.clips import ClipRules
-from pipeline.config import ClipConfig, LimitsConfig
-from pipeline.decode import decode_sample
+from encoder.video_encoder import VideoEncoder
+from pipeline.clips.plan import ClipRules
+from pipeline.config.load import ClipConfig, LimitsConfig
 from pipeline.records import Chunk
+from pipeline.video.decode import decode_sample
 
 RESULTS = Path(__file__).parent / "results" / "fidelity.json"
 SETTINGS: tuple[dict[str, Any], ...] = (

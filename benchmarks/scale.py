@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.ledger import done_shards
-from pipeline.listing import list_shards
-from pipeline.plan import WORKERS_PER_SHARD, Fleet, ReplicaCount, Work, WorkQueue, helping_order, shards_left
+from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue, shards_left
+from pipeline.input.listing import list_shards
+from pipeline.latents.helping import WORKERS_PER_SHARD, helping_order
+from pipeline.output.ledger import done_shards
 from pipeline.records import ShardRef
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 SLICES = 16  # of a shard

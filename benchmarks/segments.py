@@ -15,8 +15,8 @@ import torch
 
 import encoder
 from benchmarks.fidelity import error, frames_of, write_results
-from encoder.recall import plan_from
-from encoder.replica import VideoEncoder
+from encoder.streaming.receptive_field import plan_from
+from encoder.video_encoder import VideoEncoder
 
 RESULTS = Path(__file__).parent / "results" / "segments.json"
 WARM_UP_CHUNKS = (0, 1, 2, 4, 8, 12, 16, 20, 24, 28)

@@ -1,4 +1,4 @@
-"""Example configurations; their keys are those of pipeline/config.py.
+"""Example configurations; their keys are those of pipeline/config/load.py.
 
 It holds no code.
 """

@@ -6,12 +6,12 @@ It does not read videos, write latents or know Ray: that is the pipeline's work.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from encoder.chunks import chunk_plan
 from encoder.spec import ADAPTED, LatentSpec, names, spec_of
+from encoder.streaming.chunks import chunk_plan
 
 if TYPE_CHECKING:
-    from encoder.decoding import VideoDecoder
-    from encoder.replica import VideoEncoder
+    from encoder.video_decoder import VideoDecoder
+    from encoder.video_encoder import VideoEncoder
 
 __all__ = ["LatentSpec", "chunk_plan", "load", "load_decoder", "names", "set_threads", "spec_of"]
 
@@ -50,7 +50,7 @@ def load(
     Raises:
         ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
     """
-    from encoder.adapters import load_adapted  # torch takes seconds to import: only who encodes pays
+    from encoder.diffusers_vae import load_adapted  # torch takes seconds to import: only who encodes pays
     from encoder.loading import Options, load_video_encoder
 
     options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions)
@@ -63,7 +63,7 @@ def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "
     Raises:
         ValueError: as `load`.
     """
-    from encoder.decoding import load_decoder as load_vae_decoder
+    from encoder.video_decoder import load_decoder as load_vae_decoder
 
     return load_vae_decoder(weights, dtype, device)
 

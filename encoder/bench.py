@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 import encoder
+from encoder.device.timing import timed
 from encoder.loading import DTYPES, device_of, layout_of
-from encoder.replica import VideoEncoder
-from encoder.timing import timed
 from encoder.tuning import kernel_bytes
+from encoder.video_encoder import VideoEncoder
 
 DIFFUSERS = "diffusers"
 FRAMES_TOGETHER = 8  # in a chunk, ours by default and diffusers' own

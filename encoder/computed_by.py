@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from encoder.c_library import compiler_version
+from encoder.kernels.c_library import compiler_version
 
 CPUINFO, NVIDIA_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 # Instruction sets among which oneDNN chooses its kernels, best first, and what a processor must have for each of them

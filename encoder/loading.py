@@ -11,15 +11,15 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
-from encoder import cogvideox, wan
-from encoder.chunks import PLANS, causal_plan, check_chunk_frames, chunk_plan
-from encoder.engines import Engine, Streaming, WholeClip
-from encoder.layouts import Layout, cogvideox_layout, wan_layout
-from encoder.norms import NormScope
-from encoder.replica import VideoEncoder
+from encoder.models import cogvideox, wan
+from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
+from encoder.models.norms import NormScope
 from encoder.spec import LatentSpec, spec_of
-from encoder.tiles import Tiled, Tiles
+from encoder.streaming.chunks import PLANS, causal_plan, check_chunk_frames, chunk_plan
+from encoder.streaming.engines import Engine, Streaming, WholeClip
+from encoder.streaming.tiles import Tiled, Tiles
 from encoder.tuning import AUTO, Convolutions, apply, check_names, choose, conv_shapes
+from encoder.video_encoder import VideoEncoder
 from encoder.weights import assign, read_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

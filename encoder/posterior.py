@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from encoder.threads import alone
+from encoder.device.threads import alone
 
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoder.c_convolution import InTimeAndSpaceByC
-from encoder.c_norms import by_c
-from encoder.convolutions import TILE_PX, InTimeAndHeight, InTimeAndSpace, Way
-from encoder.direct import convolve
-from encoder.engines import Engine
-from encoder.layers import CausalConv3d
-from encoder.norms import GroupNorm
+from encoder.device.timing import timed
+from encoder.device.workspace import Workspace
+from encoder.kernels.c_norms import by_c
+from encoder.kernels.c_winograd import InTimeAndSpaceByC
+from encoder.kernels.direct import convolve
+from encoder.kernels.torch_winograd import TILE_PX, InTimeAndHeight, InTimeAndSpace, Way
+from encoder.kernels.winograd import MOST_OUTPUTS, TAPS
+from encoder.models.layers import CausalConv3d
+from encoder.models.norms import GroupNorm
 from encoder.spec import LatentSpec
-from encoder.timing import timed
-from encoder.winograd import MOST_OUTPUTS, TAPS
-from encoder.workspace import Workspace
+from encoder.streaming.engines import Engine
 
 Choice = dict[str, str]  # by the key of a shape, the name of an algorithm; what is not there is computed directly
 Convolutions = str | Mapping[str, str]
@@ -164,7 +164,7 @@ def apply(model: nn.Module, shapes: Mapping[str, ConvShape], choice: Choice) -> 
     if any(isinstance(conv.computed_by, InTimeAndSpaceByC) for _, conv in candidates(model)):
         arithmetic = by_c()
         for norm in model.modules():
-            if isinstance(norm, GroupNorm) and arithmetic.takes(norm):
+            if isinstance(norm, GroupNorm) and arithmetic.takes(len(norm.weight)):
                 norm.computed_by = arithmetic
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from encoder.layouts import Layout
+from encoder.models.layouts import Layout
 
 Tensors = dict[str, Tensor]
 

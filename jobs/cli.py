@@ -1,6 +1,6 @@
 """The command line: what each command takes, and how errors and signals become exit codes.
 
-It does not do the work: jobs/commands.py does.
+It does not do the work: jobs/commands/commands.py does.
 """
 
 import argparse
@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jobs import bench, bench_pipeline, commands, planning, submit
+from jobs.commands import bench_encoder as bench
+from jobs.commands import bench_pipeline, commands
+from jobs.commands import plan as planning
 from jobs.signals import Stopped, stoppable
+from jobs.submit import submit
+from pipeline.config.input import InputConfig
 from pipeline.errors import LatentmillError, UserError
-from pipeline.inputs import InputConfig
-from pipeline.store import without_secrets
+from pipeline.storage.store import without_secrets
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
-from encoder.replica import VideoEncoder
 from encoder.tuning import AUTO
-from pipeline.clips import check_clip_config, check_segments
-from pipeline.cluster import Cluster, connected, measure_convolutions
-from pipeline.config import Config
+from encoder.video_encoder import VideoEncoder
+from pipeline.audit.status import read_run
+from pipeline.audit.summary import write_report
+from pipeline.clips.plan import check_clip_config, check_segments
+from pipeline.cluster.cluster import Cluster, connected, measure_convolutions
+from pipeline.cluster.fleet import WorkQueue, shards_left, within_limit
+from pipeline.config.identity import FORMAT_VERSION, differing_fields, fingerprint, identity, run_name
+from pipeline.config.load import Config
 from pipeline.errors import ConfigError, RunMismatchError
-from pipeline.events import Event, ShardFailed
-from pipeline.identity import FORMAT_VERSION, differing_fields, fingerprint, identity, run_name
-from pipeline.ledger import RUN_FILE, SUCCESS_FILE, done_shards
-from pipeline.listing import shards_of
-from pipeline.loading import load_encoder, load_to_look_at
-from pipeline.parts import check_columns
-from pipeline.plan import WorkQueue, shards_left, within_limit
+from pipeline.input.listing import shards_of
+from pipeline.latents.load import load_encoder, load_to_look_at
+from pipeline.monitor.events import Event, ShardFailed
+from pipeline.output.ledger import RUN_FILE, SUCCESS_FILE, done_shards
+from pipeline.output.parts import check_columns
 from pipeline.records import ShardRef
-from pipeline.status import read_run
-from pipeline.store import Store, public_url
-from pipeline.summary import write_report
+from pipeline.storage.store import Store, public_url
 
 LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdataset", "fsspec", "numpy", "pillow")
 

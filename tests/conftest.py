@@ -1,13 +1,7 @@
-"""What tests share: small videos made once, shards made of them, a tiny encoder, a configuration that fits.
+"""Fixtures: small videos made once, a tiny encoder, a configuration that fits."""
 
-It holds no tests.
-"""
-
-import io
-import json
 import os
-import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,27 +9,19 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from support.runs import LoadFullSize, MakeConfig
 
 import encoder
-from encoder.replica import VideoEncoder
-from pipeline.config import Config, parse_config
-from pipeline.decoders import LocalDecoder
-from pipeline.events import Event
-from pipeline.identity import fingerprint, identity
-from pipeline.listing import shards_of
-from pipeline.store import Store
-from pipeline.synthetic import make_video
-from pipeline.task import ShardTask
+from encoder.models import wan
+from encoder.models.wan import WanParams
+from encoder.video_encoder import VideoEncoder
+from pipeline.config.load import Config, parse_config
+from pipeline.video.synthetic import make_video
 
 settings.register_profile("latentmill", deadline=None)  # a busy machine is no fault of ours
 settings.load_profile("latentmill")
 
 MARKED_BY_FIXTURE = {"full_size": "full_size", "s3_server": "s3"}  # whoever takes the fixture, directly or not
-SHARED_VIDEOS = Path(__file__).parent.parent.parent / "shared" / "videos"
-
-Files = Iterable[tuple[str, bytes]]
-MakeConfig = Callable[..., Config]
-LoadFullSize = Callable[..., VideoEncoder]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,25 +83,6 @@ def tiny() -> VideoEncoder:
     return encoder.load("tiny", weights="random:0")
 
 
-def write_tar(path: Path, files: Files, format_: int = tarfile.PAX_FORMAT) -> Path:
-    """A tar of named contents, the same bytes each time."""
-    with tarfile.open(path, "w", format=format_) as tar:
-        for name, content in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def samples_of(videos: Iterable[bytes]) -> list[tuple[str, bytes]]:
-    """Files `clip-000.mp4`, `clip-000.txt` … of a shard."""
-    return [
-        member
-        for number, video in enumerate(videos)
-        for member in ((f"clip-{number:03d}.mp4", video), (f"clip-{number:03d}.txt", b"caption %d" % number))
-    ]
-
-
 @pytest.fixture
 def make_config(tmp_path: Path) -> MakeConfig:
     """Builds a configuration for the tiny encoder that reads `*.tar` and writes `out` in the test's folder."""
@@ -133,16 +100,6 @@ def make_config(tmp_path: Path) -> MakeConfig:
     return make
 
 
-def output_files(root: Path) -> dict[str, bytes]:
-    """Every part and reject file below a root, by relative path."""
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for folder in ("latents", "rejects")
-        for path in sorted((root / folder).rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture
 def cuda() -> str:
     """The device of the GPU lane: skips where there is none, and fails there if LATENTMILL_REQUIRE_CUDA=1."""
@@ -153,13 +110,7 @@ def cuda() -> str:
     pytest.skip("no CUDA device")
 
 
-def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
-    """Makes every shard in this process."""
-    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
-    return [event for shard in shards_of(config.input) for event in task.run(shard)]
-
-
-def run_json(config: Config, tiny: VideoEncoder) -> bytes:
-    """What verify needs of run.json."""
-    values = identity(config, tiny.weights_sha256)
-    return json.dumps({"identity": values, "fingerprint": fingerprint(values)}).encode()
+@pytest.fixture
+def small_wan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `wan` an encoder of few channels."""
+    monkeypatch.setitem(wan.PRESETS, "wan", WanParams(channels=(8, 16, 32, 32)))

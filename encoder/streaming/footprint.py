@@ -1,0 +1,85 @@
+"""How much memory encoding takes, found by running it on tensors without values (torch's meta device).
+
+It does not see what kernels allocate for themselves, which on a CPU is little and on a GPU up to a workspace.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from encoder.streaming.engines import Engine
+
+CHUNKS_TO_STEADY = 3  # from the third chunk on, every chunk takes the same memory
+
+
+def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
+    """Peak memory of encoding clips of this shape, their frames included and the weights not.
+
+    `engine` must run a model on the meta device.
+    """
+    state: Any = None
+    with torch.no_grad(), _Live() as live, _FusedAttention():
+        for chunk_frames in engine.plan(frames)[:CHUNKS_TO_STEADY]:
+            x = torch.empty(batch, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
+            moments, state = engine.encode_chunk(x, state)
+            del x, moments
+    peak_bytes: int = live.peak_bytes
+    return peak_bytes
+
+
+def encode_flops(engine: Engine, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
+    """Operations of encoding a clip, two for each multiplication of its convolutions and linear layers."""
+    state: Any = None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _FusedAttention():
+        for chunk_frames in engine.plan(frames):
+            x = torch.empty(1, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
+            _, state = engine.encode_chunk(x, state)
+    flops: int = counter.get_total_flops()
+    return flops
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode is not annotated
+    """Follows the storages that operations make, by the tensors that refer to them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live_bytes = self.peak_bytes = 0
+        self._tensors: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf)
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        return result
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size_bytes = storage._cdata, storage.nbytes()
+        if not self._tensors[key]:
+            self.live_bytes += size_bytes
+        self._tensors[key] += 1
+        weakref.finalize(tensor, self._drop, key, size_bytes)
+
+    def _drop(self, key: int, size_bytes: int) -> None:
+        self._tensors[key] -= 1
+        if not self._tensors[key]:
+            self.live_bytes -= size_bytes
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as fused kernels do it, whose scores are never whole in memory; meta tensors would hold them."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,53 @@
+"""Latents back to frames by the decoder of a diffusers VAE, so that a person can see what latents hold.
+
+It does not encode: the encoder's half of the VAE is not even read.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from encoder.diffusers_vae import ENCODER, build_half, half_tensors, spec_of_vae, vae_config
+from encoder.loading import DTYPES, device_of, place
+from encoder.spec import LatentSpec
+from encoder.weights import assign
+
+
+class VideoDecoder:
+    """The decoder of one VAE on one device. `load_decoder` makes it."""
+
+    def __init__(self, model: nn.Module, spec: LatentSpec, device: torch.device, dtype: torch.dtype) -> None:
+        self._model, self._device, self._dtype = place(model, device, dtype), device, dtype
+        self.spec = spec
+
+    @torch.inference_mode()
+    def decode(self, latent: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """An unscaled latent `c t h w` to frames `t h w 3`.
+
+        Raises:
+            ValueError: the latent has other channels than the VAE's.
+        """
+        if latent.ndim != 4 or latent.shape[0] != self.spec.latent_channels:
+            raise ValueError(f"the VAE decodes {self.spec.latent_channels} channels, the latent is {latent.shape}")
+        z = torch.from_numpy(np.array(latent))[None].to(self._device, self._dtype)
+        video = self._model.decode(z).sample[0].float()  # type: ignore[operator]
+        levels = video.clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
+        frames: npt.NDArray[np.uint8] = levels.permute(1, 2, 3, 0).cpu().numpy()
+        return frames
+
+
+def load_decoder(weights: str, dtype: str, device: str) -> VideoDecoder:
+    """Loads the decoder of a diffusers VAE folder.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
+
+    Raises:
+        WeightsError: no such folder, a class that is not known, weights that do not fit it, or no diffusers.
+    """
+    config = vae_config(weights)
+    model = build_half(config, without=ENCODER)
+    spec = spec_of_vae(model)
+    assign(model, half_tensors(weights, without=ENCODER), weights)
+    return VideoDecoder(model, spec, device_of(device), DTYPES[dtype])

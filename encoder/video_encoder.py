@@ -1,0 +1,218 @@
+"""One encoder on one device: clips and streams of frames in, posteriors out, and the copies to the device.
+
+It does not know the model (an engine runs it) or where frames come from.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from encoder.computed_by import computed_by
+from encoder.device.memory import available_bytes, readable
+from encoder.device.uploads import uploads_to
+from encoder.posterior import Posterior, from_moments, joined
+from encoder.spec import LatentSpec
+from encoder.streaming.engines import Engine, Streaming
+from encoder.streaming.footprint import encode_bytes, encode_flops
+from encoder.streaming.layer_fields import recall_of
+from encoder.streaming.receptive_field import Recall
+from encoder.streaming.tiles import Tiled
+
+__all__ = ["ClipMemoryError", "OutOfMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
+
+OutOfMemoryError = torch.cuda.OutOfMemoryError  # by this name in every version of torch
+
+
+class ClipMemoryError(ValueError):
+    """An encoder that must see a clip whole has not the memory for this one."""
+
+
+class Stream:
+    """One clip on its way through the encoder: frames in any portions.
+
+    Memory does not grow with the clip, except where the encoder must see it whole (`VideoEncoder.streams`).
+    """
+
+    def __init__(self, encoder: "VideoEncoder", frames: int, plan: Sequence[int]) -> None:
+        self._encoder, self._frames = encoder, frames
+        self._plan = deque(plan)  # the chunks that are still to be encoded
+        self._state: Any = None
+        self._waiting: list[Tensor] = []
+        self._frames_pushed = 0
+        self._picture: tuple[int, ...] | None = None  # batch, height and width of the clip, once known
+
+    @torch.inference_mode()
+    def push(self, video: Tensor) -> Posterior | None:
+        """Takes the next frames `b 3 t h w` in [-1, 1]; returns the latents that became complete, if any.
+
+        Raises:
+            ValueError: more frames than the stream was opened for, or frames that do not fit those before.
+            ClipMemoryError: the clip must be encoded whole and is too large.
+        """
+        self._check(video)
+        self._frames_pushed += video.shape[2]
+        self._waiting.append(video.to(self._encoder.device, self._encoder.dtype))
+        ready = []
+        while self._plan and sum(part.shape[2] for part in self._waiting) >= self._plan[0]:
+            ready.append(self._encode(self._plan.popleft()))
+        return joined(ready) if ready else None
+
+    def finish(self) -> None:
+        """Says that the clip is over; ValueError where frames are missing."""
+        if self._frames_pushed < self._frames:
+            raise ValueError(f"the clip ended after {self._frames_pushed} frames of {self._frames}")
+
+    def _encode(self, frames: int) -> Posterior:
+        together = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting, 2)
+        self._waiting = [together[:, :, frames:]] if together.shape[2] > frames else []
+        with self._encoder.one_at_a_time:
+            moments, state = self._encoder.engine.encode_chunk(together[:, :, :frames], self._state)
+        self._state = state if self._plan else None
+        return from_moments(moments, self._encoder.spec.latent_channels)
+
+    def _check(self, video: Tensor) -> None:
+        if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
+            raise ValueError(
+                f"push takes `b 3 t h w` floats in [-1, 1], got {video.dtype} {tuple(video.shape)}; "
+                "to_video makes them from uint8 frames"
+            )
+        if self._frames_pushed + video.shape[2] > self._frames:
+            raise ValueError(f"{self._frames_pushed + video.shape[2]} frames pushed into a stream of {self._frames}")
+        batch, _, _, height_px, width_px = video.shape
+        if self._picture is None:
+            self._encoder.check_clip(batch, self._frames, height_px, width_px)
+            self._picture = (batch, height_px, width_px)
+        elif self._picture != (batch, height_px, width_px):
+            raise ValueError(f"frames of (batch, height, width) {(batch, height_px, width_px)} after {self._picture}")
+
+
+class VideoEncoder:
+    """One encoder with its weights on one device. `encoder.load` makes it.
+
+    `identity` is plain JSON that names all that changes a latent: what files of latents should say of their encoder.
+    `is_tunable` says whether its convolutions may be computed in several ways.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        shadow: Engine,
+        spec: LatentSpec,
+        identity: dict[str, Any],
+        device: torch.device,
+        dtype: torch.dtype,
+        is_tunable: bool = False,
+    ) -> None:
+        """`shadow` is the same engine over a model without values, on torch's meta device."""
+        self.engine, self._shadow = engine, shadow
+        self.spec, self.identity = spec, identity
+        self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
+        self.weights_sha256: str = identity["weights_sha256"]
+        self._upload = uploads_to(device)
+        self.one_at_a_time = Lock()  # several threads may have clips open: layers keep memory from chunk to chunk
+        self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
+
+    def encode(self, video: Tensor) -> Posterior:
+        """`b 3 t h w` in [-1, 1] to its posterior, chunk by chunk.
+
+        Raises:
+            ValueError: an illegal frame count or picture size, or not such a tensor.
+            ClipMemoryError: the clip must be encoded whole and is too large.
+        """
+        if video.ndim != 5:
+            raise ValueError(f"encode takes `b 3 t h w`, got {tuple(video.shape)}")
+        stream = self.stream(video.shape[2])
+        parts = [stream.push(chunk) for chunk in torch.split(video, list(self.plan(video.shape[2])), dim=2)]
+        stream.finish()
+        return joined([part for part in parts if part is not None])
+
+    def encode_first_frame(self, video: Tensor) -> Posterior:
+        """The posterior of the clip's first frame encoded alone, as image-to-video training wants it.
+
+        Where norms look across frames it is not the first latent frame of the clip.
+        """
+        return self.encode(video[:, :, :1])
+
+    def stream(self, frames: int, plan: Sequence[int] = ()) -> Stream:
+        """Opens a clip of `frames` frames, a legal count, that will be pushed in portions.
+
+        Args:
+            plan: the chunks in which it is encoded, where they are not to be those of `self.plan`: a clip that is a
+                later part of another one has that one's chunks.
+        """
+        own = self.plan(frames)
+        if plan and (
+            sum(plan) != frames or not all(self.spec.is_legal_frames(n + (i > 0)) for i, n in enumerate(plan))
+        ):
+            raise ValueError(f"chunks of {tuple(plan)} frames are no plan of a clip of {frames}")
+        return Stream(self, frames, plan or own)
+
+    def plan(self, frames: int) -> tuple[int, ...]:
+        """The chunks in which a clip of `frames` frames is encoded; ValueError for an illegal count."""
+        self.spec.latent_frames(frames)
+        return self.engine.plan(frames)
+
+    @property
+    def streams(self) -> bool:
+        """Whether memory is independent of a clip's length; where not, `encode_bytes` should be looked at first."""
+        return self.engine.streams
+
+    @property
+    def device_name(self) -> str:
+        """The model of a GPU, else the kind of device."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
+    def computed_by(self) -> dict[str, str]:
+        """What computes its latents here: their last bits are those of such a device and such libraries."""
+        return computed_by(self.device, in_c="winograd_c" in self.identity["convolutions"].values())
+
+    @property
+    def recall(self) -> Recall | None:
+        """How far back latents depend on frames; None where the encoder does not stream: there on all of them."""
+        engine = self._shadow.engine if isinstance(self._shadow, Tiled) else self._shadow
+        return recall_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
+
+    def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
+        """Peak memory of encoding clips of this shape, their frames included and the weights not.
+
+        Found by a run without values, which takes a second or so for a new shape. Convolutions by Winograd take some
+        tens of megabytes for each thread of a CPU, or up to 0.3 GB of a GPU, beside that.
+        """
+        self.spec.latent_shape(frames, height_px, width_px)
+        shape = (batch, frames, height_px, width_px)
+        if shape not in self._encode_bytes:
+            self._encode_bytes[shape] = encode_bytes(self._shadow, *shape, self.dtype)
+        return self._encode_bytes[shape]
+
+    def encode_flops(self, frames: int, height_px: int, width_px: int) -> int:
+        """Operations of encoding a clip of this shape by direct convolutions, two for each multiplication."""
+        self.spec.latent_shape(frames, height_px, width_px)
+        return encode_flops(self._shadow, frames, height_px, width_px, self.dtype)
+
+    def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:
+        """Raises ValueError or ClipMemoryError where such a clip cannot be encoded."""
+        self.spec.latent_shape(frames, height_px, width_px)
+        if self.streams:
+            return
+        needed, available = self.encode_bytes(frames, height_px, width_px, batch), available_bytes(self.device)
+        if needed > available:
+            raise ClipMemoryError(
+                f"{batch} clip(s) of {frames}x{height_px}x{width_px} must be encoded whole, which needs "
+                f"{readable(needed)}, and {self.device} has {readable(available)}: "
+                "use fewer frames, smaller pictures, tiles, or an encoder that streams (norm_scope chunk or frame)"
+            )
+
+    @torch.inference_mode()
+    def to_video(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """`t h w c` or `b t h w c` uint8 RGB to `b 3 t h w` in [-1, 1] on the encoder's device, in its precision."""
+        if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+            raise ValueError(f"to_video takes `t h w 3` or `b t h w 3` uint8, got {frames.dtype} {frames.shape}")
+        there = self._upload(frames if frames.ndim == 5 else frames[None])
+        return there.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)

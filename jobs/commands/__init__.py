@@ -1,0 +1,1 @@
+"""The commands: each file owns its arguments and what it does."""

@@ -1,0 +1,209 @@
+"""The command `bench pipeline`: how close a run comes to what its encoder does alone, as a table and JSON.
+
+It does not encode: runs are those of pipeline/run.py, their limit is pipeline/estimate/ceiling.py's.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.signals import DeferredSignals, stoppable
+from pipeline.audit.summary import read_manifests, summarise
+from pipeline.config.load import ClipConfig, Config, load_config
+from pipeline.errors import UserError
+from pipeline.input.listing import shards_of
+from pipeline.input.pack import pack
+from pipeline.monitor.events import Event, Progress, ShardBegun, ShardDone
+from pipeline.storage.store import Store
+from pipeline.video.synthetic import make_video
+
+if TYPE_CHECKING:
+    from pipeline.estimate.ceiling import Limit
+
+CONFIG = Path(__file__).parents[2] / "configs" / "bench.yaml"
+SOURCE_FPS = 24
+FRAMES_OF_WHOLE = 49  # of a synthetic video, where clips are whole videos
+HERE = ("runtime.replicas=1", "runtime.address=null")
+
+console = Console(soft_wrap=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What `bench pipeline` takes."""
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as encoder.name=tiny")
+    text = "a configuration as run takes it (default: small clips, cogvideox with random weights)"
+    parser.add_argument("--config", metavar="FILE", help=text)
+    text = "what is encoded, named as input.shards (default: the shards of --config, else synthetic videos)"
+    parser.add_argument("--shards", metavar="PATTERN", help=text)
+    parser.add_argument("--clips", type=int, default=8, help="synthetic videos that are measured (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run without its first shard: what it made, in which time, where that went, and the time before."""
+
+    clips: int
+    frames: int
+    seconds: float
+    seconds_by_stage: dict[str, float]
+    start_seconds: float
+    first_shard_seconds: float
+
+
+def bench(chosen: argparse.Namespace) -> int:
+    """Measures the limit and a run in turns, prints the table and writes the JSON."""
+    with tempfile.TemporaryDirectory(prefix="latentmill-bench-") as folder:
+        config = _config(chosen, Path(folder))
+        limits, runs = _in_turns(config, Path(folder), max(1, chosen.rounds))
+    what = {"encoder": config.encoder.name, "dtype": config.encoder.dtype, "buckets": list(config.clip.buckets)}
+    measured = {**what, **limits[0].machine, "rounds": len(runs), **compared(limits, runs)}
+    _print(measured)
+    if chosen.json:
+        Path(chosen.json).write_text(json.dumps(measured, indent=1) + "\n")
+    return 0
+
+
+def _config(chosen: argparse.Namespace, folder: Path) -> Config:
+    """The configuration of one replica on this machine, with its shards there."""
+    own = chosen.config is None and not chosen.shards and not any(o.startswith("input.") for o in chosen.overrides)
+    given = [f"input.shards={chosen.shards}", "input.table=null"] if chosen.shards else []
+    config = load_config(chosen.config or str(CONFIG), [*chosen.overrides, *given, *HERE])
+    if own:
+        shards = _synthetic_shards(folder, config.clip, max(1, chosen.clips))
+        config = config.model_copy(update={"input": config.input.model_copy(update={"shards": shards})})
+    return config
+
+
+def _synthetic_shards(folder: Path, clip: ClipConfig, clips: int) -> tuple[str, ...]:
+    """A shard of one video, and one of `clips`: twice as large as their buckets, and no longer than a clip."""
+    frames = max(frames or FRAMES_OF_WHOLE for frames in clip.bucket_frames)
+    source_frames = math.ceil(frames * SOURCE_FPS / (clip.fps or SOURCE_FPS)) + 1
+    urls: list[str] = []
+    for name, count in (("first", 1), ("measured", clips)):
+        videos = folder / name
+        videos.mkdir()
+        for number in range(count):
+            height_px, width_px = clip.bucket_sizes_px[number % len(clip.buckets)]
+            video = make_video(source_frames, SOURCE_FPS, 2 * width_px, 2 * height_px, seed=number)
+            (videos / f"clip-{number:03d}.mp4").write_bytes(video)
+        urls += pack([str(videos)], f"{videos}-shards", ("mp4",), count).urls
+    return tuple(urls)
+
+
+def _in_turns(config: Config, folder: Path, rounds: int) -> tuple[list["Limit"], list[Ran]]:
+    from pipeline.estimate.ceiling import encoder_alone  # torch and Ray take seconds to import: only who runs pays
+    from pipeline.run import with_convolutions
+
+    shards, limits, runs = shards_of(config.input), list["Limit"](), list[Ran]()
+    if len(shards) < 2:
+        raise UserError(f"bench pipeline needs two shards or more, as the first is not counted: it got {len(shards)}")
+    for number in range(rounds):
+        limits.append(encoder_alone(config, shards))
+        config = with_convolutions(config, limits[0].convolutions)
+        runs.append(_run(config, folder / f"run-{number}"))
+    return limits, runs
+
+
+@dataclass(slots=True)
+class _Clock:
+    """When a run began its work and ended each shard, and the frames that it encoded for each."""
+
+    begun: float = 0.0
+    ended: dict[str, float] = field(default_factory=dict)
+    frames: Counter[str] = field(default_factory=Counter)
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, ShardBegun):
+            self.begun = self.begun or time.perf_counter()
+        elif isinstance(event, Progress):
+            self.frames[event.shard] += event.frames
+        elif isinstance(event, ShardDone):
+            self.ended[event.shard] = time.perf_counter()
+
+
+def _run(config: Config, out: Path) -> Ran:
+    from pipeline.run import execute, prepare
+
+    began, clock, signals = time.perf_counter(), _Clock(), DeferredSignals()
+    config = config.model_copy(update={"output": config.output.model_copy(update={"path": str(out)})})
+    with stoppable():  # the next limit is to be stopped as before
+        outcome = execute(prepare(config), lambda *_: signals.take(), clock.event, signals.check)
+    signals.check()
+    if outcome.left:
+        raise UserError(f"the run could not make all shards: {outcome.failed}")
+    first, *measured = clock.ended
+    made = summarise(read_manifests(Store(str(out)), measured))
+    return Ran(
+        clips=made["rows"],
+        frames=sum(clock.frames[shard] for shard in measured),
+        seconds=max(clock.ended.values()) - clock.ended[first],
+        seconds_by_stage=made["seconds_by_stage"],
+        start_seconds=round(clock.begun - began, 2),
+        first_shard_seconds=round(clock.ended[first] - clock.begun, 2),
+    )
+
+
+def compared(limits: Sequence["Limit"], runs: Sequence[Ran]) -> dict[str, Any]:
+    """Rates of both by their medians, what part of the limit the pipeline reaches, and where a median run's time went.
+
+    Raises:
+        UserError: no clip came of the shards.
+    """
+    limit, pipeline = _rates(limits), _rates(runs)
+    if not (limit["clips"] and pipeline["clips"]):
+        raise UserError("bench pipeline: no clip came of the shards after the first, see latentmill plan --probe")
+    median = statistics.median_low(run.seconds for run in runs)
+    (told, *_) = (run for run in runs if run.seconds == median)
+    beside = {
+        "seconds_by_stage": told.seconds_by_stage,
+        "start_seconds": told.start_seconds,
+        "first_shard_seconds": told.first_shard_seconds,
+    }
+    ratio = pipeline["frames_per_second"] / limit["frames_per_second"]
+    return {"ratio": round(ratio, 3), "limit": limit, "pipeline": pipeline | beside}
+
+
+def _rates(measured: "Sequence[Limit] | Sequence[Ran]") -> dict[str, Any]:
+    seconds, one = [each.seconds for each in measured], measured[0]
+    median = statistics.median(seconds)
+    rates = (round(count / median, 4) if median else 0.0 for count in (one.clips, one.frames))
+    return {
+        "clips": one.clips,
+        "frames": one.frames,
+        "seconds": [round(each, 3) for each in seconds],
+        **dict(zip(("clips_per_second", "frames_per_second"), rates, strict=True)),
+    }
+
+
+def _print(measured: dict[str, Any]) -> None:
+    head = f"{measured['encoder']} in {measured['dtype']} at {', '.join(measured['buckets'])}"
+    console.print(f"{head} on {measured['device']}, {measured['threads']} threads", highlight=False)
+    table = Table("", "clips", "frames", "clips/s", "frames/s", box=None, pad_edge=False)
+    for name in ("limit", "pipeline"):
+        one = measured[name]
+        rates = (f"{one[rate]:.3g}" for rate in ("clips_per_second", "frames_per_second"))
+        table.add_row(name, f"{one['clips']:,}", f"{one['frames']:,}", *rates)
+    console.print(table)
+    run = measured["pipeline"]
+    console.print(f"the pipeline reaches {measured['ratio']:.1%} of the limit, its encoder alone", highlight=False)
+    stages = ", ".join(f"{stage} {spent:.3g}" for stage, spent in run["seconds_by_stage"].items())
+    console.print(f"seconds of its replica by stage: {stages}", highlight=False)
+    console.print(
+        "wait_for_samples and wait_for_frames: reading or decoding is too slow for the encoder; an encode above"
+    )
+    console.print("the limit's time: decoding takes its CPUs; write and commit go on beside it")
+    start = f"not counted: {run['start_seconds']:.3g} s for Ray and weights"
+    console.print(f"{start}, {run['first_shard_seconds']:.3g} s for the first shard, which sets up", highlight=False)

@@ -1,0 +1,156 @@
+"""Stored clips made again from their input: frames to look at, latents to compare with what is stored.
+
+It does not change anything in storage.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from encoder.spec import LatentSpec
+from encoder.video_encoder import VideoEncoder
+from pipeline.audit.status import read_run
+from pipeline.audit.verify import Problem
+from pipeline.clips.continuous import rows_of
+from pipeline.config.load import Config, recorded_config
+from pipeline.errors import ShardError, UserError
+from pipeline.input.listing import shards_of
+from pipeline.input.samples import samples_of
+from pipeline.latents.encode import Stopwatch, encode_sample
+from pipeline.latents.load import load_encoder
+from pipeline.output.ledger import bucket_names, bucket_path, part_path, rejects_path, slice_of_file
+from pipeline.output.parts import latent_of, read_footer, read_rows
+from pipeline.records import Chunk, DecodeItem, FloatLatent, Opened, Row, Sample, Uint8Frames
+from pipeline.storage.store import Store
+from pipeline.video.decoder import LocalDecoder
+
+# Of a latent's largest value: storage in float16 costs 5e-4, and devices add up in different orders.
+TOLERANCE = {"float32": 2e-3, "bfloat16": 6e-2, "float16": 2e-2}
+
+
+def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sample:
+    """The sample of a row, read from its shard.
+
+    Raises:
+        UserError: the shard is no longer among the run's inputs.
+        ShardError: it cannot be read, or holds no such sample.
+    """
+    shards = {shard.name: shard for shard in shards_of(config.input)}
+    if row["shard"] not in shards:
+        raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
+    number = row["sample_index"] // config.output.part_samples
+    offset_bytes = _slice_offset_bytes(store, row["shard"], number * config.clip.segments)
+    first = number * config.output.part_samples if offset_bytes else 0
+    for sample in samples_of(shards[row["shard"]], config, offset_bytes, first):
+        if sample.index == row["sample_index"]:
+            return sample
+    raise ShardError(f"shard {row['shard']} holds no sample {row['sample_index']} any more")
+
+
+def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
+    """Where a slice begins, as the account of the one before says; 0 where none is found."""
+    if slice_index == 0:
+        return 0
+    for bucket in bucket_names(store):
+        path = part_path(shard, slice_index - 1, bucket)
+        if store.exists(path):
+            with store.open(path) as file:
+                return int(read_footer(file)["slice"]["next_offset_bytes"])
+    path = rejects_path(shard, slice_index - 1)
+    return int(json.loads(store.read(path))["slice"]["next_offset_bytes"]) if store.exists(path) else 0
+
+
+def _latent_again(sample: Sample, config: Config, encoder: VideoEncoder, window_index: int) -> FloatLatent:
+    """The latent `c t h w` of one window of a sample, encoded again, the stream that it is of no further than that."""
+    items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample)
+    for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
+        if isinstance(made, Row) and made.clip.window_index == window_index:
+            return made.latent
+    raise _changed(sample, window_index)
+
+
+def relative_error(row: Mapping[str, Any], again: FloatLatent) -> float:
+    """Largest difference between a stored latent and the one made again, over the largest stored value."""
+    stored = latent_of(row)
+    if stored.shape != again.shape:
+        return float("inf")
+    return float(np.abs(stored - again).max() / max(float(np.abs(stored).max()), 1e-12))
+
+
+def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | None]]:
+    """Encodes `count` clips again, evenly spread over the parts: (id, relative error, what is wrong or None).
+
+    The same machine gives no error at all; another device gives that of its arithmetic.
+
+    Raises:
+        UserError: inputs or weights of the run cannot be read any more.
+    """
+    config = recorded_config(read_run(store))
+    encoder = load_encoder(config.encoder, device="auto")
+    for path, row, _ in rows_of_parts(store, count):
+        sample = replace(_sample_again(store, config, row), segment=_segment(path, config))
+        again = _latent_again(sample, config, encoder, row["window_index"])
+        error = relative_error(row, again)
+        allowed = TOLERANCE[config.encoder.dtype]
+        what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
+        yield row["id"], error, Problem(path, what) if error > allowed else None
+
+
+def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The first row of `count` parts that are evenly spread: its part, the row, the part's footer."""
+    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
+        with store.open(path) as file:
+            row = next(read_rows(file))
+            file.seek(0)
+            yield path, row, read_footer(file)
+
+
+def _segment(path: str, config: Config) -> int:
+    owner = slice_of_file(path.rpartition("/")[2])
+    return owner[1] % config.clip.segments if owner else 0
+
+
+def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:
+    """The frames `t h w c` that the encoder was given for a row. Raises as `reencode`, and ShardError.
+
+    Args:
+        footer: of the row's file; it says what the encoder is without loading it.
+    """
+    config = recorded_config(read_run(store))
+    spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in fields(LatentSpec)})
+    sample = _sample_again(store, config, row)
+    items = LocalDecoder(config, spec).start(sample)
+    frames = list(_frames_of_window(items, row["window_index"], row["num_frames"]))
+    if not frames:
+        raise _changed(sample, row["window_index"])
+    return np.stack(frames)
+
+
+def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: int) -> Iterator[Uint8Frames]:
+    """The frames of one row, `h w c`, out of the clip that it is of; nothing more is decoded."""
+    places: dict[int, int] = {}  # by window of a clip, the position in it of the row's first frame
+    for item in items:
+        if isinstance(item, Opened):
+            rows = ((spec, row, start) for spec in item.clips for row, start in rows_of(spec))
+            places = {spec.window_index: start for spec, row, start in rows if row.window_index == window_index}
+        elif isinstance(item, Chunk) and item.window_index in places:
+            start = places[item.window_index]
+            yield from item.frames[max(0, start) : max(0, start + frames)]
+            places[item.window_index] = start - len(item.frames)
+            if start + frames <= len(item.frames):
+                return
+
+
+def _parts(store: Store, bucket: str) -> list[str]:
+    return [f"{bucket_path(bucket)}/{name}" for name in store.names(bucket_path(bucket))]
+
+
+def _spread(items: list[str], count: int) -> list[str]:
+    return items[:: max(1, len(items) // count)][:count]
+
+
+def _changed(sample: Sample, window_index: int) -> ShardError:
+    return ShardError(f"{sample.key} gives no window {window_index} any more: its video has changed")

@@ -1,0 +1,97 @@
+"""Ray: a killable task for each decode, whose chunks come through the object store.
+
+It does not decode (decode.py), and knows nothing of replicas.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    WorkerCrashedError,
+)
+
+from pipeline.clips.plan import ClipRules
+from pipeline.config.load import Config
+from pipeline.records import DecodeItem, Failure, Sample
+from pipeline.video.memory_limit import bounded
+
+CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
+LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
+
+
+def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    """Decodes one sample in a process that may crash or be killed without harm to others."""
+    from pipeline.video.decode import decode_sample  # decord is loaded only where decoding happens
+
+    yield None  # says, as later ones do, that a worker is at it: waiting for a free one is no fault of the video
+    try:
+        items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
+        yield from bounded(items, config.limits.decode_memory_bytes)
+    except MemoryError:
+        limit = f"{config.limits.decode_memory_bytes:,} bytes"
+        yield Failure("decode", "memory_limit", f"took more than {limit} (limits.decode_memory_bytes)")
+
+
+_decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
+
+
+@dataclass(frozen=True, slots=True)
+class RayDecoder:
+    """Decodes every sample in a Ray task of its own; chunks come through the object store, a few ahead."""
+
+    config: Config
+    config_ref: Any
+    rules: ClipRules
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+        items = self._items(sample, self._submit(sample, cpus=1))
+        next(items)  # into its try: who closes it, read or not, cancels the task
+        return items
+
+    def _submit(self, sample: Sample, cpus: int) -> Any:
+        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
+        rules = replace(self.rules, spans=sample.spans, segment=sample.segment)
+        return task.remote(sample.video, self.config_ref, rules)
+
+    def _items(self, sample: Sample, stream: Any) -> Generator[Any, None, None]:
+        delivered = 0
+        try:
+            yield None
+            for _ in range(self.config.limits.max_attempts):
+                try:
+                    # What an attempt delivered before it died, the next one decodes to the same values.
+                    for position, item in enumerate(self._delivered(stream)):
+                        if position >= delivered:
+                            yield item
+                            delivered += 1
+                    return
+                except GetTimeoutError:
+                    limit = f"{self.config.limits.decode_timeout_seconds:g} s"
+                    yield Failure("decode", "timeout", f"no frame for {limit} (limits.decode_timeout_seconds)")
+                    return
+                except LOST_WORKER:
+                    # Later samples may hold every CPU while they wait to be read, and they wait for this one.
+                    stream = self._submit(sample, cpus=0)
+            yield Failure("decode", "decoder_crashed", f"the decoder's process died {self.config.limits.max_attempts}x")
+        finally:
+            ray.cancel(stream, force=True)
+
+    def _delivered(self, stream: Any) -> Iterator[DecodeItem]:
+        timeout_seconds = None
+        while True:
+            ready, _ = ray.wait([stream], timeout=timeout_seconds, fetch_local=False)
+            if not ready:
+                raise GetTimeoutError
+            try:
+                item = ray.get(next(stream))
+            except StopIteration:
+                return
+            if item is not None:
+                yield item
+            timeout_seconds = self.config.limits.decode_timeout_seconds

@@ -1,0 +1,196 @@
+"""What is left to do and who does it next: pure decisions over names and counts.
+
+It does not read storage, start anything or know what a replica is made of.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pipeline.latents.helping import WORKERS_PER_SHARD
+from pipeline.monitor.events import ShardFailed
+from pipeline.records import ShardRef
+
+NODES_LOST_ALLOWED = 10  # attempts at one shard that may end with their node: more are no accident
+DEATHS_IN_A_ROW = 6  # replicas that may die one after another with nothing committed between
+
+
+def shards_left(shards: Iterable[ShardRef], done: frozenset[str]) -> tuple[ShardRef, ...]:
+    """The shards that have no manifest yet, in order."""
+    return tuple(shard for shard in shards if shard.name not in done)
+
+
+@dataclass(slots=True)
+class WorkQueue:
+    """Shards waiting for a replica. A failed one goes to the end, until it failed `max_attempts` times.
+
+    An attempt that ended with its node is not the shard's fault, and is counted apart.
+    """
+
+    max_attempts: int
+    _waiting: deque[ShardRef] = field(default_factory=deque)
+    _attempts: Counter[str] = field(default_factory=Counter)
+    _nodes_lost: Counter[str] = field(default_factory=Counter)
+
+    def extend(self, shards: Iterable[ShardRef]) -> None:
+        self._waiting.extend(shards)
+
+    def take(self) -> ShardRef | None:
+        """The next shard, or None where none waits."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def failed(self, shard: ShardRef, node_lost: bool = False) -> bool:
+        """Notes a failed attempt. Returns whether it was the last."""
+        count, allowed = (self._nodes_lost, NODES_LOST_ALLOWED) if node_lost else (self._attempts, self.max_attempts)
+        count[shard.name] += 1
+        if count[shard.name] >= allowed:
+            return True
+        self._waiting.append(shard)
+        return False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCount:
+    """`least` replicas are asked for even where no GPU is there yet; there is one per GPU above that, up to `most`.
+
+    `per_shard` of them find work in one shard.
+    """
+
+    least: int
+    most: int
+    per_shard: int = 1
+
+    def wanted(self, gpus: int, shards: int) -> int:
+        """How many replicas there should be: never more than can find work."""
+        return min(max(self.least, min(gpus, self.most)), max(1, shards * self.per_shard))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A shard for a replica: `place` is 0 for its first worker, 1, 2 … for helpers, who begin elsewhere in it."""
+
+    shard: ShardRef
+    place: int
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A shard that is being made, and the replicas that are at it."""
+
+    shard: ShardRef
+    replicas: set[int] = field(default_factory=set)
+    places: int = 1
+    slices: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Which replicas there are and what each is at. Replicas are numbers; they join, work, and leave at any time."""
+
+    queue: WorkQueue
+    count: ReplicaCount
+    _at: dict[int, Work | None] = field(default_factory=dict)
+    _making: dict[str, _Shared] = field(default_factory=dict)
+    _barren: set[int] = field(default_factory=set)
+    _joined: int = 0
+    _gpus: int = 0
+    _deaths_in_a_row: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Shards that are neither done nor given up."""
+        return len(self.queue) + len(self._making)
+
+    @property
+    def replicas(self) -> int:
+        return len(self._at)
+
+    @property
+    def replicas_at_work(self) -> int:
+        return sum(work is not None for work in self._at.values())
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether replicas died again and again, and none is left at work."""
+        return self._deaths_in_a_row >= DEATHS_IN_A_ROW and not any(self._at.values())
+
+    def to_start(self, gpus: int) -> int:
+        """How many replicas to start now. None after many deaths in a row, until the cluster grows."""
+        if gpus > self._gpus:
+            self._deaths_in_a_row = 0
+        self._gpus = gpus
+        if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
+            return 0
+        return max(0, self.count.wanted(gpus, self.unfinished) - len(self._at))
+
+    def join(self) -> int:
+        """A new replica; returns its number."""
+        self._joined += 1
+        self._at[self._joined] = None
+        self._barren.add(self._joined)
+        return self._joined
+
+    def leave(self, replica: int) -> None:
+        """A replica is gone. What it was at must have been given back by `failed`."""
+        del self._at[replica]
+        if replica in self._barren:
+            self._barren.discard(replica)
+            self._deaths_in_a_row += 1
+
+    def assign(self, replica: int) -> Work | None:
+        """The next work of an idle replica: a waiting shard, else a place in the shard that has fewest at it."""
+        assert self._at[replica] is None, "only an idle replica takes work"
+        if (shard := self.queue.take()) is not None:
+            self._making[shard.name] = _Shared(shard)
+            self._at[replica] = Work(shard, 0)
+        elif (shared := self._to_help()) is not None:
+            self._at[replica] = Work(shared.shard, shared.places)
+            shared.places += 1
+        work = self._at[replica]
+        if work is not None:
+            self._making[work.shard.name].replicas.add(replica)
+        return work
+
+    def _to_help(self) -> _Shared | None:
+        """The shard with fewest replicas at it; of several the one begun first, which may be a straggler's."""
+        shared = min(self._making.values(), key=lambda shared: len(shared.replicas), default=None)
+        return shared if shared and len(shared.replicas) < WORKERS_PER_SHARD else None
+
+    def committed(self, replica: int, slice_index: int, reused: bool) -> bool:
+        """A replica found or made a slice of its shard. Returns whether that is news: another may have said it."""
+        if not reused:
+            self._barren.discard(replica)
+            self._deaths_in_a_row = 0
+        work = self._at[replica]
+        shared = self._making.get(work.shard.name) if work else None
+        if shared is None or slice_index in shared.slices:
+            return False
+        shared.slices.add(slice_index)
+        return True
+
+    def done(self, shard: str) -> bool:
+        """A shard's manifest is there. Returns whether that is news: helpers may say it again."""
+        return self._making.pop(shard, None) is not None
+
+    def idle(self, replica: int) -> None:
+        """A replica has ended its work well."""
+        work, self._at[replica] = self._at[replica], None
+        if work and (shared := self._making.get(work.shard.name)):
+            shared.replicas.discard(replica)
+
+    def failed(self, replica: int, error: str, node_lost: bool) -> ShardFailed | None:
+        """A replica's attempt failed. Returns the event, or None where others are at that shard or have done it."""
+        work = self._at[replica]
+        self.idle(replica)
+        if work is None or (shared := self._making.get(work.shard.name)) is None or shared.replicas:
+            return None
+        del self._making[work.shard.name]
+        return ShardFailed(work.shard.name, error, final=self.queue.failed(work.shard, node_lost))
+
+
+def within_limit(rejected: int, samples: int, max_fraction: float) -> bool:
+    """Whether the rejected samples are few enough; a run without samples is."""
+    return not samples or rejected / samples <= max_fraction

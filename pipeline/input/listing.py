@@ -1,0 +1,124 @@
+"""From the `input.shards` or `input.table` of a configuration to named shards.
+
+It does not open a tar: a worker does when its turn comes, so that 100,000 shards cost the driver no round trips. Tables
+it looks at, as their rows are what becomes shards.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from braceexpand import braceexpand
+
+from pipeline.config.input import InputConfig, TableConfig
+from pipeline.errors import UserError
+from pipeline.input.table_rows import survey
+from pipeline.records import ShardRef
+from pipeline.storage.store import glob_urls, public_url, read_url
+
+TABLES = "input.table.files"
+READERS = 16
+GLOB_CHARACTERS = re.compile(r"[*?\[]")
+
+
+def shards_of(rules: InputConfig) -> tuple[ShardRef, ...]:
+    """The shards of an input: its tars, or ranges of the rows of its tables.
+
+    Raises:
+        UserError: as `list_shards`; or a table that cannot be read, has not the columns, or no rows.
+    """
+    if rules.table is None:
+        return list_shards(rules.shards)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(partial(_row_shards, rules.table), list_shards(rules.table.files, TABLES)))
+    shards = tuple(shard for of_table in found for shard in of_table)
+    if not shards:
+        raise UserError(f"{TABLES}: no table has a row")
+    return shards
+
+
+def list_shards(patterns: Iterable[str], key: str = "input.shards") -> tuple[ShardRef, ...]:
+    """Expands braces, globs and `@file` (one URL a line), in the order given.
+
+    Raises:
+        UserError: nothing matches, or one shard is named twice. It names the `key` that said so.
+    """
+    urls = [url for pattern in patterns for url in _listed(pattern, key)]
+    if not urls:
+        raise UserError(f"{key}: no file is named")
+    shards = tuple(ShardRef(shard_name(url), url) for url in urls)
+    _refuse_twins(shards, key)
+    return shards
+
+
+def _row_shards(rules: TableConfig, table: ShardRef) -> list[ShardRef]:
+    where = public_url(table.url)
+    try:
+        found = survey(table.url, rules.video, rules.rows_per_shard)
+    except FileNotFoundError:
+        raise UserError(f"{TABLES}: {where} does not exist") from None
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f"{TABLES}: {where}: {error}") from None
+    for key, column in (("video", rules.video), ("key", rules.key)):
+        if found.ranges and column is not None and column not in found.columns:
+            raise UserError(
+                f"input.table.{key}: {where} has no column {column!r}; it has {', '.join(found.columns) or 'none'}"
+            )
+    return [
+        ShardRef(f"{table.name}-{rows.start:08d}-{rows.stop:08d}", table.url, rows, rows_bytes)
+        for rows, rows_bytes in found.ranges
+    ]
+
+
+def shard_name(url: str) -> str:
+    """A readable name, unique by the URL: two inputs may share a base name, and a run may be given more of them."""
+    public = public_url(url)
+    stem = public.rpartition("/")[2].removesuffix(".tar")
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:80].strip("-")
+    return f"{readable or 'shard'}-{hashlib.sha256(public.encode()).hexdigest()[:8]}"
+
+
+def _listed(pattern: str, key: str) -> list[str]:
+    if not pattern.startswith("@"):
+        return _expand(pattern, key)
+    return [url for line in _lines(pattern[1:], key) for url in _expand(line, key)]
+
+
+def _expand(pattern: str, key: str) -> list[str]:
+    try:
+        expanded = list(braceexpand(pattern))
+    except ValueError as error:
+        raise UserError(f"{key}: {pattern!r} has unbalanced braces: {error}") from None
+    return [url for one in expanded for url in _globbed(one, key)]
+
+
+def _lines(path: str, key: str) -> list[str]:
+    try:
+        text = read_url(path).decode("utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{key}: the list @{public_url(path)} does not exist") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{key}: the list @{public_url(path)} is no text in UTF-8") from None
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _globbed(pattern: str, key: str) -> list[str]:
+    if not GLOB_CHARACTERS.search(pattern.partition("?")[0] if "://" in pattern else pattern):
+        return [pattern]
+    found = glob_urls(pattern)
+    if not found:
+        raise UserError(f"{key}: nothing matches {public_url(pattern)}")
+    return found
+
+
+def _refuse_twins(shards: tuple[ShardRef, ...], key: str) -> None:
+    seen: dict[str, str] = {}
+    for shard in shards:
+        if shard.name in seen:
+            raise UserError(
+                f"{key} names {public_url(shard.url)} twice (URLs that differ only in their query count as one)"
+            )
+        seen[shard.name] = shard.url

@@ -1,0 +1,4 @@
+"""What a sample's JSON says: fields and filters.
+
+fields.py, filters.py.
+"""

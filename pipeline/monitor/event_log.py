@@ -1,0 +1,117 @@
+"""What a run logs for machines: each event as one JSON object on one line, with run, shard, slice and sample.
+
+It does not count (metrics.py) or show progress to people (progress.py). Filtered samples, of which there may be
+millions, are counted in their slice's line and have none of their own.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any, TextIO
+
+from pipeline.metadata.filters import STAGE as FILTER_STAGE
+from pipeline.monitor.events import (
+    Event,
+    ReplicaJoined,
+    ReplicaLost,
+    ShardBegun,
+    ShardDone,
+    ShardFailed,
+    SliceDone,
+    WaitingForGpus,
+)
+from pipeline.records import Reject
+from pipeline.storage.store import without_secrets
+
+Values = dict[str, Any]
+
+
+def values_of(event: Event) -> Iterator[Values]:
+    """What is logged of an event: nothing of mere progress, and for a new slice a line for each of its rejects too."""
+    match event:
+        case ShardBegun():
+            helps = "helps with" if event.helps else "began"
+            message = f"replica {event.replica} {helps} shard {event.shard}"
+            yield _line("shard_begun", message, shard=event.shard, replica=event.replica, helps=event.helps)
+        case SliceDone():
+            yield from _slice(event)
+        case ShardDone():
+            seconds = {stage: round(spent, 3) for stage, spent in event.seconds.items()}
+            message = f"shard {event.shard} is done"
+            yield _line("shard_done", message, shard=event.shard, samples=event.samples, seconds=seconds)
+        case ShardFailed():
+            level, message = "error" if event.final else "warning", event.error
+            yield _line("shard_failed", message, level, shard=event.shard, final=event.final)
+        case ReplicaJoined():
+            message = f"replica {event.replica} holds its encoder"
+            yield _line("replica_joined", message, replica=event.replica, node=event.node)
+        case ReplicaLost():
+            yield _line("replica_lost", event.error, "warning", replica=event.replica, node=event.node)
+        case WaitingForGpus():
+            yield _line("waiting_for_gpus", "the cluster has no GPU now", "warning", replicas=event.replicas)
+
+
+def _slice(event: SliceDone) -> Iterator[Values]:
+    rejects = [reject for reject in event.rejects if reject.stage != FILTER_STAGE]
+    name = "slice_found" if event.reused else "slice_committed"
+    counts: Values = {"samples": event.samples, "clips": event.rows, "bytes": event.size_bytes}
+    counts |= {"rejects": len(rejects), "filtered": len(event.rejects) - len(rejects)}
+    message = f"slice {event.slice_index} {'was there' if event.reused else 'is committed'}"
+    yield _line(name, message, shard=event.shard, slice=event.slice_index, **counts)
+    if not event.reused:
+        yield from (_reject(event, reject) for reject in rejects)
+
+
+def _reject(event: SliceDone, reject: Reject) -> Values:
+    return _line(
+        "reject",
+        reject.detail,
+        "warning",
+        shard=event.shard,
+        slice=event.slice_index,
+        sample=reject.key,
+        sample_index=reject.sample_index,
+        window_index=reject.window_index,
+        stage=reject.stage,
+        reason=reject.reason,
+    )
+
+
+def _line(event: str, message: str, level: str = "info", **values: Any) -> Values:
+    return {"level": level, "event": event, **values, "message": without_secrets(message)}
+
+
+class EventLog:
+    """Writes a run's lines as they happen. It stands where RunProgress stands otherwise."""
+
+    def __init__(self, shards: int, shards_done: int, stream: TextIO) -> None:
+        self._shards, self._left, self._stream = shards, shards - shards_done, stream
+        self._run = ""
+
+    def __enter__(self) -> "EventLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            self._write(_line("run_stopped", f"{kind.__name__ if kind else ''}: {error}", "error"))
+
+    def started(self, replicas: int, run: str) -> None:
+        self._run = run
+        message = f"{self._left:,} of {self._shards:,} shards to do"
+        self._write(_line("run_started", message, shards=self._shards, shards_left=self._left, replicas=replicas))
+
+    def event(self, event: Event) -> None:
+        for values in values_of(event):
+            self._write(values)
+
+    def ended(self, run: str, exit_code: int, summary: Mapping[str, Any]) -> None:
+        """The last line. `summary` is what summary.json says, of which statistics of latents are left out."""
+        self._run = run
+        totals = {key: value for key, value in summary.items() if key != "latent_statistics"}
+        level, message = ("error", "work is left or too much was rejected") if exit_code else ("info", "all is done")
+        self._write(_line("run_ended", message, level, exit_code=exit_code, **totals))
+
+    def _write(self, values: Values) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        print(json.dumps({"time": now, "run": self._run, **values}), file=self._stream, flush=True)

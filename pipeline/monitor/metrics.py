@@ -1,0 +1,124 @@
+"""What a run tells a monitoring system: the table of metrics, and what each event and each stopwatch adds to them.
+
+It does not send anything: ray_metrics.py does. No metric is tagged with a shard, a sample or a bucket, of which there
+is no end. Metrics are for watching: the accounts of a run are its manifests.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.errors import LatentmillError
+from pipeline.metadata.filters import STAGE as FILTER_STAGE
+from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone
+
+PROGRESS_SECONDS = 1.0  # between two Progress events of a replica
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A counter, which only grows, or a gauge. `tags` are those that it has besides `run`."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    unit: str
+    description: str
+    tags: tuple[str, ...] = ()
+
+
+# What replicas count themselves says how each of them does: Ray adds the node and the process to every metric.
+FRAMES = Metric("latentmill_frames_total", "counter", "frames", "Frames that went through the encoder")
+STAGE_SECONDS = Metric(
+    "latentmill_stage_seconds_total",
+    "counter",
+    "seconds",
+    "Time of replicas by stage; `encode` is what keeps the device busy, `write` and `commit` go on beside it",
+    ("stage",),
+)
+# What the driver counts is counted once, whichever replicas say it.
+SAMPLES = Metric("latentmill_samples_total", "counter", "samples", "Samples of slices committed by this run")
+CLIPS = Metric("latentmill_clips_total", "counter", "clips", "Clips committed by this run")
+BYTES = Metric("latentmill_written_bytes_total", "counter", "bytes", "Bytes of the parts committed by this run")
+REJECTS = Metric(
+    "latentmill_rejects_total", "counter", "rejects", "Samples or clips that gave no latent", ("stage", "reason")
+)
+FILTERED = Metric("latentmill_filtered_samples_total", "counter", "samples", "Samples left out as asked", ("reason",))
+SHARDS_DONE = Metric("latentmill_shards_done_total", "counter", "shards", "Shards whose manifest this run saw written")
+ATTEMPTS_FAILED = Metric(
+    "latentmill_shard_attempts_failed_total",
+    "counter",
+    "attempts",
+    "Attempts at a shard that failed; `fate` is retried or given_up",
+    ("fate",),
+)
+REPLICAS_LOST = Metric("latentmill_replicas_lost_total", "counter", "replicas", "Replicas that died or were given up")
+SHARDS = Metric("latentmill_shards", "gauge", "shards", "Shards left: waiting (the queue) or at_work", ("state",))
+REPLICAS = Metric("latentmill_replicas", "gauge", "replicas", "Replicas: loading, idle or at_work", ("state",))
+
+METRICS: tuple[Metric, ...] = (FRAMES, STAGE_SECONDS, SAMPLES, CLIPS, BYTES, REJECTS, FILTERED)
+METRICS += (SHARDS_DONE, ATTEMPTS_FAILED, REPLICAS_LOST, SHARDS, REPLICAS)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What is added to a counter, or the value that a gauge takes."""
+
+    metric: Metric
+    value: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def of_event(event: Event) -> Iterator[Point]:
+    """What an event that is news to the driver adds. A slice that was there before this run adds nothing."""
+    match event:
+        case SliceDone(reused=False):
+            yield Point(SAMPLES, event.samples)
+            yield Point(CLIPS, event.rows)
+            yield Point(BYTES, event.size_bytes)
+            for reject in event.rejects:
+                if reject.stage == FILTER_STAGE:
+                    yield Point(FILTERED, 1, {"reason": reject.reason})
+                else:
+                    yield Point(REJECTS, 1, {"stage": reject.stage, "reason": reject.reason})
+        case ShardDone():
+            yield Point(SHARDS_DONE, 1)
+        case ShardFailed():
+            yield Point(ATTEMPTS_FAILED, 1, {"fate": "given_up" if event.final else "retried"})
+        case ReplicaLost():
+            yield Point(REPLICAS_LOST, 1)
+
+
+def of_work(event: Event, before: Mapping[str, float], seconds: Mapping[str, float]) -> Iterator[Point]:
+    """What a replica did until an event of its own; `before` are the seconds of its stopwatch at the last one."""
+    if isinstance(event, Progress) and event.frames:
+        yield Point(FRAMES, event.frames)
+    for stage, spent in seconds.items():
+        if (more := spent - before.get(stage, 0.0)) > 0:
+            yield Point(STAGE_SECONDS, more, {"stage": stage})
+
+
+def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.monotonic) -> Iterator[Event]:
+    """The same events, with fewer Progress: one a second, or before another event, with the frames of all since.
+
+    A driver of a thousand replicas would hear of little but single samples otherwise.
+    """
+    held: Progress | None = None
+    due_at = now_seconds()
+    try:
+        for event in events:
+            if isinstance(event, Progress):
+                held = Progress(event.shard, event.frames + (held.frames if held else 0))
+                if (now := now_seconds()) < due_at:
+                    continue
+                event, held, due_at = held, None, now + PROGRESS_SECONDS
+            elif held:
+                yield held
+                held = None
+            yield event
+    except LatentmillError:
+        if held:
+            yield held  # its frames were encoded, whatever failed afterwards
+        raise
+    if held:
+        yield held

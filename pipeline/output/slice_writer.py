@@ -1,0 +1,163 @@
+"""One slice of a shard being made: its rows go to a scratch file per bucket, its rejects are kept, then it commits.
+
+It does not decode or encode, and it publishes nothing before the whole slice is known.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from pipeline.errors import SampleError, ShardError, TransientError
+from pipeline.metadata.fields import Column, column_values
+from pipeline.output.ledger import ShardLedger, merge_records
+from pipeline.output.parts import Dtype, PartWriter, merge_statistics, row_values
+from pipeline.records import CommittedSlice, PartInfo, Reject, Row, Sample, SliceRecord
+
+
+def bucket_of(latent_shape: tuple[int, ...]) -> str:
+    """The name of a bucket: its latent's shape, as in `16x13x60x90` (`c t h w`)."""
+    return "x".join(str(size) for size in latent_shape)
+
+
+@dataclass(slots=True)
+class _OpenPart:
+    """A part being written. The scratch file has no name, so a killed process leaves nothing behind."""
+
+    scratch: IO[bytes]
+    writer: PartWriter
+
+
+@dataclass(slots=True)
+class SliceCounts:
+    """What the walk over a slice's samples adds up.
+
+    Of the slices that share a range of samples, one for each segment, the first counts its samples, and the last goes
+    on to where the next range begins: the others lead back to `next_offset_bytes` as it is given, where theirs does.
+    """
+
+    segment: int = 0
+    segments: int = 1
+    next_offset_bytes: int = 0
+    taken: int = 0
+    samples: int = 0
+    ignored_files: int = 0
+    last: bool = False
+
+    def add(self, sample: Sample) -> None:
+        self.taken += 1
+        if self.segment == 0:
+            self.samples += 1
+            self.ignored_files += sample.ignored_files
+        if self.segment == self.segments - 1:
+            self.next_offset_bytes = sample.next_offset_bytes
+            self.last = sample.last
+
+
+@dataclass(slots=True)
+class SliceWriter:
+    """Takes the rows and rejects of slice `index` and commits them.
+
+    `begun` is what storage holds of the slice already: rows of its parts are not taken again, its rejects stand.
+    """
+
+    ledger: ShardLedger
+    index: int
+    posterior: str
+    dtype: Dtype
+    begun: CommittedSlice | None = None
+    first_frame: bool = False
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    continuous: bool = False
+    counts: SliceCounts = field(default_factory=SliceCounts)
+    _parts: dict[str, _OpenPart] = field(default_factory=dict)
+    _rejects: list[Reject] = field(default_factory=list)
+
+    def wanted(self, sample_index: int) -> bool:
+        """Whether any clip of a sample is still to be made."""
+        if self.begun is None:
+            return True
+        missing = self.begun.missing_buckets
+        return any(sample_index == sample for bucket in missing for sample, _ in self.begun.record.clips[bucket])
+
+    def add(self, row: Row) -> None:
+        """Takes a row; one whose values cannot be stored becomes a reject."""
+        bucket = bucket_of(row.latent.shape)
+        if self.begun and bucket not in self.begun.missing_buckets:
+            return
+        try:
+            values = row_values(row, self.ledger.shard.name, bucket, self.posterior, self.dtype)
+            values |= column_values(row.sample.metadata, self.columns)
+        except SampleError as error:
+            self.reject(row.sample, row.clip.window_index, error)
+            return
+        if bucket not in self._parts:
+            scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+            types = {name: column.type for name, column in self.columns.items()}
+            writer = PartWriter(scratch, self.posterior, self.first_frame, types, self.continuous)
+            self._parts[bucket] = _OpenPart(scratch, writer)
+        self._parts[bucket].writer.add(values, row.latent)
+
+    def reject(self, sample: Sample, window_index: int, error: SampleError) -> None:
+        """Counts a sample (`window_index` -1) or one clip of it as rejected."""
+        self._rejects.append(
+            Reject(sample.key, sample.index, window_index, error.stage, error.reason, error.detail[:500])
+        )
+
+    def close(self) -> None:
+        """Drops what is not committed."""
+        while self._parts:
+            _, part = self._parts.popitem()
+            part.writer.abandon()
+            part.scratch.close()
+
+    def commit(self) -> CommittedSlice:
+        """Publishes every part of the slice, or its reject file where it has none.
+
+        Raises:
+            TransientError: another writer's account of the slice names clips that are nowhere yet.
+        """
+        record = self._record()
+        parts = list(self.begun.parts) if self.begun else []
+        statistics: dict[str, Any] = dict(self.begun.statistics) if self.begun else {}
+        own = {part.bucket: record for part in parts}
+        for bucket in sorted(self._parts):
+            part, own[bucket], of_part = self._publish(bucket, record)
+            parts.append(part)
+            statistics = merge_statistics(statistics, of_part)
+        self.close()
+        if not parts:
+            self.ledger.commit_rejects(record)
+        committed = CommittedSlice(merge_records(own, [record]), tuple(parts), statistics)
+        if committed.missing_buckets:
+            raise TransientError(f"slice {self.index} is also being made by another writer, whose parts are awaited")
+        return committed
+
+    def _publish(self, bucket: str, record: SliceRecord) -> tuple[PartInfo, SliceRecord, dict[str, Any]]:
+        part = self._parts[bucket]
+        statistics = part.writer.statistics.as_json()
+        part.writer.close(self.ledger.footer(record, bucket, statistics))
+        part.scratch.flush()
+        return self.ledger.commit_part(part.scratch, record, bucket, statistics)
+
+    def _record(self) -> SliceRecord:
+        made = {bucket: tuple(part.writer.clips) for bucket, part in self._parts.items()}
+        before = self.begun.record if self.begun else None
+        kept: Mapping[str, tuple[tuple[int, int], ...]] = (
+            {part.bucket: before.clips[part.bucket] for part in self.begun.parts} if self.begun and before else {}
+        )
+        rows = {pair for pairs in (*kept.values(), *made.values()) for pair in pairs}
+        known = (*self._rejects, *(before.rejects if before else ()))
+        rejects = {(reject.sample_index, reject.window_index): reject for reject in known}
+        accounted = len({sample for sample, _ in (*rows, *rejects)})
+        if self.counts.segment == 0 and accounted != self.counts.samples:
+            raise ShardError(f"slice {self.index} accounts for {accounted} of {self.counts.samples} samples")
+        return SliceRecord(
+            index=self.index,
+            samples=self.counts.samples,
+            next_offset_bytes=self.counts.next_offset_bytes,
+            last=self.counts.last,
+            ignored_files=self.counts.ignored_files,
+            clips=dict(sorted({**kept, **made}.items())),
+            rejects=tuple(rejects[at] for at in sorted(rejects.keys() - rows)),
+        )

@@ -1,0 +1,188 @@
+"""From the bytes of a video to the frames of its clips, chunk by chunk; the only file that uses Decord.
+
+It does not decide which frames (clips.py) and does not guard its process: a decoder may crash or hang, so this runs
+where that costs one sample.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import decord
+import numpy as np
+
+from pipeline.clips.plan import ClipRules, plan_spans
+from pipeline.config.load import ClipConfig, FilterConfig, LimitsConfig
+from pipeline.errors import SampleError, ShardError
+from pipeline.metadata.filters import check_header
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
+from pipeline.video.probe import Probe, probe
+from pipeline.video.pyav_pictures import Decoded, pyav_pictures
+from pipeline.video.resize import fit
+from pipeline.video.signatures import container_of
+
+ALL = FilterConfig()  # leaves nothing out
+SAME_TIME_SECONDS = 0.001  # Decord gives times as float32
+NO_SUBSTITUTES = 0.0001  # share of frames that Decord may replace by their neighbours: none
+TIMES_AT_ONCE = 4096
+SIGNS_IN_A_TIMEOUT = 4
+DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
+
+
+def decode_sample(
+    video: bytes,
+    clip: ClipConfig,
+    limits: LimitsConfig,
+    strict: bool,
+    rules: ClipRules,
+    wanted: FilterConfig = ALL,
+) -> Iterator[DecodeItem | None]:
+    """Opened, then the chunks of all clips in the order in which they fill; a Failure is the last item, if any.
+
+    None comes where nothing else did for long: the decoder is at work on frames that no clip needs.
+
+    Raises:
+        ShardError: `clip.tail: error` met a count that is not legal.
+        MemoryError, OSError: this machine failed, not the video; the same sample may pass elsewhere.
+    """
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        yield from _decode(video, clip, limits, strict, rules, wanted)
+    except SampleError as error:
+        yield Failure(error.stage, error.reason, error.detail)
+    except (MemoryError, OSError, ShardError):
+        raise
+    except Exception as error:  # the same bytes would bring whatever a decoder raised again, so it is the video's
+        yield Failure("decode", "decoder_error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _decode(
+    video: bytes, clip: ClipConfig, limits: LimitsConfig, strict: bool, rules: ClipRules, wanted: FilterConfig
+) -> Iterator[DecodeItem | None]:
+    if len(video) > limits.max_video_bytes:
+        raise SampleError(
+            "probe", "too_large", f"{len(video)} bytes, limits.max_video_bytes is {limits.max_video_bytes}"
+        )
+    container = container_of(video)
+    with memory_file(video) as path:
+        found = probe(path, container, limits)
+        check_header(found.header, wanted.min_seconds, wanted.min_short_side_px, wanted.min_fps)
+        clips, refused = plan_spans(found.header, clip, rules)
+        yield Opened(found.header, clips, refused)
+        if not clips:
+            return
+        pictures = _pictures(path, found, marked(clips, found.header.frames), limits, strict)
+        yield from with_signs_of_life(cut_chunks(clips, pictures), limits.decode_timeout_seconds / SIGNS_IN_A_TIMEOUT)
+
+
+@contextmanager
+def memory_file(video: bytes) -> Iterator[str]:
+    """A path under which decoders read the bytes. Decord's own reader of bytes reads past their end."""
+    handle = os.memfd_create("video")
+    try:
+        with open(handle, "wb", closefd=False) as file:
+            file.write(video)
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
+
+
+def marked(clips: Sequence[ClipSpec], frames: int) -> bytearray:
+    """A byte for each frame of a video: 1 where a clip needs it."""
+    needed = bytearray(frames)
+    for spec in clips:
+        for index in spec.frame_indices:
+            needed[index] = 1
+    return needed
+
+
+def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
+    """The upright pictures, `h w c`, that are needed, each with its index; None for each frame that is not.
+
+    They are Decord's, and PyAV's from where it gives up.
+    """
+    given = -1
+    if not strict and not found.decord_doubt:
+        try:
+            for decoded in _decord_pictures(path, found, needed):
+                yield decoded
+                given = decoded[0] if decoded else given
+            return
+        except DECORD_ERRORS:
+            pass  # PyAV decodes what Decord cannot, or says what is wrong
+    left = bytearray(given + 1) + needed[given + 1 :]
+    yield from pyav_pictures(path, found, left, limits, strict)
+
+
+def _decord_pictures(path: str, found: Probe, needed: bytearray) -> Iterator[Decoded]:
+    """Reads forward from frame 0 and never jumps: Decord's random access gives wrong frames in many files."""
+    reader = decord.VideoReader(path, num_threads=1, fault_tol=NO_SUBSTITUTES)
+    header = found.header
+    assert len(reader) == header.frames, "Decord counts other frames than the container"
+    if found.start_seconds is not None:
+        _check_times(reader, header)
+    for index in range(needed.rindex(1) + 1):
+        picture = reader.next()
+        if not needed[index]:
+            yield None
+            continue
+        assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives another size"
+        yield index, picture.asnumpy()
+
+
+def _check_times(reader: decord.VideoReader, header: VideoHeader) -> None:
+    times, first_seconds = np.frombuffer(header.pts_seconds), reader.get_frame_timestamp([0])[0, 0]
+    for begin in range(0, header.frames, TIMES_AT_ONCE):
+        block = times[begin : begin + TIMES_AT_ONCE]
+        starts = reader.get_frame_timestamp(range(begin, begin + len(block)))[:, 0]
+        drift_seconds = np.abs(starts - first_seconds - block)
+        assert drift_seconds.max() < SAME_TIME_SECONDS, "Decord has other times than the container"
+
+
+def with_signs_of_life(chunks: Iterable[Chunk | None], pause_seconds: float) -> Iterator[Chunk | None]:
+    """The chunks, and None between them where frames were decoded for so long without one."""
+    since = time.monotonic()
+    for chunk in chunks:
+        if chunk is not None or time.monotonic() - since >= pause_seconds:
+            yield chunk
+            since = time.monotonic()
+
+
+def cut_chunks(clips: Sequence[ClipSpec], decoded: Iterable[Decoded]) -> Iterator[Chunk | None]:
+    """Deals pictures `h w c`, which come once and by ascending index, to all clips that use them; None after each.
+
+    A clip's frames are held only until its next chunk is full; clips that overlap hold the same pictures.
+    """
+    waiting = deque(sorted(clips, key=lambda spec: spec.frame_indices[0]))
+    open_clips: list[_OpenClip] = []
+    for item in decoded:
+        if item is not None:
+            index, picture = item[0], fit(item[1], clips[0].geometry)  # which all clips of a video share
+            while waiting and waiting[0].frame_indices[0] <= index:
+                open_clips.append(_OpenClip(waiting.popleft()))
+            for clip in open_clips:
+                yield from clip.take(index, picture)
+            open_clips = [clip for clip in open_clips if clip.due]
+        yield None
+
+
+class _OpenClip:
+    """A clip that has begun: which of its frames comes next, and those that wait for its chunk to be full."""
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self._spec, self._position = spec, 0
+        self._held: list[Uint8Frames] = []
+        self.due = deque(spec.chunk_frames)
+
+    def take(self, index: int, picture: Uint8Frames) -> Iterator[Chunk]:
+        """Takes the picture as often as the clip uses it."""
+        frames = self._spec.frame_indices
+        while self._position < len(frames) and frames[self._position] == index:
+            self._position += 1
+            self._held.append(picture)
+            if len(self._held) == self.due[0]:
+                yield Chunk(self._spec.window_index, np.stack(self._held))
+                self.due.popleft()
+                self._held.clear()

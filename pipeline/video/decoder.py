@@ -1,0 +1,36 @@
+"""What a task asks of a decoder, and the one that works in the same process.
+
+It does not decode (decode.py) or start other processes (ray_decoder.py).
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Protocol
+
+from encoder.spec import LatentSpec
+from encoder.streaming.receptive_field import Recall
+from pipeline.clips.plan import ClipRules
+from pipeline.config.load import Config
+from pipeline.records import DecodeItem, Sample
+from pipeline.video.decode import decode_sample
+
+
+class Decoder(Protocol):
+    """Starts decoding a sample; the items come when asked for."""
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDecoder:
+    """Decodes in this process, when the items are asked for: for tests and debuggers, a bad video can kill it."""
+
+    config: Config
+    spec: LatentSpec
+    recall: Recall | None = None
+
+    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+        config, chunk_frames = self.config, self.config.encoder.chunk_frames
+        rules = ClipRules(self.spec, chunk_frames, sample.spans, sample.segment, self.recall)
+        items = decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
+        yield from (item for item in items if item is not None)

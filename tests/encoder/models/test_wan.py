@@ -1,0 +1,161 @@
+"""The Wan 2.1 encoder against diffusers' AutoencoderKLWan with the same random weights, and its causality."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+import encoder
+from encoder.models import wan
+from encoder.models.wan import WanParams
+from encoder.video_encoder import VideoEncoder
+from encoder.weights import WeightsError
+
+few = settings(max_examples=8, deadline=None)
+SMALL = WanParams(channels=(8, 16, 32, 32))
+Pair = tuple[AutoencoderKLWan, VideoEncoder]
+
+
+def make_pair(folder: Path, name: str, convolutions: str = "auto", **config: Any) -> Pair:
+    torch.manual_seed(11)
+    theirs = AutoencoderKLWan(**config).eval()
+    for parameter_name, parameter in theirs.named_parameters():
+        if parameter_name.endswith("gamma"):
+            parameter.data += torch.randn_like(parameter) * 0.2
+    theirs.save_pretrained(folder)
+    return theirs, encoder.load(name, weights=str(folder), convolutions=convolutions)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """An encoder like Wan's in all but its number of channels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(wan.PRESETS, "wan", SMALL)
+        return make_pair(tmp_path_factory.mktemp("small"), "wan", base_dim=8)
+
+
+def video(batch: int, frames: int, height_px: int, width_px: int, seed: int = 0) -> Tensor:
+    return torch.rand(batch, 3, frames, height_px, width_px, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def relative_error(pair: Pair, clip: Tensor) -> float:
+    theirs, ours = pair
+    with torch.no_grad():
+        expected = theirs.encode(clip).latent_dist.parameters
+    posterior = ours.encode(clip)
+    return ((torch.cat([posterior.mean, posterior.logvar], 1) - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("frames", range(1, 51, 4))
+def test_every_legal_frame_count_equals_diffusers(small: Pair, frames: int) -> None:
+    assert relative_error(small, video(1, frames, 16, 24)) < 1e-4
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+@pytest.mark.parametrize(("height_px", "width_px"), [(8, 8), (24, 40), (32, 16)])
+def test_batches_and_odd_sizes_equal_diffusers(small: Pair, batch: int, height_px: int, width_px: int) -> None:
+    assert relative_error(small, video(batch, 9, height_px, width_px)) < 1e-4
+
+
+@pytest.mark.full_size
+def test_the_full_size_encoder_equals_diffusers(tmp_path: Path) -> None:
+    assert relative_error(make_pair(tmp_path, "wan", "winograd"), video(1, 9, 16, 24)) < 1e-4
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4, 6, 48])
+def test_tail_frames_are_refused_with_the_rule_and_never_dropped(small: Pair, frames: int) -> None:
+    with pytest.raises(ValueError, match=r"a legal count is 1 \+ 4k"):
+        small[1].encode(video(1, frames, 16, 16))
+
+
+@few
+@given(changed_from=st.integers(1, 16), seed=st.integers(1, 9))
+def test_no_latent_sees_a_frame_after_its_own(small: Pair, changed_from: int, seed: int) -> None:
+    clip, other = video(1, 17, 8, 16), video(1, 17, 8, 16)
+    other[:, :, changed_from:] = video(1, 17, 8, 16, seed)[:, :, changed_from:]
+    before = (changed_from + 3) // 4
+    one, two = small[1].encode(clip), small[1].encode(other)
+    assert torch.equal(one.mean[:, :, :before], two.mean[:, :, :before])
+    assert torch.equal(one.logvar[:, :, :before], two.logvar[:, :, :before])
+    assert not torch.equal(one.mean[:, :, before:], two.mean[:, :, before:])
+
+
+@few
+@given(cuts=st.lists(st.integers(1, 5), unique=True))
+def test_chunks_change_rounding_alone_however_they_are_cut(small: Pair, cuts: list[int]) -> None:
+    clip, model = video(1, 21, 8, 16), small[1].engine.model  # type: ignore[attr-defined]
+    bounds = [0, *(1 + 4 * cut for cut in sorted(cuts) if cut < 5), 21]
+    state, parts = None, []
+    with torch.inference_mode():
+        for lo, hi in itertools.pairwise(bounds):
+            moments, state = model(clip[:, :, lo:hi], state)
+            parts.append(moments)
+    posterior = small[1].encode(clip)
+    expected = torch.cat([posterior.mean, posterior.logvar], 1)
+    assert (torch.cat(parts, 2) - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("chunk_frames", [4, 8, 32])
+def test_every_chunk_plan_gives_the_same_bits(small: Pair, chunk_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(wan.PRESETS, "wan", SMALL)
+    clip = video(1, 17, 16, 24)
+    options = {"weights": "random:0", "convolutions": "winograd"}
+    planned = [encoder.load("wan", **options, chunk_frames=frames) for frames in (8, chunk_frames)]
+    assert torch.equal(planned[0].encode(clip).mean, planned[1].encode(clip).mean)
+    assert planned[0].identity == planned[1].identity
+
+
+def test_the_first_frame_alone_is_the_first_latent(small: Pair) -> None:
+    clip = video(1, 9, 16, 24)
+    assert torch.equal(small[1].encode_first_frame(clip).mean, small[1].encode(clip).mean[:, :, :1])
+
+
+def test_tiles_equal_diffusers_tiled_encode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(wan.PRESETS, "wan", SMALL)
+    theirs, _ = make_pair(tmp_path, "wan", base_dim=8)
+    theirs.enable_tiling(32, 48, 24, 32)
+    ours = encoder.load("wan", weights=str(tmp_path), tiles=(32, 48, 24, 32))
+    assert relative_error((theirs, ours), video(1, 9, 64, 88)) < 1e-4
+
+
+def original_name(name: str) -> str:
+    """The name of a diffusers tensor in the layout that Wan 2.1 was published in."""
+    for theirs, original in (
+        ("encoder.conv_in", "encoder.conv1"),
+        ("encoder.down_blocks", "encoder.downsamples"),
+        ("encoder.mid_block.resnets.0", "encoder.middle.0"),
+        ("encoder.mid_block.attentions.0", "encoder.middle.1"),
+        ("encoder.mid_block.resnets.1", "encoder.middle.2"),
+        ("encoder.norm_out", "encoder.head.0"),
+        ("encoder.conv_out", "encoder.head.2"),
+        ("post_quant_conv", "conv2"),
+        ("quant_conv", "conv1"),
+    ):
+        if name.startswith(theirs):
+            name = name.replace(theirs, original)
+    if "downsamples" in name or "middle.0" in name or "middle.2" in name:
+        for theirs, original in (("norm1", "0"), ("conv1", "2"), ("norm2", "3"), ("conv2", "6")):
+            name = name.replace(f".{theirs}.", f".residual.{original}.")
+    return name.replace("conv_shortcut", "shortcut")
+
+
+def test_the_original_layout_is_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(wan.PRESETS, "wan", SMALL)
+    _, ours = make_pair(tmp_path, "wan", base_dim=8)
+    tensors = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    torch.save({original_name(name): tensor for name, tensor in tensors.items()}, tmp_path / "Wan2.1_VAE.pth")
+    original = encoder.load("wan", weights=str(tmp_path / "Wan2.1_VAE.pth"))
+    assert original.weights_sha256 == ours.weights_sha256
+
+
+def test_other_wan_architectures_are_refused_by_their_fields(tmp_path: Path) -> None:
+    AutoencoderKLWan(base_dim=8, is_residual=True).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"base_dim is 8, not 96; is_residual is True, not False"):
+        encoder.load("wan", weights=str(tmp_path))

@@ -1,0 +1,107 @@
+"""`bench pipeline`: runs beside what their encoder does alone on the same clips, and what its figures are made of."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import MakeConfig, run_all, samples_of, write_tar
+
+from encoder.video_encoder import VideoEncoder
+from jobs.cli import main
+from jobs.commands.bench_pipeline import Ran, compared
+from pipeline.errors import ConfigError, UserError
+from pipeline.estimate import ceiling as limit
+from pipeline.estimate.ceiling import Limit, encode_alone, encoder_alone
+from pipeline.input.listing import shards_of
+from pipeline.monitor.events import SliceDone
+
+TINY = ["bench", "pipeline", "encoder.name=tiny", "clip.buckets=[32x48]", "clip.frames=5", "--rounds", "1"]
+
+
+def alone(seconds: float, clips: int = 4, frames: int = 36) -> Limit:
+    return Limit({"device": "cpu", "threads": 1, "torch": "2"}, {}, clips, frames, seconds)
+
+
+def ran(seconds: float, clips: int = 4, frames: int = 36) -> Ran:
+    return Ran(clips, frames, seconds, {"encode": seconds / 2}, 1.0, 2.0)
+
+
+def test_rates_and_ratio_are_of_the_medians_and_stages_of_the_median_run() -> None:
+    measured = compared([alone(3.0), alone(1.0), alone(2.0)], [ran(9.0), ran(4.0), ran(2.5)])
+    assert measured["limit"]["clips_per_second"] == 2.0
+    assert measured["limit"]["frames_per_second"] == 18.0
+    assert measured["pipeline"]["frames_per_second"] == 9.0
+    assert measured["pipeline"]["seconds"] == [9.0, 4.0, 2.5]
+    assert measured["pipeline"]["seconds_by_stage"] == {"encode": 2.0}
+    assert measured["ratio"] == 0.5
+
+
+@pytest.mark.parametrize("empty", [{"limits": [alone(0.0, 0, 0)]}, {"runs": [ran(1.0, 0, 0)]}])
+def test_shards_without_a_clip_are_refused(empty: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="no clip came"):
+        compared(**{"limits": [alone(1.0)], "runs": [ran(1.0)]} | empty)
+
+
+@pytest.mark.slow
+def test_the_encoder_alone_makes_the_clips_of_a_run_without_its_first_shard(
+    make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    write_tar(tmp_path / "s0.tar", samples_of(videos[:4]))
+    write_tar(tmp_path / "s1.tar", samples_of([*videos[:3], b"<html>"]))
+    config = make_config(clip={"window": "uniform:2"})
+    events = run_all(config, tiny)
+    last = shards_of(config.input)[-1].name
+    rows = sum(event.rows for event in events if isinstance(event, SliceDone) and event.shard == last)
+    measured = encode_alone(config, shards_of(config.input))
+    assert (measured.clips, measured.frames) == (rows, 5 * rows) == (6, 30)
+    assert measured.seconds > 0
+    assert measured.machine.keys() == {"device", "threads", "torch"}
+
+
+def die(*_: object) -> None:
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_or_fails_is_told_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no weights at /nowhere"):
+        encoder_alone(make_config(encoder={"weights": "/nowhere"}), ())
+    monkeypatch.setattr(limit, "_tell", die)
+    with pytest.raises(UserError, match="has died"):
+        encoder_alone(make_config(), ())
+
+
+@pytest.mark.ray
+def test_runs_and_their_limit_are_measured_on_the_same_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bench.json"
+    assert main([*TINY, "--clips", "2", "--json", str(out)]) == 0
+    printed = capsys.readouterr().out
+    measured = json.loads(out.read_text())
+    limit_, run = measured["limit"], measured["pipeline"]
+    assert (limit_["clips"], limit_["frames"]) == (run["clips"], run["frames"]) == (2, 10)
+    assert measured["ratio"] == pytest.approx(run["frames_per_second"] / limit_["frames_per_second"], abs=1e-3)
+    assert run["frames_per_second"] == pytest.approx(10 / run["seconds"][0], rel=1e-2)
+    assert {"encode", "wait_for_frames", "write"} <= run["seconds_by_stage"].keys()
+    assert run["seconds_by_stage"]["encode"] < run["seconds"][0]
+    assert f"the pipeline reaches {measured['ratio']:.1%} of the limit" in printed
+
+
+def test_one_shard_is_refused_as_the_first_is_not_counted(
+    videos: tuple[bytes, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "s.tar", samples_of(videos[:1]))
+    assert main([*TINY, "--shards", f"{tmp_path}/*.tar"]) == 2
+    assert "needs two shards or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("what", "own"), [("encoder", "--ways"), ("pipeline", "--config")])
+def test_each_of_both_says_what_it_takes(what: str, own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["bench", what, "--help"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert [option for option in ("--ways", "--config") if option in printed] == [own]

@@ -1,0 +1,196 @@
+"""The commands as a user runs them: exit codes, what stands afterwards, kills and resumes."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support.paths import ROOT, SHARED_VIDEOS
+from support.runs import MakeConfig, output_files, samples_of, write_tar
+
+from jobs.cli import build_parser, main
+from pipeline.audit.verify import Verified, verify
+from pipeline.config.load import Config
+from pipeline.storage.store import Store
+
+KILLS = 3  # test_faults_soak.py does many
+
+
+def latentmill(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jobs", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def config_file(config: Config, path: Path) -> str:
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return str(path)
+
+
+def commands() -> list[str]:
+    actions = build_parser()._subparsers
+    assert actions is not None
+    return [name for action in actions._group_actions for name in (action.choices or ())]
+
+
+def reading_example() -> str:
+    """The code that the README gives for reading latents."""
+    return (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+@pytest.fixture
+def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+    """Three shards, good and bad samples in each."""
+    for number in range(3):
+        chosen = [*videos[number : number + 4], b"<html>", videos[number][:1500], videos[number]]
+        write_tar(tmp_path / f"s{number}.tar", samples_of(chosen))
+
+
+@pytest.mark.ray
+def test_a_run_ends_with_everything_that_the_contract_names(
+    shards: None, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    path = config_file(make_config(), tmp_path / "c.yaml")
+    code, output = finish(latentmill("run", path))
+    assert code == 0, output
+    out = tmp_path / "out"
+    expected = {"run.json", "latents", "manifests", "_SUCCESS.json", "summary.json", "report.html"}
+    assert expected <= {entry.name for entry in out.iterdir()}
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["shards"], summary["samples"], summary["rows"], summary["samples_rejected"]) == (3, 21, 15, 6)
+    seen = Verified()
+    assert list(verify(Store(str(out)), seen)) == []
+    assert (seen.samples, seen.rows, seen.rejects) == (21, 15, 6)
+    printed = subprocess.run([sys.executable, "-c", reading_example(), str(out)], capture_output=True, check=True)
+    assert b"(16, 2, " in printed.stdout
+
+
+@pytest.mark.ray
+def test_more_replicas_and_other_decoding_write_the_same_bytes(
+    shards: None, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    one = make_config(output={"path": str(tmp_path / "one")})
+    two = make_config(output={"path": str(tmp_path / "two")}, runtime={"replicas": 2, "decode_ahead": 1})
+    for config in (one, two):
+        code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
+        assert code == 0, output
+    files = output_files(tmp_path / "one")
+    assert files
+    assert files == output_files(tmp_path / "two")
+
+
+@pytest.mark.ray
+def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
+    shards: None, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    calm = config_file(make_config(output={"path": str(tmp_path / "calm")}), tmp_path / "calm.yaml")
+    began = time.monotonic()
+    assert finish(latentmill("run", calm))[0] == 0
+    undisturbed_seconds = time.monotonic() - began
+    path, moments = config_file(make_config(), tmp_path / "c.yaml"), random.Random(7)
+    for _ in range(KILLS):
+        process = latentmill("run", path)
+        time.sleep(moments.uniform(0.3, 1.0) * undisturbed_seconds)
+        process.kill()
+        finish(process)
+    code, output = finish(latentmill("run", path))
+    assert code == 0, output
+    assert output_files(tmp_path / "out") == output_files(tmp_path / "calm")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_its_code_and_the_next_one_goes_on(
+    shards: None, make_config: MakeConfig, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = config_file(make_config(), tmp_path / "c.yaml")
+    process = latentmill("run", path)
+    while not list((tmp_path / "out").rglob("*.parquet")) and process.poll() is None:
+        time.sleep(0.05)  # until the run waits for replicas that are at work
+    process.send_signal(number)
+    code, output = finish(process)
+    assert code == 128 + number, output
+    assert f"stopped by {number.name}" in output
+    assert finish(latentmill("run", path))[0] == 0
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(
+    shards: None, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = {"fingerprint": "0", "identity": {"clip": {"fps": 16.0}}}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text(json.dumps(begun))
+    assert main(["run", config_file(make_config(), tmp_path / "c.yaml")]) == 2
+    assert "clip.fps: 16.0 there, 8.0 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("clip.frame=9", "unknown key clip.frame, did you mean frames?"),
+        ("clip.frames=8", "8 is not legal for tiny"),
+        ("encoder.name=tinny", "did you mean tiny?"),
+        ("encoder.weights=/nowhere", "/nowhere"),
+        ("input.shards=/nowhere/*.tar", "nothing matches /nowhere/*.tar"),
+        ("output.path=nofs://bucket", "nofs://bucket"),
+        ("output.path=/dev/null/out", "/dev/null/out cannot be written: Not a directory"),
+    ],
+)
+def test_wrong_input_is_said_in_a_line_with_exit_code_2(
+    shards: None, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, said: str
+) -> None:
+    assert main(["run", config_file(make_config(), tmp_path / "c.yaml"), override]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_plan_says_what_is_left_before_anything_runs(
+    shards: None, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", config_file(make_config(), tmp_path / "c.yaml")]) == 0
+    output = capsys.readouterr().out
+    assert "shards: 3, done: 0, left: 3" in output
+    assert "16x2x4x6" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_of_no_run_is_an_error_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == 2
+    assert "not the output of a run" in capsys.readouterr().err
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert commands()
+    for command in commands():
+        assert f"latentmill {command}" in readme
+        with pytest.raises(SystemExit) as left:
+            main([command, "--help"])
+        assert left.value.code == 0
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not SHARED_VIDEOS.exists(), reason="the shared videos are not beside this clone")
+def test_every_shared_video_good_or_hostile_is_a_row_or_a_reject(make_config: MakeConfig, tmp_path: Path) -> None:
+    folders = [str(SHARED_VIDEOS / kind) for kind in ("good", "bad")]
+    assert main(["pack", *folders, str(tmp_path), "--shard-samples", "30"]) == 0
+    config = make_config(clip={"fps": None}, output={"part_samples": 16})
+    code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
+    assert code == 0, output
+    store, seen = Store(config.output.path), Verified()
+    assert list(verify(store, seen)) == []
+    summary = json.loads(store.read("summary.json"))
+    packed = sum(1 for folder in folders for file in Path(folder).iterdir() if file.suffix[1:] in config.input.video)
+    assert summary["samples"] == packed
+    assert summary["samples"] == summary["samples_with_clips"] + summary["samples_rejected"]
+    assert summary["rejects_by_reason"]["probe/not_a_video"] == 8

@@ -1,0 +1,166 @@
+"""Decoding in tasks that may die: what a crash, a hang or a retry costs, on a local Ray."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from support.decoders import crash_always, crash_once_half_way, hang, read_on_for_long
+from support.paths import ROOT
+from support.runs import MakeConfig
+
+import encoder
+from pipeline.clips.plan import ClipRules
+from pipeline.cluster import decoder as ray_decoder
+from pipeline.cluster.decoder import RayDecoder
+from pipeline.config.load import Config
+from pipeline.records import Chunk, Failure, Opened, Sample
+from pipeline.video.decode import decode_sample
+from pipeline.video.synthetic import make_video
+
+pytestmark = pytest.mark.ray
+
+RULES = ClipRules(encoder.spec_of("tiny"), 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # workers import the stand-in decoders
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+    del os.environ["PYTHONPATH"]
+
+
+def sample_of(video: bytes, caption: str = "") -> Sample:
+    return Sample("a", 0, 0, 0, True, 0, video, "a.mp4", (caption,), "", None, None)
+
+
+def decoder_of(config: Config) -> RayDecoder:
+    return RayDecoder(config, ray.put(config), RULES)
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
+    task = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(function)
+    monkeypatch.setattr(ray_decoder, "_decode_task", task)
+
+
+def test_a_task_gives_what_decoding_in_this_process_gives(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
+    config = make_config(clip={"frames": 17, "fps": None})
+    items = list(decoder_of(config).start(sample_of(videos[0])))
+    expected = list(decode_sample(videos[0], config.clip, config.limits, False, RULES))
+    assert isinstance(items[0], Opened)
+    assert items[0] == expected[0]
+    for item, other in zip(items[1:], expected[1:], strict=True):
+        assert isinstance(item, Chunk)
+        assert isinstance(other, Chunk)
+        np.testing.assert_array_equal(item.frames, other.frames)
+
+
+def test_a_decoder_that_always_dies_costs_its_own_sample_only(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    decoder = decoder_of(make_config())
+    beside = decoder.start(sample_of(videos[0]))
+    put_in_place(monkeypatch, crash_always)
+    (failure,) = decoder.start(sample_of(videos[1]))
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.reason) == ("decode", "decoder_crashed")
+    assert not any(isinstance(item, Failure) for item in beside)
+
+
+def test_a_decoder_that_dies_half_way_is_tried_again_and_nothing_comes_twice(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(clip={"frames": 17, "fps": None}, output={"path": str(tmp_path / "mark")})
+    put_in_place(monkeypatch, crash_once_half_way)
+    opened, *chunks = decoder_of(config).start(sample_of(videos[0]))
+    assert (tmp_path / "mark").exists(), "the first attempt must have died"
+    assert isinstance(opened, Opened)
+    assert [len(chunk.frames) for chunk in chunks if isinstance(chunk, Chunk)] == [9, 8]
+
+
+def test_a_decoder_that_hangs_is_killed_and_named(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    config = make_config(limits={"decode_timeout_seconds": 0.5})
+    put_in_place(monkeypatch, hang)
+    (failure,) = decoder_of(config).start(sample_of(videos[0]))
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.reason) == ("decode", "timeout")
+
+
+def test_a_decoder_that_says_it_lives_may_take_longer_than_a_timeout(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    config = make_config(limits={"decode_timeout_seconds": 3.0})
+    put_in_place(monkeypatch, read_on_for_long)
+    opened, *chunks = decoder_of(config).start(sample_of(videos[0]))
+    assert isinstance(opened, Opened)
+    assert [len(chunk.frames) for chunk in chunks if isinstance(chunk, Chunk)] == [5]
+    assert len(chunks) == 1
+
+
+def test_a_task_decodes_the_segment_that_a_sample_asks_for(make_config: MakeConfig) -> None:
+    clip = {"window": "full", "continuous": True, "segments": 2, "frames": 9, "fps": None, "buckets": ["16x16"]}
+    config = make_config(clip=clip)
+    tiny = encoder.load("tiny", weights="random:0")
+    rules = ClipRules(tiny.spec, 8, recall=tiny.recall)
+    decoder = RayDecoder(config, ray.put(config), rules)
+    sample = replace(sample_of(make_video(400, 25, 64, 64)), segment=1)
+    opened, *_ = decoder.start(sample)
+    assert isinstance(opened, Opened)
+    (spec,) = opened.clips
+    assert (spec.window_index, spec.continues, len(spec.row_frames)) == (25, True, 25)
+    assert 0 < spec.frame_indices[0] == 1 + 25 * 8 - spec.warm_up_frames
+
+
+def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
+    decoder = decoder_of(make_config(clip={"frames": 17, "fps": None}))
+    for _ in range(8):  # more than there are CPUs: what is not cancelled would hold them
+        items = decoder.start(replace(sample_of(videos[0])))
+        assert isinstance(next(items), Opened)
+        items.close()
+    assert len(list(decoder.start(sample_of(videos[0])))) == 3
+
+
+def test_the_decoder_of_a_sample_that_is_closed_unread_is_cancelled_too(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    put_in_place(monkeypatch, hang)
+    decoder = decoder_of(make_config())
+    for _ in range(8):
+        decoder.start(sample_of(videos[0])).close()
+    put_in_place(monkeypatch, ray_decoder._decode)
+    assert len(list(decoder.start(sample_of(videos[0])))) == 2
+
+
+def test_a_video_that_takes_too_much_memory_is_rejected_and_the_next_one_is_not(
+    videos: tuple[bytes, ...], make_config: MakeConfig
+) -> None:
+    large = make_video(9, 8, 1920, 1080)
+    starved = decoder_of(make_config(limits={"decode_memory_bytes": 4 << 20}))
+    *_, failure = starved.start(sample_of(large))
+    assert isinstance(failure, Failure)
+    assert failure.stage == "decode"
+    *_, last = decoder_of(make_config()).start(sample_of(videos[0]))
+    assert isinstance(last, Chunk)
+
+
+def test_a_retry_finds_a_cpu_though_later_samples_hold_them_all(
+    monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...], make_config: MakeConfig, tmp_path: Path
+) -> None:
+    chunky = {"frames": 17, "fps": None}
+    config = make_config(clip=chunky, encoder={"chunk_frames": 4}, output={"path": str(tmp_path / "mark")})
+    monkeypatch.setattr(ray_decoder, "CHUNKS_AHEAD", 1)
+    decoder = RayDecoder(config, ray.put(config), ClipRules(encoder.spec_of("tiny"), 4))
+    put_in_place(monkeypatch, crash_once_half_way)
+    first = decoder.start(sample_of(videos[0]))
+    put_in_place(monkeypatch, ray_decoder._decode)
+    later = [decoder.start(sample_of(video)) for video in videos[1:4]]
+    assert not any(isinstance(item, Failure) for item in first)
+    assert (tmp_path / "mark").exists(), "the first attempt must have died"
+    assert all(len(list(items)) == 5 for items in later)

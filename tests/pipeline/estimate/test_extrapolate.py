@@ -1,0 +1,98 @@
+"""Estimates are plain sums whose error falls to nothing as more of the input is looked at."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.estimate.extrapolate import (
+    Figure,
+    Looked,
+    Shape,
+    Stretch,
+    affordable,
+    count_samples,
+    estimate,
+    evenly,
+    shares,
+    sizes_to_time,
+)
+
+WIDE: Shape = (5, 32, 48)
+TALL: Shape = (9, 48, 32)
+BYTES = {WIDE: 100, TALL: 300}
+SECONDS = {WIDE[1:]: 0.5, TALL[1:]: 1.0}
+
+
+def test_the_whole_is_the_sample_scaled() -> None:
+    looked = [Looked((WIDE,)), Looked((WIDE, TALL)), Looked((), ("probe/not_a_video",)), Looked((TALL,), ("clip/x",))]
+    found = estimate(looked, (400, False), BYTES, SECONDS)
+    assert (found.looked, found.samples, found.samples_are_counted) == (4, 400, False)
+    assert (found.clips.value, found.frames.value) == (400, 2800)
+    assert found.size_bytes.value == 80_000
+    assert found.device_hours is not None
+    assert found.device_hours.value == pytest.approx(100 * (2 * 2.5 + 2 * 9) / 3600)
+    assert {shape: figure.value for shape, figure in found.buckets.items()} == {WIDE: 200, TALL: 200}
+    assert found.left_out == {"clip/x": 1, "probe/not_a_video": 1}
+
+
+def test_the_error_is_the_standard_error_of_the_mean() -> None:
+    found = estimate([Looked((WIDE,)), Looked((WIDE,) * 3)], (1e9, False), BYTES, SECONDS)
+    assert found.clips.error / 1e9 == pytest.approx(math.sqrt(2) / math.sqrt(2), rel=1e-6)
+    assert str(Figure(1234.5, 67.8)) == "1,234 ± 68"
+
+
+def test_nothing_is_unknown_where_every_sample_was_looked_at() -> None:
+    found = estimate([Looked((WIDE,)), Looked(())], (2, True), BYTES, SECONDS)
+    assert found.clips == Figure(1.0, 0.0)
+
+
+def test_hours_are_not_known_where_a_picture_was_not_timed() -> None:
+    assert estimate([Looked((WIDE,))], (1, True), {WIDE: 1}, {}).device_hours is None
+
+
+def test_no_sample_is_an_estimate_of_nothing() -> None:
+    found = estimate([], (0, True), {}, {})
+    assert (found.clips, found.size_bytes, found.device_hours) == (Figure(0, 0),) * 3
+
+
+@pytest.mark.parametrize(
+    ("stretches", "left", "known", "samples"),
+    [
+        ([Stretch((Looked(()),) * 4, 400, None)], 3, None, (120.0, False)),
+        ([Stretch((Looked(()),) * 4, 400, 4), Stretch((Looked(()),), 9, 1)], 2, None, (5, True)),
+        ([Stretch((Looked(()),), 1, None)], 3, 77, (77, True)),
+        ([], 3, None, (0.0, False)),
+        ([Stretch((), 0, 0)], 1, None, (0, True)),
+    ],
+)
+def test_samples_are_counted_where_that_is_possible(
+    stretches: list[Stretch], left: int, known: int | None, samples: tuple[float, bool]
+) -> None:
+    assert count_samples(stretches, left, 12_000, known) == samples
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_places_are_spread_and_shares_add_up(count: int, among: int) -> None:
+    places = evenly(count, among)
+    assert len(set(places)) == len(places) == min(count, among)
+    assert set(places) <= set(range(among))
+    steps = {after - before for before, after in pairwise(places)}
+    assert not steps or max(steps) - min(steps) <= 1
+    dealt = shares(count, len(places))
+    assert (sum(dealt), max(dealt) - min(dealt) <= 1) == (count, True)
+
+
+@pytest.mark.parametrize("shape", [(49, 480, 720), (5, 32, 48), (1, 8, 8), (9, 16, 400)])
+def test_what_is_timed_grows_to_the_clip_itself_and_can_be_encoded(shape: Shape) -> None:
+    sizes = sizes_to_time(shape, min(9, shape[0]), 8)
+    assert sizes[-1] == shape
+    assert [math.prod(size) for size in sizes] == sorted(math.prod(size) for size in sizes)
+    assert all(side_px % 8 == 0 and side_px >= 8 for _, *sides in sizes for side_px in sides)
+
+
+def test_time_goes_with_pixels() -> None:
+    assert affordable((9, 16, 16), 1.0, (9, 32, 32), 4.0)
+    assert not affordable((9, 16, 16), 1.0, (9, 32, 32), 3.9)

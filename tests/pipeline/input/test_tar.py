@@ -1,0 +1,280 @@
+"""A shard gives every sample it holds, from any sample on, or it is an error: never fewer in silence."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.runs import Files, write_tar
+
+from pipeline.config.input import InputConfig
+from pipeline.errors import ShardError
+from pipeline.input.tar import read_samples
+from pipeline.records import Sample
+from pipeline.storage.store import Store
+
+MAX_VIDEO_BYTES = 10_000
+HEADER_BYTES = 512
+
+
+def rules_of(**values: object) -> InputConfig:
+    return InputConfig.model_validate({"shards": "unused", **values})
+
+
+def tar_bytes(*files: tuple[str, bytes], format_: int = tarfile.PAX_FORMAT) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=format_) as tar:
+        for name, content in files:
+            add(tar, name, content)
+    return file.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., list[Sample]]:
+    """Reads a tar of some files."""
+
+    def read_files(*files: tuple[str, bytes], **rules: object) -> list[Sample]:
+        path = write_tar(tmp_path / "a.tar", files)
+        return list(read_samples(str(path), rules_of(**rules), MAX_VIDEO_BYTES))
+
+    return read_files
+
+
+Read = Callable[..., list[Sample]]
+
+
+def test_files_that_share_a_key_are_a_sample(read: Read) -> None:
+    files = [("clips/a.mp4", b"A"), ("clips/a.txt", b"caption"), ("clips/a.json", b"{}"), ("b.mp4", b"B")]
+    first, second = read(*files)
+    assert (first.key, first.index, first.last) == ("clips/a", 0, False)
+    assert (first.video, first.video_name, first.caption, first.metadata) == (b"A", "clips/a.mp4", "caption", "{}")
+    assert (second.key, second.index, second.last) == ("b", 1, True)
+    assert (second.video, second.caption, second.metadata, second.problem) == (b"B", "", "", None)
+
+
+def test_samples_lie_one_after_the_other(read: Read) -> None:
+    samples = read(("a.mp4", b"x" * 600), ("a.txt", b""), ("b.mp4", b""), ("c.mp4", b"x"))
+    assert [sample.offset_bytes for sample in samples] == [0, 2048, 2560]
+    assert samples[-1].next_offset_bytes == 3584
+    for before, after in pairwise(samples):
+        assert before.next_offset_bytes == after.offset_bytes
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        (["txt", "json:caption"], "of the text"),
+        (["json:caption", "txt"], "of the json"),
+        (["json:info.texts", "txt"], "x"),
+        (["json:info.number", "txt"], "1.5"),
+        (["json:nothing", "cap", "json:info.nothing", "json:caption.deeper", "json:none", "txt"], "of the text"),
+        (["cap"], ""),
+        (["long.txt"], "of the long text"),
+        (["json"], '{"caption": "of the json", "none": null, "info": {"texts": ["x"], "number": 1.5}}'),
+    ],
+)
+def test_the_caption_is_the_first_that_exists(read: Read, caption: list[str], expected: str) -> None:
+    metadata = b'{"caption": "of the json", "none": null, "info": {"texts": ["x"], "number": 1.5}}'
+    texts = [("a.txt", b"of the text"), ("a.long.txt", b"of the long text"), ("a.json", metadata)]
+    (sample,) = read(("a.mp4", b"A"), *texts, caption=caption)
+    assert sample.caption == expected
+    assert sample.metadata == metadata.decode()
+
+
+@pytest.mark.parametrize("metadata", [b"no json", b"[1]", b"[" * 100_000, b"", b'"\xff"'])
+def test_metadata_that_is_no_object_has_no_caption_and_harms_nothing(read: Read, metadata: bytes) -> None:
+    (sample,) = read(("a.mp4", b"A"), ("a.json", metadata))
+    assert (sample.caption, sample.video) == ("", b"A")
+    assert sample.metadata == metadata.decode(errors="replace")
+
+
+def test_every_text_can_be_written_as_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        add(tar, "é.mp4", b"A")
+        add(tar, "é.json", b'{"caption": "\\ud800"}')
+        add(tar, "è.mp4", b"B")
+        add(tar, "è.txt", b"\xe9")
+    first, second = read_samples(str(path), rules_of(), MAX_VIDEO_BYTES)
+    for sample in (first, second):
+        for text in (sample.key, sample.video_name, sample.caption, sample.metadata):
+            text.encode()
+    assert first.key != second.key
+    assert (first.caption, second.caption) == ("\\ud800", "\ufffd")
+
+
+def test_extensions_count_in_any_case_and_after_any_dot(read: Read) -> None:
+    (sample,) = read(("a.720p.MP4", b"A"), ("a.TXT", b"caption"), ("a.jpg", b"thumbnail"))
+    assert (sample.key, sample.video, sample.caption, sample.problem) == ("a", b"A", "caption", None)
+
+
+def test_only_the_extensions_asked_for_hold_the_video(read: Read) -> None:
+    (sample,) = read(("a.mp4", b"A"), ("a.webm", b"B"), video=["webm"])
+    assert (sample.video, sample.video_name) == (b"B", "a.webm")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason", "words"),
+    [
+        ([("a.txt", b"")], "no_video", "input.video"),
+        ([("clip_0.5s.mp4", b"A"), ("clip_0.7s.mp4", b"B")], "several_videos", "clip_0.5s.mp4, clip_0.7s.mp4"),
+        ([("a.mp4", b"A"), ("a.mp4", b"B")], "duplicate_file", "a.mp4 twice"),
+        ([("a.mp4", b"A"), ("a.MP4", b"B")], "duplicate_file", "a.MP4 twice"),
+        ([("a.mp4", b"A"), ("a.txt", b""), ("a.txt", b"")], "duplicate_file", "a.txt twice"),
+        ([("a.mp4", bytes(MAX_VIDEO_BYTES + 1))], "unreadable_video", "10,001"),
+    ],
+)
+def test_a_sample_without_one_video_is_a_problem_and_those_around_it_are_not(
+    read: Read, files: Files, reason: str, words: str
+) -> None:
+    before, sample, after = read(("0.mp4", b"0"), *files, ("1.mp4", b"1"))
+    assert sample.problem is not None
+    assert sample.problem[0] == reason
+    assert words in sample.problem[1]
+    assert sample.video == b""
+    assert (before.problem, before.video, after.problem, after.video) == (None, b"0", None, b"1")
+
+
+def test_a_video_of_the_largest_size_is_read(read: Read) -> None:
+    (sample,) = read(("a.mp4", bytes(MAX_VIDEO_BYTES)))
+    assert (len(sample.video), sample.problem) == (MAX_VIDEO_BYTES, None)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_a_video_that_is_no_file_is_a_problem(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        info = tarfile.TarInfo("a.mp4")
+        info.type, info.linkname = kind, "/etc/hostname"
+        tar.addfile(info)
+        add(tar, "b.mp4", b"B")
+    first, second = read_samples(str(tmp_path / "a.tar"), rules_of(), MAX_VIDEO_BYTES)
+    assert first.problem is not None
+    assert first.problem[0] == "unreadable_video"
+    assert second.video == b"B"
+
+
+def test_files_that_belong_to_no_sample_are_counted_once(read: Read) -> None:
+    ignored = [(name, b"1") for name in ("README", ".hidden", "clips/._a.mp4", "a.__bad__", "a.__key__")]
+    of_a, of_b = [("a.mp4", b"A"), *ignored[1:], ("a.txt", b"words")], [("b.mp4", b"B"), ("LICENSE", b"")]
+    first, second = read(ignored[0], *of_a, *of_b)
+    assert (first.video, first.caption, second.video) == (b"A", "words", b"B")
+    assert (first.ignored_files, second.ignored_files) == (5, 1)
+
+
+def test_folders_belong_to_no_sample(tmp_path: Path) -> None:
+    (tmp_path / "clips.d").mkdir()
+    (tmp_path / "clips.d" / "a.mp4").write_bytes(b"A")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "clips.d", "clips.d")
+    (sample,) = read_samples(str(tmp_path / "a.tar"), rules_of(), MAX_VIDEO_BYTES)
+    assert (sample.key, sample.ignored_files) == ("clips.d/a", 0)
+
+
+def test_a_shard_without_files_has_no_samples(tmp_path: Path) -> None:
+    for zeros in (HEADER_BYTES, 10_240):
+        (tmp_path / "a.tar").write_bytes(bytes(zeros))
+        assert list(read_samples(str(tmp_path / "a.tar"), rules_of(), MAX_VIDEO_BYTES)) == []
+
+
+MARKS = ("README", ".hidden", "d/.hidden", "a.__bad__")
+names = st.text(st.sampled_from("abcé日"), min_size=1, max_size=4)
+folders = st.sampled_from(["", "x/", "long/" * 40, "é" * 120 + "/"])
+suffixes = st.sampled_from(["mp4", "txt", "json", "webm", "seg1.mp4"])
+members = st.builds("{}{}.{}".format, folders, names, suffixes) | st.sampled_from(MARKS)
+contents = st.integers(0, 1500).map(lambda size_bytes: b"x" * size_bytes)
+
+
+def fits_ustar(name: str) -> bool:
+    try:
+        tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT)
+    except ValueError:
+        return False
+    return True
+
+
+@given(
+    st.lists(st.tuples(members, contents), max_size=8),
+    st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]),
+)
+def test_from_every_sample_on_the_rest_is_the_same(files: list[tuple[str, bytes]], format_: int) -> None:
+    if format_ == tarfile.USTAR_FORMAT:
+        files = [member for member in files if fits_ustar(member[0])]
+    store = Store("memory://resumed")
+    store.replace("a.tar", tar_bytes(*files, format_=format_))
+
+    def read_from(offset_bytes: int, index: int) -> list[Sample]:
+        return list(read_samples(store.url("a.tar"), rules_of(), MAX_VIDEO_BYTES, offset_bytes, index))
+
+    samples = read_from(0, 0)
+    assert [sample.last for sample in samples] == [False] * (len(samples) - 1) + [True] * bool(samples)
+    assert not samples or sum(sample.ignored_files for sample in samples) == sum(name in MARKS for name, _ in files)
+    for position, sample in enumerate(samples):
+        if not sample.last:
+            assert read_from(sample.next_offset_bytes, position + 1) == samples[position + 1 :]
+
+
+WHOLE = tar_bytes(("a.mp4", b"A" * 700), ("a.txt", b"caption"), ("b.mp4", b"B" * 10))
+END = 512 + 1024 + 512 + 512 + 512 + 512  # of its last file
+
+
+def with_bytes(at: int, new: bytes) -> bytes:
+    return WHOLE[:at] + new + WHOLE[at + len(new) :]
+
+
+DAMAGED = {
+    "empty": b"",
+    "a few zeros": bytes(100),
+    "cut inside a header": WHOLE[: END - 700],
+    "cut inside a video": WHOLE[:900],
+    "cut inside a file that is not read": tar_bytes(("a.mp4", b"A"), ("a.jpg", b"x" * 5000))[:4000],
+    "cut inside the padding of a file": WHOLE[: END - 100],
+    "cut after the first sample": WHOLE[: 512 + 1024 + 512 + 512],
+    "without its end": WHOLE[:END],
+    "cut inside its end": WHOLE[: END + 100],
+    "wrong checksum in the first header": with_bytes(148, b"0000000\0"),
+    "wrong checksum in a later header": with_bytes(END - 1024 + 148, b"0000000\0"),
+    "a header overwritten with zeros": with_bytes(END - 1024, bytes(512)),
+    "a header overwritten with noise": with_bytes(END - 1024, b"\xa5" * 512),
+    "a negative size": with_bytes(124, b"\xff" * 12),
+    "two tars, one after the other": WHOLE + WHOLE,
+    "something after its end": WHOLE + b"x",
+    "a page of HTML": b"<!doctype html><html><head><title>404 Not Found</title></head></html>" * 50,
+    "compressed": gzip.compress(WHOLE),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_shard_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(ShardError, match=rf"^{tmp_path}/a\.tar: ."):
+        list(read_samples(str(tmp_path / "a.tar"), rules_of(), MAX_VIDEO_BYTES))
+
+
+@given(st.integers(0, END + HEADER_BYTES - 1))
+def test_wherever_a_shard_is_cut_that_is_an_error(length: int) -> None:
+    store = Store("memory://cut")
+    store.replace("a.tar", WHOLE[:length])
+    with pytest.raises(ShardError):
+        list(read_samples(store.url("a.tar"), rules_of(), MAX_VIDEO_BYTES))
+
+
+@pytest.mark.parametrize(("name", "words"), [("nothing.tar", "does not exist"), ("", "is a folder")])
+def test_a_shard_that_is_no_file_is_an_error(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(ShardError, match=rf"{tmp_path}/?{name} {words}"):
+        list(read_samples(f"{tmp_path}/{name}", rules_of(), MAX_VIDEO_BYTES))
+
+
+def test_an_error_names_the_shard_without_its_secrets() -> None:
+    with pytest.raises(ShardError, match=r"^memory://host/nothing\.tar does not exist$"):
+        list(read_samples("memory://user:secret@host/nothing.tar", rules_of(), MAX_VIDEO_BYTES))

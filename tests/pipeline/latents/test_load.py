@@ -1,0 +1,42 @@
+"""Encoders by configuration: remote weights come once, and what is wrong is said as the user's error."""
+
+from pathlib import Path
+
+import fsspec
+import pytest
+from diffusers import AutoencoderKLCogVideoX
+
+from pipeline.config.load import EncoderConfig
+from pipeline.errors import ConfigError
+from pipeline.latents.load import load_encoder
+
+TINY = {"block_out_channels": (16, 32, 32, 64), "layers_per_block": 1, "norm_num_groups": 8}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    AutoencoderKLCogVideoX(**TINY).save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
+
+
+def test_remote_weights_are_the_local_ones_and_are_fetched_once(checkpoint: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(checkpoint), "/models/vae", recursive=True)
+    remote = EncoderConfig(name="tiny", weights="memory://models/vae")
+    first = load_encoder(remote, "cpu")
+    assert (
+        first.weights_sha256 == load_encoder(EncoderConfig(name="tiny", weights=str(checkpoint)), "cpu").weights_sha256
+    )
+    memory.rm("/models/vae", recursive=True)
+    assert load_encoder(remote, "cpu").weights_sha256 == first.weights_sha256
+
+
+def test_missing_remote_weights_are_named_without_secrets(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing is at memory://models/none$"):
+        load_encoder(EncoderConfig(name="tiny", weights="memory://models/none"), "cpu")
+
+
+def test_a_choice_that_the_encoder_has_not_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"encoder: .*multiple"):
+        load_encoder(EncoderConfig(name="tiny", weights="random:0", chunk_frames=3), "cpu")

@@ -1,0 +1,140 @@
+"""A run's log for machines: a JSON object on each line that says which run, shard, slice and sample it is about."""
+
+import io
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.makers import made_reject
+from support.paths import ROOT
+from support.runs import MakeConfig, samples_of, write_tar
+
+from pipeline.monitor.event_log import EventLog, values_of
+from pipeline.monitor.events import (
+    Event,
+    Progress,
+    ReplicaJoined,
+    ReplicaLost,
+    ShardBegun,
+    ShardDone,
+    ShardFailed,
+    SliceDone,
+    WaitingForGpus,
+)
+from pipeline.records import Reject
+
+REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, "filter", "where", "not nsfw"))
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "values"),
+    [
+        (ShardBegun("a", 3, helps=False), "info", {"event": "shard_begun", "shard": "a", "replica": 3, "helps": False}),
+        (
+            ShardDone("a", 9, {"encode": 1.23456}),
+            "info",
+            {"event": "shard_done", "shard": "a", "samples": 9, "seconds": {"encode": 1.235}},
+        ),
+        (ShardFailed("a", "gone", final=False), "warning", {"event": "shard_failed", "shard": "a", "final": False}),
+        (ShardFailed("a", "gone", final=True), "error", {"event": "shard_failed", "shard": "a", "final": True}),
+        (ReplicaJoined(3, "n1"), "info", {"event": "replica_joined", "replica": 3, "node": "n1"}),
+        (ReplicaLost(3, "n1", "gone"), "warning", {"event": "replica_lost", "replica": 3, "node": "n1"}),
+        (WaitingForGpus(2), "warning", {"event": "waiting_for_gpus", "replicas": 2}),
+    ],
+)
+def test_an_event_is_a_line_with_what_it_is_about(event: Event, level: str, values: dict[str, Any]) -> None:
+    (line,) = values_of(event)
+    assert line.pop("message")
+    assert line == {"level": level} | values
+
+
+def test_a_slice_is_a_line_and_each_of_its_rejects_another_with_its_sample() -> None:
+    committed, reject = values_of(SliceDone("a", 4, 3, 1, REJECTS, 77, reused=False))
+    counts = {"samples": 3, "clips": 1, "bytes": 77, "rejects": 1, "filtered": 1}
+    assert committed == {
+        "level": "info",
+        "event": "slice_committed",
+        "shard": "a",
+        "slice": 4,
+        **counts,
+        "message": "slice 4 is committed",
+    }
+    assert reject == {
+        "level": "warning",
+        "event": "reject",
+        "shard": "a",
+        "slice": 4,
+        "sample": "clip-001",
+        "sample_index": 1,
+        "window_index": 2,
+        "stage": "clip",
+        "reason": "too_short",
+        "message": "in some detail",
+    }
+
+
+def test_a_slice_that_was_there_is_named_so_and_its_rejects_are_no_news() -> None:
+    (line,) = values_of(SliceDone("a", 4, 3, 1, REJECTS, 77, reused=True))
+    assert (line["event"], line["rejects"]) == ("slice_found", 1)
+
+
+def test_progress_is_not_logged() -> None:
+    assert list(values_of(Progress("a", 49))) == []
+
+
+def test_no_message_repeats_a_secret() -> None:
+    event = ShardFailed("a", "OSError: http://user:word@host/x.tar?token=secret is gone", final=True)
+    (line,) = values_of(event)
+    assert line["message"] == "OSError: http://host/x.tar is gone"
+
+
+def written(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_has_the_time_and_the_run_and_stays_one_line_whatever_it_says() -> None:
+    stream = io.StringIO()
+    with EventLog(shards=10, shards_done=4, stream=stream) as log:
+        log.started(replicas=2, run="0123456789ab")
+        log.event(ShardFailed("a", "first\nsecond \u2028 third", final=False))
+    begun, failed = written(stream)
+    assert {key: begun[key] for key in ("event", "run", "shards", "shards_left", "replicas")} == {
+        "event": "run_started",
+        "run": "0123456789ab",
+        "shards": 10,
+        "shards_left": 6,
+        "replicas": 2,
+    }
+    assert datetime.fromisoformat(failed["time"]).utcoffset() is not None
+    assert (failed["run"], failed["message"]) == ("0123456789ab", "first\nsecond \u2028 third")
+
+
+def test_the_last_line_of_a_run_that_breaks_says_why() -> None:
+    stream = io.StringIO()
+    with pytest.raises(ValueError, match="broken"), EventLog(1, 0, stream):
+        raise ValueError("broken")
+    (line,) = written(stream)
+    assert (line["event"], line["level"], line["message"]) == ("run_stopped", "error", "ValueError: broken")
+
+
+@pytest.mark.ray
+def test_a_run_with_a_log_for_machines_writes_nothing_else(
+    make_config: MakeConfig, videos: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    write_tar(tmp_path / "s.tar", samples_of([*videos[:2], b"<html>"]))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml"), "runtime.log=json"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == ""
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    kinds = ["run_started", "replica_joined", "shard_begun", "slice_committed", "reject", "shard_done", "run_ended"]
+    assert [line["event"] for line in lines] == kinds
+    fingerprint = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
+    assert {line["run"] for line in lines} == {fingerprint[:12]}
+    assert (lines[4]["sample"], lines[4]["stage"]) == ("clip-002", "probe")
+    assert (lines[-1]["exit_code"], lines[-1]["rows"], lines[-1]["samples_rejected"]) == (0, 2, 1)

@@ -1,0 +1,61 @@
+"""What a run shows counts what happened, on a terminal and in a file, and takes no markup from errors."""
+
+import io
+
+import pytest
+from rich.console import Console
+from support.makers import made_reject
+
+from pipeline.monitor.events import Event, Progress, ShardDone, ShardFailed, SliceDone
+from pipeline.monitor.progress import RunProgress
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+EVENTS: tuple[Event, ...] = (
+    Progress("a", 49),
+    SliceDone("a", 0, 3, 1200, (made_reject(0), made_reject(1)), 10, reused=False),
+    ShardFailed("b", "ShardError: [bold]cut[/bold] short", final=False),
+    ShardFailed("c", "ShardError: [/] gone", final=True),
+    ShardDone("a", 3, {}),
+)
+
+
+def shown(events: tuple[Event, ...] = EVENTS, terminal: bool = False) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+    with RunProgress(shards=10, shards_done=4, console=console) as progress:
+        progress.started(replicas=2, run="0123456789ab")
+        for event in events:
+            progress.event(event)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_run_begins_with_what_is_to_do() -> None:
+    assert shown(()) == "6 of 10 shards to do, replicas: 2, run 0123456789ab\n"
+
+
+def test_a_finished_shard_is_a_line_with_all_counts() -> None:
+    assert "5/10 shards, 1,200 clips, 2 rejects, " in shown().splitlines()[-1]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_failed_shard_is_shown_with_its_error_as_it_is(terminal: bool) -> None:
+    text = shown(terminal=terminal)
+    assert "shard b failed, will be tried again: ShardError: [bold]cut[/bold] short" in text
+    assert "shard c failed, given up: ShardError: [/] gone" in text
+
+
+def test_lines_are_few_where_nobody_looks() -> None:
+    assert len(shown((Progress("a", 1),) * 1000).splitlines()) == 1
+
+
+def test_a_terminal_shows_the_counts() -> None:
+    text = shown(terminal=True)
+    assert "5/10" in text
+    assert "1,200 clips, 2 rejects" in text
+
+
+def test_the_display_ends_with_an_error_of_the_run() -> None:
+    terminal = io.StringIO()
+    with pytest.raises(ValueError, match="broken"), RunProgress(1, 0, Console(file=terminal, force_terminal=True)):
+        raise ValueError("broken")
+    assert terminal.getvalue().rpartition(HIDE_CURSOR)[2].count(SHOW_CURSOR) == 1

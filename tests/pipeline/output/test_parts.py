@@ -1,0 +1,241 @@
+"""A part holds its rows bit by bit, says what it is, and shows every damage."""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from support.makers import WIDE, made_latent, made_record, made_reject, made_row
+
+from pipeline.errors import SampleError
+from pipeline.output.parts import (
+    LARGEST,
+    ChannelStatistics,
+    Dtype,
+    PartWriter,
+    decode_latent,
+    encode_latent,
+    merge_statistics,
+    read_footer,
+    read_rows,
+    read_schema,
+    record_from_json,
+    record_to_json,
+    row_values,
+    schema,
+    sha256_of,
+)
+from pipeline.records import FloatLatent, Row
+
+FIRST_FRAME = (2, 1, 3, 5)
+DTYPES: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
+
+
+def written(*rows: Row, posterior: str = "moments", dtype: Dtype = "float32", footer: str = "something") -> bytes:
+    file = io.BytesIO()
+    writer = PartWriter(file, posterior, first_frame=rows[0].first_frame is not None)
+    for row in rows:
+        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype), row.latent)
+    writer.close({"says": footer})
+    return file.getvalue()
+
+
+def read(part: bytes) -> list[dict[str, Any]]:
+    return list(read_rows(io.BytesIO(part)))
+
+
+def rounded(latent: FloatLatent, dtype: Dtype) -> npt.NDArray[np.float32]:
+    return torch.from_numpy(latent).to(getattr(torch, dtype)).float().numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_come_back_as_they_were_written(dtype: Dtype) -> None:
+    rows = [made_row(index, first_frame=made_latent(index, FIRST_FRAME)) for index in range(3)]
+    found = read(written(*rows, dtype=dtype))
+    assert [(row["id"], row["caption"], row["sample_index"]) for row in found] == [
+        (row.id, row.sample.caption, row.sample.index) for row in rows
+    ]
+    for row, values in zip(rows, found, strict=True):
+        latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "first_frame_latent": row.first_frame}
+        for name, latent in latents.items():
+            assert latent is not None
+            assert (values[f"{name}_shape"], values[f"{name}_dtype"]) == (list(latent.shape), dtype)
+            back = decode_latent(values[f"{name}_bytes"], values[f"{name}_shape"], dtype)
+            np.testing.assert_array_equal(back, rounded(latent, dtype))
+
+
+def test_a_row_says_where_it_comes_from_and_how_it_was_made() -> None:
+    (values,) = read(written(made_row(7, window_index=2)))
+    assert {name: values[name] for name in values if not name.startswith("vae_")} == {
+        "id": "clip-007",
+        "caption": "caption 7",
+        "captions": ["caption 7"],
+        "file_name": "clip-007.mp4",
+        "media_type": "video",
+        "width": 64,
+        "height": 48,
+        "num_frames": 9,
+        "duration_sec": 1.125,
+        "fps": 8.0,
+        "shard": "videos-0a1b2c3d",
+        "sample_index": 7,
+        "window_index": 2,
+        "posterior": "moments",
+        "bucket": "2x2x3x5",
+        "frame_indices": list(range(9)),
+        "pts_seconds": [number / 8 for number in range(9)],
+        "source_width": 1280,
+        "source_height": 720,
+        "crop": {"resized_width": 72, "resized_height": 48, "left": 4, "top": 0},
+        "metadata": '{"seed": 1}',
+    }
+
+
+def test_latents_stand_last_and_a_mean_alone_has_no_logvar() -> None:
+    names = schema("moments").names
+    assert names[-6:-3] == ["vae_latent_shape", "vae_latent_dtype", "vae_latent_bytes"]
+    assert names[-3:] == ["vae_logvar_shape", "vae_logvar_dtype", "vae_logvar_bytes"]
+    assert schema("mean").names == schema("sample").names == names[:-3]
+    first_frame = ["first_frame_latent_shape", "first_frame_latent_dtype", "first_frame_latent_bytes"]
+    assert schema("moments", first_frame=True).names == names + first_frame
+    assert read_schema(io.BytesIO(written(made_row(), posterior="moments"))) == schema("moments")
+    assert read_schema(io.BytesIO(written(made_row(logvar=None), posterior="mean"))) == schema("mean")
+
+
+def test_the_same_rows_give_the_same_bytes_and_others_do_not() -> None:
+    assert written(made_row(1), made_row(2)) == written(made_row(1), made_row(2))
+    assert written(made_row(1), made_row(2)) != written(made_row(2), made_row(1))
+
+
+def test_the_footer_comes_back_and_a_foreign_file_has_none() -> None:
+    assert read_footer(io.BytesIO(written(made_row(), footer="é <&>"))) == {"says": "é <&>"}
+    foreign = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(written(made_row()))).replace_schema_metadata(), foreign)
+    with pytest.raises(ValueError, match="without a latentmill footer"):
+        read_footer(foreign)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 1000, -1])
+def test_a_file_cut_short_is_no_part(keep: int) -> None:
+    with pytest.raises(ValueError, match="no whole Parquet file"):
+        read_footer(io.BytesIO(written(made_row())[:keep]))
+
+
+@given(st.data())
+def test_a_changed_byte_of_a_page_is_found_unless_it_changes_nothing(data: st.DataObject) -> None:
+    part = bytearray(written(made_row()))
+    footer_bytes = int.from_bytes(part[-8:-4], "little")
+    position = data.draw(st.integers(4, len(part) - footer_bytes - 9))
+    before = read(bytes(part))
+    part[position] ^= data.draw(st.integers(1, 255))
+    try:
+        after = read(bytes(part))
+    except ValueError:
+        return
+    assert after == before  # it was a length or a statistic in the head of a page that nobody uses
+
+
+def test_a_changed_byte_of_a_latent_is_found() -> None:
+    part = bytearray(written(made_row()))
+    metadata = pq.ParquetFile(io.BytesIO(part)).metadata
+    column = metadata.row_group(0).column(metadata.num_columns - 1)
+    assert column.path_in_schema == "vae_logvar_bytes"
+    part[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    with pytest.raises(ValueError, match="damaged page"):
+        read(bytes(part))
+
+
+def test_a_row_group_ends_after_sixteen_mebibytes() -> None:
+    half = np.zeros((16, 1, 300, 512), np.float32)  # 9.4 MiB
+    part = written(*(made_row(index, latent=half, logvar=None) for index in range(5)), posterior="mean")
+    metadata = pq.ParquetFile(io.BytesIO(part)).metadata
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [2, 2, 1]
+
+
+def test_zeros_at_the_end_of_a_latent_survive() -> None:
+    mean = made_latent(1)
+    mean[-1] = 0
+    (values,) = read(written(made_row(latent=mean)))
+    assert values["vae_latent_bytes"] == mean.tobytes()
+
+
+@given(
+    npst.arrays(np.float32, st.integers(1, 20), elements=st.floats(-LARGEST["bfloat16"], LARGEST["bfloat16"], width=32))
+)
+def test_bfloat16_has_the_bytes_that_torch_gives(latent: FloatLatent) -> None:
+    assert encode_latent(latent, "bfloat16") == torch.from_numpy(latent).bfloat16().view(torch.int16).numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_refused_and_counted(dtype: Dtype, value: float) -> None:
+    latent = made_latent(1)
+    latent[0, 0, 0, :2] = value
+    with pytest.raises(SampleError, match="encode/non_finite: 2 of 60 values"):
+        encode_latent(latent, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float16", 65505.0), ("bfloat16", -3.4e38)])
+def test_a_value_beyond_the_storage_type_is_refused_and_never_clipped(dtype: Dtype, value: float) -> None:
+    with pytest.raises(SampleError, match=rf"encode/out_of_range: .* beyond {dtype}'s"):
+        encode_latent(np.array([value], np.float32), dtype)
+    encode_latent(np.array([value], np.float32), "float32")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_largest_values_of_a_storage_type_are_stored(dtype: Dtype) -> None:
+    latent = np.array([LARGEST[dtype], -LARGEST[dtype]], np.float32)
+    np.testing.assert_array_equal(decode_latent(encode_latent(latent, dtype), [2], dtype), latent)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_latent_whose_bytes_do_not_fit_its_shape_is_refused(dtype: Dtype) -> None:
+    data = encode_latent(made_latent(1), dtype)
+    for wrong in (data[:-1], data[:-4], data + data):
+        with pytest.raises(ValueError, match=r"reshape|multiple"):
+            decode_latent(wrong, list(WIDE), dtype)
+
+
+@given(st.lists(npst.arrays(np.float32, (2, 1, 1, 3), elements=st.floats(-100, 100, width=32)), min_size=1), st.data())
+def test_statistics_put_together_are_those_of_all(latents: list[FloatLatent], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(latents)))
+    left, right, both = ChannelStatistics(), ChannelStatistics(), ChannelStatistics()
+    for position, latent in enumerate(latents):
+        (left if position < cut else right).add(latent)
+        both.add(latent)
+    merged = merge_statistics(left.as_json(), right.as_json())
+    flat = np.concatenate([latent.reshape(2, -1) for latent in latents], axis=1).astype(np.float64)
+    assert merged["count"] == flat.shape[1]
+    for found in (merged, both.as_json()):
+        np.testing.assert_allclose(found["sum"], flat.sum(1), atol=1e-6)
+        np.testing.assert_allclose(found["sum_squares"], (flat**2).sum(1), atol=1e-6)
+        assert (found["min"], found["max"]) == (flat.min(1).tolist(), flat.max(1).tolist())
+    assert json.loads(json.dumps(merged)) == merged
+
+
+def test_nothing_adds_nothing_to_statistics() -> None:
+    statistics = ChannelStatistics()
+    assert statistics.as_json() == merge_statistics({}, {}) == {}
+    statistics.add(made_latent(1))
+    assert merge_statistics(statistics.as_json(), {}) == merge_statistics({}, statistics.as_json())
+
+
+def test_an_account_of_a_slice_comes_back_through_json() -> None:
+    record = made_record({"1x1x1x1": ((0, 0), (0, 1)), "2x2x2x2": ((1, 0),)}, made_reject(2), made_reject(1, 1))
+    assert record_from_json(json.loads(json.dumps(record_to_json(record)))) == record
+    assert record_to_json(record) == asdict(record)
+
+
+def test_a_checksum_is_of_the_bytes_from_where_the_file_stands() -> None:
+    file = io.BytesIO(b"skipped" + b"x" * (5 << 20))
+    file.seek(7)
+    assert sha256_of(file) == (hashlib.sha256(b"x" * (5 << 20)).hexdigest(), 5 << 20)

@@ -1,0 +1,33 @@
+"""Random kills of random processes of a run under way: nothing lost, nothing twice, the same bytes.
+
+LATENTMILL_SOAK sets how many are killed; above 20 S3 is tried too. The whole of it is benchmarks/faults.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+KILLS = int(os.environ.get("LATENTMILL_SOAK", "20"))
+STORAGE = ("local", "s3") if KILLS > 20 else ("local",)
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_random_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
+    kills, out = str(KILLS), str(tmp_path / "faults.json")
+    options = ["--kills", kills, "--seconds", "1200", "--samples", "8", "--out", out, "--storage", *STORAGE]
+    subprocess.run([sys.executable, "-m", "benchmarks.faults", *options], cwd=ROOT, check=True, capture_output=True)
+    results = json.loads(Path(out).read_text())
+    for storage in STORAGE:
+        found = results[storage]
+        assert found["kills"]["total"] == KILLS // len(STORAGE)
+        assert found["runs"] >= 1
+        assert found["samples"] == found["runs"] * 4 * 8
+        for what in ("samples_lost", "clips_lost", "clips_duplicated", "files_different", "problems"):
+            assert found[what] == 0, (storage, what, found)

@@ -1,0 +1,159 @@
+"""Several Ray nodes on this machine, with GPUs that are only declared: nodes come and go while a run goes on."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
+
+from encoder.video_encoder import VideoEncoder
+from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.fleet import WorkQueue
+from pipeline.config.load import Config
+from pipeline.input.listing import list_shards
+from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus
+
+pytestmark = pytest.mark.ray
+
+OBJECT_STORE_BYTES = 80_000_000
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """A head that does no work and a node that only decodes."""
+    running = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES})
+    running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+    yield running
+    running.shutdown()
+
+
+def add_gpus(nodes: Nodes, gpus: int) -> Any:
+    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], nodes: Nodes) -> Config:
+    """Four shards of three slices, to be made on the GPUs of the cluster."""
+    for number in range(4):
+        write_tar(tmp_path / f"s{number}.tar", samples_of([*videos[number:], *videos[:number]]))
+    return make_config(runtime={"address": nodes.address, "decode_ahead": 1})
+
+
+@dataclass
+class Run:
+    """A run of the cluster's own loop, which a test looks into."""
+
+    config: Config
+    sha256: str
+
+    def __post_init__(self) -> None:
+        queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
+        queue.extend(list_shards(self.config.input.shards))
+        self.cluster = Cluster(self.config, self.sha256, queue)
+
+    def events(self) -> Iterator[Event]:
+        yield from self.cluster.run(check=lambda: None)
+
+    def nodes_at_work(self) -> set[str]:
+        return {replica.node for replica in self.cluster._running.values() if replica.pending is not None}
+
+    def visible_devices(self) -> list[str]:
+        """What each replica sees of its node's GPUs."""
+        list(self.cluster._resize())
+        asked = [
+            replica.actor.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
+            for replica in self.cluster._running.values()
+        ]
+        return sorted(ray.get(asked))
+
+
+def check_nothing_is_missing(config: Config, tiny: VideoEncoder, tmp_path: Path) -> None:
+    output = config.output.model_copy(update={"path": str(tmp_path / "undisturbed")})
+    run_all(config.model_copy(update={"output": output}), tiny)
+    assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
+
+
+def test_a_node_is_lost_with_its_replicas_and_another_joins_and_nothing_is_missing(
+    nodes: Nodes, config: Config, tiny: VideoEncoder, tmp_path: Path
+) -> None:
+    lost, joined, at_work = add_gpus(nodes, 2), None, set()
+    seen: list[Event] = []
+    with connected(config.runtime):
+        run = Run(config, tiny.weights_sha256)
+        assert run.visible_devices() == ["0", "1"]
+        for event in run.events():
+            seen.append(event)
+            at_work |= run.nodes_at_work()
+            if lost and isinstance(event, SliceDone):
+                nodes.remove_node(lost)
+                lost = None
+            if not lost and not joined and isinstance(event, WaitingForGpus):
+                joined = add_gpus(nodes, 1)
+        run.cluster.stop()
+    assert joined is not None, "the run must say that it waits when the last GPU is gone"
+    assert joined.node_id in at_work
+    assert sum(isinstance(event, ShardDone) for event in seen) == 4
+    check_nothing_is_missing(config, tiny, tmp_path)
+
+
+def test_a_node_is_lost_while_another_works_and_that_one_makes_what_is_left(
+    nodes: Nodes, config: Config, tiny: VideoEncoder, tmp_path: Path
+) -> None:
+    both, lost = {add_gpus(nodes, 1), add_gpus(nodes, 1)}, None
+    seen: list[Event] = []
+    with connected(config.runtime):
+        run = Run(config, tiny.weights_sha256)
+        for event in run.events():
+            seen.append(event)
+            if lost is None and len(run.nodes_at_work()) == 2:
+                lost = both.pop()
+                nodes.remove_node(lost)
+        assert run.nodes_at_work() <= {node.node_id for node in both}
+        run.cluster.stop()
+    assert lost is not None, "both nodes must have been at work"
+    assert not any(isinstance(event, WaitingForGpus) for event in seen)
+    assert sum(isinstance(event, ShardDone) for event in seen) == 4
+    check_nothing_is_missing(config, tiny, tmp_path)
+
+
+def is_there(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_replica_that_hangs_with_the_last_slice_of_all_does_not_hold_the_run_up(
+    nodes: Nodes, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    add_gpus(nodes, 2)
+    write_tar(tmp_path / "s.tar", samples_of(videos[:3]))
+    config = make_config(runtime={"address": nodes.address})
+    hanging: list[int] = []
+
+    def hang_the_owner_before_it_begins() -> None:
+        for replica in [] if hanging else run.cluster._running.values():
+            if replica.node and replica.pending is None:
+                hanging.append(ray.get(replica.actor.__ray_call__.remote(lambda _: os.getpid())))
+                os.kill(hanging[0], signal.SIGSTOP)
+                return
+
+    with connected(config.runtime):
+        run = Run(config, tiny.weights_sha256)
+        events = list(run.cluster.run(hang_the_owner_before_it_begins))
+        assert [is_there(process) for process in hanging] == [True]
+        run.cluster.stop()
+    assert [(event.slice_index, event.reused) for event in events if isinstance(event, SliceDone)] == [(0, False)]
+    assert isinstance(events[-1], ShardDone)
+    check_nothing_is_missing(config, tiny, tmp_path)
+    deadline = time.monotonic() + 60
+    while is_there(hanging[0]):
+        assert time.monotonic() < deadline, "a replica that hangs is left behind"
+        time.sleep(0.2)

@@ -1,0 +1,61 @@
+"""Input shards, and whole runs in this process."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from encoder.video_encoder import VideoEncoder
+from pipeline.config.identity import fingerprint, identity
+from pipeline.config.load import Config
+from pipeline.input.listing import shards_of
+from pipeline.latents.task import ShardTask
+from pipeline.monitor.events import Event
+from pipeline.storage.store import Store
+from pipeline.video.decoder import LocalDecoder
+
+Files = Iterable[tuple[str, bytes]]
+MakeConfig = Callable[..., Config]
+LoadFullSize = Callable[..., VideoEncoder]
+
+
+def write_tar(path: Path, files: Files, format_: int = tarfile.PAX_FORMAT) -> Path:
+    """A tar of named contents, the same bytes each time."""
+    with tarfile.open(path, "w", format=format_) as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples_of(videos: Iterable[bytes]) -> list[tuple[str, bytes]]:
+    """Files `clip-000.mp4`, `clip-000.txt` … of a shard."""
+    return [
+        member
+        for number, video in enumerate(videos)
+        for member in ((f"clip-{number:03d}.mp4", video), (f"clip-{number:03d}.txt", b"caption %d" % number))
+    ]
+
+
+def output_files(root: Path) -> dict[str, bytes]:
+    """Every part and reject file below a root, by relative path."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for folder in ("latents", "rejects")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
+    """Makes every shard in this process."""
+    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
+    return [event for shard in shards_of(config.input) for event in task.run(shard)]
+
+
+def run_json(config: Config, tiny: VideoEncoder) -> bytes:
+    """What verify needs of run.json."""
+    values = identity(config, tiny.weights_sha256)
+    return json.dumps({"identity": values, "fingerprint": fingerprint(values)}).encode()
