@@ -32,8 +32,8 @@ ENCODER = (
     {"tuning", "video_encoder"},
     {"weights", "streaming", "computed_by"},
     {"models"},
-    {"kernels"},
-    {"device", "spec", "posterior"},
+    {"kernels", "posterior"},
+    {"device", "spec"},
 )
 LIBRARIES = {
     "ray": {"pipeline.cluster"},
