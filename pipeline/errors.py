@@ -11,6 +11,8 @@ It does not handle any of them: a command turns them into exit codes, a task int
     └── TransientError                  may pass when tried again: storage, a dead process, memory
 """
 
+from pipeline.records import Reason
+
 
 class LatentmillError(Exception):
     """Root of every exception that Latentmill raises on purpose."""
@@ -31,20 +33,15 @@ class RunMismatchError(UserError):
 class SampleError(LatentmillError):
     """A sample, or one clip of it, can never give a latent.
 
-    Args:
-        stage: where it failed: `read | probe | clip | decode | encode | write`.
-        reason: a short snake_case word that is counted in reports.
-        detail: one line for the person who looks into it.
+    Its arguments are those of the `Reason` that it carries.
     """
 
     def __init__(self, stage: str, reason: str, detail: str) -> None:
-        super().__init__(f"{stage}/{reason}: {detail}")
-        self.stage = stage
-        self.reason = reason
-        self.detail = detail
+        super().__init__(stage, reason, detail)
+        self.why = Reason(stage, reason, detail)
 
-    def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str, str]]:
-        return type(self), (self.stage, self.reason, self.detail)
+    def __str__(self) -> str:
+        return str(self.why)
 
 
 class ShardError(LatentmillError):

@@ -1,11 +1,11 @@
 """The frozen values that flow through the pipeline, from a shard's URL to a committed part.
 
-It does not compute anything with them: rules live in clips.py, plan.py and ledger.py.
+It computes nothing with them: rules live in the rooms.
 """
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,28 @@ import numpy.typing as npt
 
 Uint8Frames = npt.NDArray[np.uint8]  # t h w c, RGB
 FloatLatent = npt.NDArray[np.float32]  # c t h w
+FILTER_STAGE = "filter"  # of samples that were left out on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a sample, or a clip of it, gave no latent.
+
+    `stage` is where it failed: `read | filter | probe | clip | decode | encode | write`. `reason` is a short snake_case
+    word that reports count, `detail` one line for the person who looks into it.
+    """
+
+    stage: str
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+    @property
+    def code(self) -> str:
+        """What reports count it under."""
+        return f"{self.stage}/{self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +169,7 @@ class Refused:
     """A span that can give no clip, which takes the place of one window, and why."""
 
     window_index: int
-    stage: str
-    reason: str
-    detail: str
+    why: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +191,9 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Last item of a sample that failed: every clip not complete by now is a reject with these words."""
+    """Last item of a sample that failed: every clip that is not complete by now is rejected for this reason."""
 
-    stage: str
-    reason: str
-    detail: str
+    why: Reason
 
 
 DecodeItem = Opened | Chunk | Failure
@@ -188,9 +206,23 @@ class Reject:
     key: str
     sample_index: int
     window_index: int
-    stage: str
-    reason: str
-    detail: str
+    why: Reason
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the sample was left out on purpose: such rejects are counted apart."""
+        return self.why.stage == FILTER_STAGE
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is stored: the reason's keys beside its own."""
+        values = asdict(self)
+        why = values.pop("why")
+        return {**values, **why}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Reject":
+        why = Reason(values["stage"], values["reason"], values["detail"])
+        return cls(values["key"], values["sample_index"], values["window_index"], why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.audit.status import read_run
 from pipeline.audit.summary import read_manifests
 from pipeline.audit.verify import Problem
-from pipeline.metadata.filters import STAGE as FILTER_STAGE
 from pipeline.output.ledger import (
     MANIFESTS,
     SUCCESS_FILE,
@@ -23,6 +22,7 @@ from pipeline.output.ledger import (
     segments_of,
     slice_of_file,
 )
+from pipeline.records import Reject
 from pipeline.storage.local_files import TEMPORARY
 from pipeline.storage.store import Store
 
@@ -76,7 +76,7 @@ def _is_asked_for(reject: Mapping[str, Any], stage: str | None, reason: str | No
     """Filtered samples were left out on purpose: they are tried again only where their stage or reason is named."""
     named = stage or reason
     chosen = stage in (None, reject["stage"]) and reason in (None, reject["reason"])
-    return chosen and bool(named or reject["stage"] != FILTER_STAGE)
+    return chosen and bool(named or not Reject.from_json(reject).is_filtered)
 
 
 def set_aside(store: Store, paths: Iterable[str]) -> list[str]:

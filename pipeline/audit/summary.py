@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.audit.report import render_report
 from pipeline.errors import ShardError
-from pipeline.metadata.filters import STAGE as FILTER_STAGE
 from pipeline.output.ledger import manifest_path
 from pipeline.output.parts import merge_statistics
+from pipeline.records import Reject
 from pipeline.storage.store import Store
 
 READERS = 16
@@ -64,8 +64,8 @@ def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     devices: Counter[str] = Counter()
     for manifest in manifests:
         totals.update(_counts(manifest))
-        for reject in manifest["rejects"]:
-            reasons[reject["stage"] == FILTER_STAGE][f"{reject['stage']}/{reject['reason']}"] += 1
+        for reject in map(Reject.from_json, manifest["rejects"]):
+            reasons[reject.is_filtered][reject.why.code] += 1
         for part in manifest["parts"]:
             buckets[part["bucket"]] += part["rows"]
         devices.update(parts_by_device(manifest))

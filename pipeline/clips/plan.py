@@ -7,7 +7,7 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from encoder.spec import LatentSpec
 from encoder.streaming.chunks import chunk_plan
@@ -122,7 +122,8 @@ def _plan_all(
         try:
             clips += _clips_within(header, frames_of_span(header, span), geometry, clip, rules, window_index)
         except SampleError as error:
-            refused.append(Refused(window_index, error.stage, error.reason, f"span {span}: {error.detail}"))
+            why = replace(error.why, detail=f"span {span}: {error.why.detail}")
+            refused.append(Refused(window_index, why))
     return tuple(clips), tuple(refused)
 
 

@@ -18,7 +18,7 @@ from ray.exceptions import (
 
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
-from pipeline.records import DecodeItem, Failure, Sample
+from pipeline.records import DecodeItem, Failure, Reason, Sample
 from pipeline.video.memory_limit import bounded
 
 CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
@@ -35,7 +35,7 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
         yield from bounded(items, config.limits.decode_memory_bytes)
     except MemoryError:
         limit = f"{config.limits.decode_memory_bytes:,} bytes"
-        yield Failure("decode", "memory_limit", f"took more than {limit} (limits.decode_memory_bytes)")
+        yield Failure(Reason("decode", "memory_limit", f"took more than {limit} (limits.decode_memory_bytes)"))
 
 
 _decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
@@ -73,12 +73,14 @@ class RayDecoder:
                     return
                 except GetTimeoutError:
                     limit = f"{self.config.limits.decode_timeout_seconds:g} s"
-                    yield Failure("decode", "timeout", f"no frame for {limit} (limits.decode_timeout_seconds)")
+                    what = f"no frame for {limit} (limits.decode_timeout_seconds)"
+                    yield Failure(Reason("decode", "timeout", what))
                     return
                 except LOST_WORKER:
                     # Later samples may hold every CPU while they wait to be read, and they wait for this one.
                     stream = self._submit(sample, cpus=0)
-            yield Failure("decode", "decoder_crashed", f"the decoder's process died {self.config.limits.max_attempts}x")
+            what = f"the decoder's process died {self.config.limits.max_attempts}x"
+            yield Failure(Reason("decode", "decoder_crashed", what))
         finally:
             ray.cancel(stream, force=True)
 

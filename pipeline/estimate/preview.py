@@ -120,13 +120,13 @@ def _look(config: Config, spec: LatentSpec, shard: ShardRef, count: int) -> Stre
 def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
     """What decoding a sample would begin with: its clips, by the run's own rules, from its header."""
     if error := without_decoding(config.filter.where, sample):
-        return Looked((), (f"{error.stage}/{error.reason}",))
+        return Looked((), (error.code,))
     whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
     items = LocalDecoder(whole, spec).start(sample)
     first = next(items)
     items.close()
     if isinstance(first, Failure):
-        return Looked((), (f"{first.stage}/{first.reason}",))
+        return Looked((), (first.why.code,))
     assert isinstance(first, Opened), "a sample is opened before its frames come"
     return Looked(
         tuple(
@@ -134,7 +134,7 @@ def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
             for clip in first.clips
             for row, _ in rows_of(clip)
         ),
-        tuple(f"{refused.stage}/{refused.reason}" for refused in first.refused),
+        tuple(refused.why.code for refused in first.refused),
     )
 
 

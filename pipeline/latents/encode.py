@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from encoder.video_encoder import ClipMemoryError, OutOfMemoryError, Posterior, Stream, VideoEncoder, joined
 from pipeline.clips.continuous import latent_frames, rows_of
 from pipeline.config.load import OutputConfig
-from pipeline.errors import SampleError
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Row, Sample
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Reason, Row, Sample
 
-Made = Row | tuple[int, SampleError]
+Made = Row | tuple[int, Reason]
 NO_MEMORY = (ClipMemoryError, OutOfMemoryError)
 
 
@@ -46,14 +45,14 @@ def encode_sample(
     """Rows of the clips that came whole, by window, then (window_index, why) for each that did not."""
     opened: Opened | None = None
     clips: dict[int, _OpenClip] = {}
-    error = SampleError("decode", "incomplete", "the decoder stopped before the clip's last frame")
+    error = Reason("decode", "incomplete", "the decoder stopped before the clip's last frame")
     while (item := _next_item(items, watch)) is not None:
         match item:
             case Opened():
                 opened = item
                 clips = {spec.window_index: _OpenClip(sample, opened, spec, encoder, output) for spec in item.clips}
                 for refused in item.refused:
-                    yield refused.window_index, SampleError(refused.stage, refused.reason, refused.detail)
+                    yield refused.window_index, refused.why
             case Chunk() if item.window_index in clips:
                 clip = clips[item.window_index]
                 with watch("encode"):
@@ -63,7 +62,7 @@ def encode_sample(
                 if not clip.due:
                     del clips[item.window_index]
             case Failure():
-                error = SampleError(item.stage, item.reason, item.detail)
+                error = item.why
     for window_index in [row.window_index for clip in clips.values() for row in clip.due] or (() if opened else (-1,)):
         yield window_index, error
 
@@ -74,11 +73,11 @@ def _next_item(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | No
         return next(items, None)
 
 
-def _no_memory(error: Exception) -> SampleError:
+def _no_memory(error: Exception) -> Reason:
     """Why a clip is rejected that one of NO_MEMORY ended."""
     if isinstance(error, ClipMemoryError):
-        return SampleError("encode", "too_large_for_memory", str(error))
-    return SampleError("encode", "out_of_memory", str(error).partition("\n")[0])
+        return Reason("encode", "too_large_for_memory", str(error))
+    return Reason("encode", "out_of_memory", str(error).partition("\n")[0])
 
 
 class _OpenClip:

@@ -12,7 +12,7 @@ from functools import partial
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.identity import describe
 from pipeline.config.load import Config
-from pipeline.errors import SampleError, ShardError
+from pipeline.errors import ShardError
 from pipeline.input.samples import samples_of, shard_info, slice_begins
 from pipeline.latents.background import WriteBehind, read_ahead
 from pipeline.latents.encode import Made, Stopwatch, encode_sample
@@ -21,7 +21,7 @@ from pipeline.metadata.filters import without_decoding
 from pipeline.monitor.events import Event, Progress, ShardDone, SliceDone
 from pipeline.output.ledger import WHOLE_SAMPLE, ShardLedger, bucket_names
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
-from pipeline.records import CommittedSlice, DecodeItem, Row, Sample, ShardRef
+from pipeline.records import CommittedSlice, DecodeItem, Reason, Row, Sample, ShardRef
 from pipeline.storage.store import Store, public_url
 from pipeline.video.decoder import Decoder
 
@@ -34,7 +34,7 @@ class _Step:
 
     writer: SliceWriter
     sample: Sample
-    error: SampleError | None
+    error: Reason | None
     items: Generator[DecodeItem, None, None] | None
     ends_slice: bool
 

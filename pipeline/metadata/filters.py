@@ -10,9 +10,9 @@ from typing import Any
 
 from pipeline.errors import SampleError
 from pipeline.metadata.fields import MISSING, field_at, read_json
-from pipeline.records import Sample, VideoHeader
+from pipeline.records import FILTER_STAGE as STAGE
+from pipeline.records import Reason, Sample, VideoHeader
 
-STAGE = "filter"  # of the reject that accounts for a filtered sample
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -108,13 +108,13 @@ def _compare(left: ast.expr, ops: list[ast.cmpop], rest: list[ast.expr], tree: A
     return True
 
 
-def without_decoding(where: str | None, sample: Sample) -> SampleError | None:
+def without_decoding(where: str | None, sample: Sample) -> Reason | None:
     """Why a sample can be, or is to be, left out before it is decoded."""
     try:
         check_metadata(where, sample.metadata)
     except SampleError as error:
-        return error
-    return SampleError("read", *sample.problem) if sample.problem else None
+        return error.why
+    return Reason("read", *sample.problem) if sample.problem else None
 
 
 def check_metadata(where: str | None, metadata: str) -> None:

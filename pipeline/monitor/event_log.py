@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, TextIO
 
-from pipeline.metadata.filters import STAGE as FILTER_STAGE
 from pipeline.monitor.events import (
     Event,
     ReplicaJoined,
@@ -53,7 +52,7 @@ def values_of(event: Event) -> Iterator[Values]:
 
 
 def _slice(event: SliceDone) -> Iterator[Values]:
-    rejects = [reject for reject in event.rejects if reject.stage != FILTER_STAGE]
+    rejects = [reject for reject in event.rejects if not reject.is_filtered]
     name = "slice_found" if event.reused else "slice_committed"
     counts: Values = {"samples": event.samples, "clips": event.rows, "bytes": event.size_bytes}
     counts |= {"rejects": len(rejects), "filtered": len(event.rejects) - len(rejects)}
@@ -66,15 +65,15 @@ def _slice(event: SliceDone) -> Iterator[Values]:
 def _reject(event: SliceDone, reject: Reject) -> Values:
     return _line(
         "reject",
-        reject.detail,
+        reject.why.detail,
         "warning",
         shard=event.shard,
         slice=event.slice_index,
         sample=reject.key,
         sample_index=reject.sample_index,
         window_index=reject.window_index,
-        stage=reject.stage,
-        reason=reject.reason,
+        stage=reject.why.stage,
+        reason=reject.why.reason,
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.errors import LatentmillError
-from pipeline.metadata.filters import STAGE as FILTER_STAGE
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone
 
 PROGRESS_SECONDS = 1.0  # between two Progress events of a replica
@@ -77,10 +76,10 @@ def of_event(event: Event) -> Iterator[Point]:
             yield Point(CLIPS, event.rows)
             yield Point(BYTES, event.size_bytes)
             for reject in event.rejects:
-                if reject.stage == FILTER_STAGE:
-                    yield Point(FILTERED, 1, {"reason": reject.reason})
+                if reject.is_filtered:
+                    yield Point(FILTERED, 1, {"reason": reject.why.reason})
                 else:
-                    yield Point(REJECTS, 1, {"stage": reject.stage, "reason": reject.reason})
+                    yield Point(REJECTS, 1, {"stage": reject.why.stage, "reason": reject.why.reason})
         case ShardDone():
             yield Point(SHARDS_DONE, 1)
         case ShardFailed():

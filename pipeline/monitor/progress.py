@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
-from pipeline.metadata.filters import STAGE as FILTER_STAGE
 from pipeline.monitor.events import Event, Progress, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -56,7 +55,7 @@ class RunProgress:
                 self._frames += event.frames
             case SliceDone():
                 self._clips += event.rows
-                self._rejects += sum(reject.stage != FILTER_STAGE for reject in event.rejects)
+                self._rejects += sum(not reject.is_filtered for reject in event.rejects)
             case ShardDone():
                 self._done += 1
             case ShardFailed():

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from pipeline.errors import ShardError
-from pipeline.metadata.filters import STAGE as FILTER_STAGE
 from pipeline.output.parts import merge_statistics, read_footer, record_from_json, record_to_json, sha256_of
 from pipeline.records import CommittedSlice, FileInfo, PartInfo, Reject, ShardRef, SliceRecord
 from pipeline.storage.store import Store, public_url
@@ -226,11 +225,11 @@ class ShardLedger:
             "shard": self._shard_values(),
             "samples": sum(committed.record.samples for committed in slices),
             "samples_with_clips": len({sample for committed in slices for sample in _with_clips(committed.record)}),
-            "samples_filtered": sum(reject.stage == FILTER_STAGE for reject in rejects),
+            "samples_filtered": sum(reject.is_filtered for reject in rejects),
             "rows": sum(part.rows for committed in slices for part in committed.parts),
             "ignored_files": sum(committed.record.ignored_files for committed in slices),
             "parts": [asdict(part) for committed in slices for part in committed.parts],
-            "rejects": [asdict(reject) for reject in rejects],
+            "rejects": [reject.as_json() for reject in rejects],
             "latent_statistics": statistics,
             "seconds": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
         }

@@ -276,12 +276,12 @@ def _parquet(file: IO[bytes]) -> pq.ParquetFile:
 
 
 def record_to_json(record: SliceRecord) -> dict[str, Any]:
-    return asdict(record)
+    return asdict(record) | {"rejects": tuple(reject.as_json() for reject in record.rejects)}
 
 
 def record_from_json(values: Mapping[str, Any]) -> SliceRecord:
     clips = {bucket: tuple((sample, window) for sample, window in pairs) for bucket, pairs in values["clips"].items()}
-    rejects = tuple(Reject(**reject) for reject in values["rejects"])
+    rejects = tuple(map(Reject.from_json, values["rejects"]))
     return SliceRecord(**(dict(values) | {"clips": clips, "rejects": rejects}))
 
 

@@ -5,14 +5,14 @@ It does not decode or encode, and it publishes nothing before the whole slice is
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from pipeline.errors import SampleError, ShardError, TransientError
 from pipeline.metadata.fields import Column, column_values
 from pipeline.output.ledger import ShardLedger, merge_records
 from pipeline.output.parts import Dtype, PartWriter, merge_statistics, row_values
-from pipeline.records import CommittedSlice, PartInfo, Reject, Row, Sample, SliceRecord
+from pipeline.records import CommittedSlice, PartInfo, Reason, Reject, Row, Sample, SliceRecord
 
 
 def bucket_of(latent_shape: tuple[int, ...]) -> str:
@@ -89,7 +89,7 @@ class SliceWriter:
             values = row_values(row, self.ledger.shard.name, bucket, self.posterior, self.dtype)
             values |= column_values(row.sample.metadata, self.columns)
         except SampleError as error:
-            self.reject(row.sample, row.clip.window_index, error)
+            self.reject(row.sample, row.clip.window_index, error.why)
             return
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
@@ -98,11 +98,10 @@ class SliceWriter:
             self._parts[bucket] = _OpenPart(scratch, writer)
         self._parts[bucket].writer.add(values, row.latent)
 
-    def reject(self, sample: Sample, window_index: int, error: SampleError) -> None:
+    def reject(self, sample: Sample, window_index: int, why: Reason) -> None:
         """Counts a sample (`window_index` -1) or one clip of it as rejected."""
-        self._rejects.append(
-            Reject(sample.key, sample.index, window_index, error.stage, error.reason, error.detail[:500])
-        )
+        short = replace(why, detail=why.detail[:500])
+        self._rejects.append(Reject(sample.key, sample.index, window_index, short))
 
     def close(self) -> None:
         """Drops what is not committed."""

@@ -17,7 +17,7 @@ from pipeline.clips.plan import ClipRules, plan_spans
 from pipeline.config.load import ClipConfig, FilterConfig, LimitsConfig
 from pipeline.errors import SampleError, ShardError
 from pipeline.metadata.filters import check_header
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames, VideoHeader
 from pipeline.video.probe import Probe, probe
 from pipeline.video.pyav_pictures import Decoded, pyav_pictures
 from pipeline.video.resize import fit
@@ -51,11 +51,12 @@ def decode_sample(
     try:
         yield from _decode(video, clip, limits, strict, rules, wanted)
     except SampleError as error:
-        yield Failure(error.stage, error.reason, error.detail)
+        yield Failure(error.why)
     except (MemoryError, OSError, ShardError):
         raise
     except Exception as error:  # the same bytes would bring whatever a decoder raised again, so it is the video's
-        yield Failure("decode", "decoder_error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        yield Failure(Reason("decode", "decoder_error", what))
 
 
 def _decode(

@@ -99,7 +99,7 @@ def decode(path: Path, strict: bool) -> str:
     except MemoryError:
         return "decode/memory_limit"  # as the task around it says: a header that asks FFmpeg for too much
     if isinstance(items[-1], Failure):
-        return f"{items[-1].stage}/{items[-1].reason}"
+        return items[-1].why.code
     opened, *chunks = items
     assert isinstance(opened, Opened)
     frames = [chunk.frames for chunk in chunks if isinstance(chunk, Chunk)]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import SampleError
 from pipeline.output.ledger import ShardLedger, bucket_names
 from pipeline.output.parts import Dtype
 from pipeline.output.slice_writer import SliceWriter, bucket_of
@@ -22,6 +21,7 @@ from pipeline.records import (
     FileInfo,
     FloatLatent,
     Geometry,
+    Reason,
     Reject,
     Row,
     Sample,
@@ -37,7 +37,7 @@ TALL: Shape = (2, 2, 5, 3)
 WIDE_BUCKET, TALL_BUCKET = bucket_of(WIDE), bucket_of(TALL)
 PART_SAMPLES = 3
 FINGERPRINT = "f" * 64
-TOO_SHORT = SampleError("clip", "too_short", "3 frames, 49 are asked for")
+TOO_SHORT = Reason("clip", "too_short", "3 frames, 49 are asked for")
 SLICES: tuple[tuple[Shape | None, ...], ...] = ((WIDE, TALL, None), (None, None, None), (WIDE, WIDE))
 
 
@@ -74,7 +74,7 @@ def made_row(index: int = 0, window_index: int = 0, shape: Shape = WIDE, **chang
 
 
 def made_reject(sample_index: int, window_index: int = -1, reason: str = "too_short") -> Reject:
-    return Reject(f"clip-{sample_index:03d}", sample_index, window_index, "clip", reason, "in some detail")
+    return Reject(f"clip-{sample_index:03d}", sample_index, window_index, Reason("clip", reason, "in some detail"))
 
 
 def made_record(clips: dict[str, tuple[tuple[int, int], ...]] | None = None, *rejects: Reject) -> SliceRecord:

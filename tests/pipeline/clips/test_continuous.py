@@ -30,7 +30,7 @@ from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import SliceDone
 from pipeline.output.parts import latent_of
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Sample, Span
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Reason, Sample, Span
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample
 from pipeline.video.decoder import LocalDecoder
@@ -85,7 +85,7 @@ def test_each_span_is_a_stream_of_its_own() -> None:
         (2, 20, 9, False),
         (3, 29, 8, True),
     ]
-    assert [(one.window_index, one.reason) for one in refused] == [(1, "empty_span")]
+    assert [(one.window_index, one.why.reason) for one in refused] == [(1, "empty_span")]
 
 
 @pytest.mark.parametrize("clip", [{"frames": "full"}, {"window": "head"}, {"frames": 1}])
@@ -185,7 +185,7 @@ class FailingDecoder(LocalDecoder):
         frames = 0
         for item in super().start(sample):
             if frames >= 17:
-                yield Failure("decode", "damaged", "half of it")
+                yield Failure(Reason("decode", "damaged", "half of it"))
                 return
             frames += len(item.frames) if isinstance(item, Chunk) else 0
             yield item
@@ -199,7 +199,7 @@ def test_rows_that_came_whole_before_a_failure_are_rows_and_the_others_rejects(
     task = ShardTask(config, tiny, FailingDecoder(config, tiny.spec), Store(config.output.path))
     slices = [event for event in task.run(list_shards(config.input.shards)[0]) if isinstance(event, SliceDone)]
     assert [row["window_index"] for row in stored(config)] == [0, 1]
-    rejects = [(reject.window_index, reject.reason) for event in slices for reject in event.rejects]
+    rejects = [(reject.window_index, reject.why.reason) for event in slices for reject in event.rejects]
     assert rejects == [(window, "damaged") for window in (2, 3, 4)]
 
 
@@ -221,7 +221,7 @@ def test_rows_before_memory_ran_out_are_rows_and_the_others_rejects(
     events = run_all(config, tiny)
     assert [row["window_index"] for row in stored(config)] == [0, 1, 2]
     rejects = [reject for event in events if isinstance(event, SliceDone) for reject in event.rejects]
-    assert [(one.window_index, one.reason) for one in rejects] == [(row, "out_of_memory") for row in range(3, 10)]
+    assert [(one.window_index, one.why.reason) for one in rejects] == [(row, "out_of_memory") for row in range(3, 10)]
 
 
 def test_samples_of_the_posterior_differ_from_row_to_row(

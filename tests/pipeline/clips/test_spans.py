@@ -71,11 +71,11 @@ def test_windows_count_over_all_spans_and_refused_ones_take_a_number() -> None:
     spans = (in_frames(0, 20), in_frames(20, 24), in_frames(30, 40), in_frames(90, 200))
     clips, refused = plan_spans(header_of(100), clip_of(frames=9, fps=None, window="slide:6"), rules_of(*spans))
     assert [(clip.window_index, clip.frame_indices[0]) for clip in clips] == [(0, 0), (1, 6), (3, 30)]
-    assert [(one.window_index, one.stage, one.reason) for one in refused] == [
+    assert [(one.window_index, one.why.stage, one.why.reason) for one in refused] == [
         (2, "clip", "too_short"),
         (4, "clip", "span_beyond_video"),
     ]
-    assert refused[0].detail.startswith("span [20, 24) frames: 4 frames")
+    assert refused[0].why.detail.startswith("span [20, 24) frames: 4 frames")
 
 
 def test_the_grid_of_a_rate_begins_with_the_span_and_ends_inside_it() -> None:
@@ -89,7 +89,7 @@ def test_the_rate_is_that_of_the_span_where_it_varies() -> None:
     config = clip_of(frames=5, fps=10)
     clips, refused = plan_spans(header_at(times), config, rules_of(in_frames(0, 20), in_frames(20, 29)))
     assert [tuple(clip.frame_indices) for clip in clips] == [(0, 2, 4, 6, 8)]
-    assert [one.reason for one in refused] == ["fps_too_low"]
+    assert [one.why.reason for one in refused] == ["fps_too_low"]
 
 
 def test_without_spans_clips_are_those_of_the_whole_video() -> None:

@@ -68,7 +68,7 @@ def test_a_decoder_that_always_dies_costs_its_own_sample_only(
     put_in_place(monkeypatch, crash_always)
     (failure,) = decoder.start(sample_of(videos[1]))
     assert isinstance(failure, Failure)
-    assert (failure.stage, failure.reason) == ("decode", "decoder_crashed")
+    assert failure.why.code == "decode/decoder_crashed"
     assert not any(isinstance(item, Failure) for item in beside)
 
 
@@ -90,7 +90,7 @@ def test_a_decoder_that_hangs_is_killed_and_named(
     put_in_place(monkeypatch, hang)
     (failure,) = decoder_of(config).start(sample_of(videos[0]))
     assert isinstance(failure, Failure)
-    assert (failure.stage, failure.reason) == ("decode", "timeout")
+    assert failure.why.code == "decode/timeout"
 
 
 def test_a_decoder_that_says_it_lives_may_take_longer_than_a_timeout(
@@ -145,7 +145,7 @@ def test_a_video_that_takes_too_much_memory_is_rejected_and_the_next_one_is_not(
     starved = decoder_of(make_config(limits={"decode_memory_bytes": 4 << 20}))
     *_, failure = starved.start(sample_of(large))
     assert isinstance(failure, Failure)
-    assert failure.stage == "decode"
+    assert failure.why.stage == "decode"
     *_, last = decoder_of(make_config()).start(sample_of(videos[0]))
     assert isinstance(last, Chunk)
 

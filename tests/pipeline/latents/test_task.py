@@ -22,7 +22,7 @@ from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import ShardDone, SliceDone
 from pipeline.output.ledger import done_shards
 from pipeline.output.parts import decode_latent, read_rows
-from pipeline.records import Chunk, DecodeItem, Failure, Sample
+from pipeline.records import Chunk, DecodeItem, Failure, Reason, Sample
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample
 from pipeline.video.decoder import LocalDecoder
@@ -58,7 +58,7 @@ def test_every_sample_is_a_row_or_a_reject(shard: Path, make_config: MakeConfig,
     slices = [event for event in events if isinstance(event, SliceDone)]
     assert [event.samples for event in done] == [9]
     assert sum(event.rows for event in slices) == 6
-    rejects = {reject.key: reject.reason for event in slices for reject in event.rejects}
+    rejects = {reject.key: reject.why.reason for event in slices for reject in event.rejects}
     assert rejects == {"clip-004": "not_a_video", "clip-006": "unreadable", "zz": "no_video"}
 
 
@@ -191,7 +191,7 @@ class FailingDecoder(LocalDecoder):
         items = super().start(sample)
         yield next(items)
         yield next(items)
-        yield Failure("decode", "damaged", "half of it")
+        yield Failure(Reason("decode", "damaged", "half of it"))
 
 
 def test_a_clip_that_fails_half_way_is_a_reject_with_its_window(
@@ -201,7 +201,7 @@ def test_a_clip_that_fails_half_way_is_a_reject_with_its_window(
     config = make_config(clip={"frames": 17, "buckets": ["32x48", "48x32"]})
     task = ShardTask(config, tiny, FailingDecoder(config, tiny.spec), Store(config.output.path))
     slices = [event for event in task.run(list_shards(config.input.shards)[0]) if isinstance(event, SliceDone)]
-    rejects = [(reject.key, reject.window_index, reject.reason) for event in slices for reject in event.rejects]
+    rejects = [(reject.key, reject.window_index, reject.why.reason) for event in slices for reject in event.rejects]
     assert rejects == [("clip-000", 0, "damaged"), ("clip-001", 0, "damaged")]
 
 

@@ -122,7 +122,7 @@ def test_a_header_is_filtered_by_length_size_and_rate(bounds: Any, reason: str |
         return
     with pytest.raises(SampleError) as caught:
         check_header(header, *bounds)
-    assert (caught.value.stage, caught.value.reason) == ("filter", reason)
+    assert caught.value.why.code == f"filter/{reason}"
 
 
 class Noting(LocalDecoder):

@@ -26,9 +26,9 @@ from pipeline.monitor.events import (
     SliceDone,
     WaitingForGpus,
 )
-from pipeline.records import Reject
+from pipeline.records import Reason, Reject
 
-REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, "filter", "where", "not nsfw"))
+REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, Reason("filter", "where", "not nsfw")))
 
 
 @pytest.mark.parametrize(

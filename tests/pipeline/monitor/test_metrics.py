@@ -19,9 +19,9 @@ from pipeline.errors import ShardError
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 from pipeline.monitor.metrics import METRICS, Metric, Point, of_event, of_work, thinned
-from pipeline.records import Reject, ShardRef
+from pipeline.records import Reason, Reject, ShardRef
 
-FILTERED = Reject("clip-000", 0, -1, "filter", "where", "not nsfw")
+FILTERED = Reject("clip-000", 0, -1, Reason("filter", "where", "not nsfw"))
 SLICE = SliceDone("a", 0, 4, 3, (made_reject(0), made_reject(1, 2), FILTERED), 1234, reused=False)
 DONE = ShardDone("a", 4, {})
 

@@ -127,7 +127,7 @@ def test_a_reject_file_beside_a_part_adds_its_rejects(store: Store) -> None:
     found = made_ledger(store).slice_of(0)
     assert found is not None
     assert found.record.clips == {A: ((0, 0), (1, 0))}
-    assert [(reject.sample_index, reject.reason) for reject in found.record.rejects] == [(2, "timeout")]
+    assert [(reject.sample_index, reject.why.reason) for reject in found.record.rejects] == [(2, "timeout")]
 
 
 @pytest.mark.parametrize(

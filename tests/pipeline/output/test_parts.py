@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -232,7 +231,8 @@ def test_nothing_adds_nothing_to_statistics() -> None:
 def test_an_account_of_a_slice_comes_back_through_json() -> None:
     record = made_record({"1x1x1x1": ((0, 0), (0, 1)), "2x2x2x2": ((1, 0),)}, made_reject(2), made_reject(1, 1))
     assert record_from_json(json.loads(json.dumps(record_to_json(record)))) == record
-    assert record_to_json(record) == asdict(record)
+    keys = {"index", "samples", "next_offset_bytes", "last", "ignored_files", "clips", "rejects"}
+    assert record_to_json(record).keys() == keys
 
 
 def test_a_checksum_is_of_the_bytes_from_where_the_file_stands() -> None:

@@ -21,10 +21,11 @@ from support.makers import (
 )
 from support.runs import output_files
 
-from pipeline.errors import SampleError, ShardError, TransientError
+from pipeline.errors import ShardError, TransientError
 from pipeline.output.ledger import ShardLedger, part_path, rejects_path
 from pipeline.output.parts import read_footer, read_rows, record_from_json
 from pipeline.output.slice_writer import SliceWriter, bucket_of
+from pipeline.records import Reason
 from pipeline.storage.store import Store
 
 SHAPES: tuple[Shape | None, ...] = (WIDE, TALL, None)
@@ -57,7 +58,7 @@ def test_a_commit_writes_a_part_for_each_bucket_with_the_account_of_the_whole_sl
         record = record_from_json(read_footer(io.BytesIO(part))["slice"])
         assert record == committed.record
         assert record.clips == {WIDE_BUCKET: ((0, 0),), TALL_BUCKET: ((1, 0),)}
-        assert [(reject.sample_index, reject.reason) for reject in record.rejects] == [(2, "too_short")]
+        assert [(reject.sample_index, reject.why.reason) for reject in record.rejects] == [(2, "too_short")]
     assert {part.bucket: part.rows for part in committed.parts} == {WIDE_BUCKET: 1, TALL_BUCKET: 1}
     assert again(store).slice_of(0) == committed
 
@@ -112,7 +113,7 @@ def test_every_sample_of_a_slice_that_is_not_begun_is_wanted(store: Store) -> No
 
 def test_a_reject_given_twice_counts_once(store: Store) -> None:
     writer = fill_slice(made_ledger(store), (WIDE, None))
-    writer.reject(made_sample(1), -1, SampleError("decode", "timeout", "later words"))
+    writer.reject(made_sample(1), -1, Reason("decode", "timeout", "later words"))
     assert len(writer.commit().record.rejects) == 1
 
 
@@ -133,14 +134,15 @@ def test_a_row_that_cannot_be_stored_is_a_reject(store: Store, dtype: str, value
         writer.add(row)
     record = writer.commit().record
     assert record.clips == {WIDE_BUCKET: ((0, 0),)}
-    assert [(reject.sample_index, reject.window_index, reject.reason) for reject in record.rejects] == [(1, 0, reason)]
+    (reject,) = record.rejects
+    assert (reject.sample_index, reject.window_index, reject.why.reason) == (1, 0, reason)
 
 
 def test_the_words_of_a_reject_are_bounded(store: Store) -> None:
     writer = fill_slice(made_ledger(store), ())
     writer.counts.add(made_sample(0))
-    writer.reject(made_sample(0), -1, SampleError("decode", "decoder_error", "x" * 10_000))
-    assert len(writer.commit().record.rejects[0].detail) == 500
+    writer.reject(made_sample(0), -1, Reason("decode", "decoder_error", "x" * 10_000))
+    assert len(writer.commit().record.rejects[0].why.detail) == 500
 
 
 def test_a_slice_that_does_not_account_for_every_sample_is_not_published(store: Store) -> None:

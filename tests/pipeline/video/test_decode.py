@@ -25,7 +25,7 @@ import pipeline.video.decode
 from encoder.spec import LatentSpec
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import ClipConfig, LimitsConfig
-from pipeline.records import Chunk, DecodeItem, Failure, Geometry, Opened, Uint8Frames
+from pipeline.records import Chunk, DecodeItem, Failure, Geometry, Opened, Reason, Uint8Frames
 from pipeline.video.decode import decode_sample, memory_file
 from pipeline.video.resize import fit
 from pipeline.video.synthetic import draw_frame, make_video, read_number
@@ -256,7 +256,7 @@ def outcome(path: str, strict: bool) -> tuple[int, str]:
     """Frames that came and `stage/reason` of the failure, "" without one. Runs where a crash costs one process."""
     window = "head" if "36000" in path else "full"
     items = decode(Path(path).read_bytes(), strict, frames=49, window=window, buckets=["16x16", "64x128"])
-    failure = f"{items[-1].stage}/{items[-1].reason}" if isinstance(items[-1], Failure) else ""
+    failure = items[-1].why.code if isinstance(items[-1], Failure) else ""
     return sum(len(item.frames) for item in items if isinstance(item, Chunk)), failure
 
 
@@ -465,13 +465,13 @@ def test_an_error_nobody_foresaw_is_a_failure_of_the_sample(monkeypatch: pytest.
     monkeypatch.setattr(pipeline.decode, "probe", fail)
     (failure,) = decode(make_video(5, 25, 128, 64))
     assert isinstance(failure, Failure)
-    assert (failure.stage, failure.reason) == ("decode", "decoder_error")
-    assert "\n" not in failure.detail
+    assert failure.why.code == "decode/decoder_error"
+    assert "\n" not in failure.why.detail
 
 
 def test_a_video_over_the_limit_of_bytes_is_not_even_copied():
     items = list(decode_sample(b"12345", ClipConfig(), LimitsConfig(max_video_bytes=4), False, RULES))
-    assert items == [Failure("probe", "too_large", "5 bytes, limits.max_video_bytes is 4")]
+    assert items == [Failure(Reason("probe", "too_large", "5 bytes, limits.max_video_bytes is 4"))]
 
 
 @pytest.mark.parametrize("codec", ["libvpx-vp9", "libvpx"])
@@ -495,7 +495,7 @@ def test_a_video_that_changes_its_size_is_rejected_by_name(codec: str):
                 output.mux(packet)
     items = decode(file.getvalue())
     assert isinstance(items[-1], Failure)
-    assert items[-1].reason == "size_changes"
+    assert items[-1].why.reason == "size_changes"
 
 
 def test_a_memory_file_holds_the_bytes_and_is_gone_afterwards():
