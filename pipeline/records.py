@@ -71,18 +71,16 @@ class Span:
 class Sample:
     """The files of one WebDataset sample, or the values of a table's row, that we use.
 
-    `offset_bytes` and `next_offset_bytes` are where its first tar header and the next sample's begin, of a row its
-    number in the shard and the next one's; `last` says
-    that the shard's end was read and proved right after it. `ignored_files` counts the files before it that have
-    no extension and so belong to no sample. `spans` are the stretches that clips are taken from, None for the whole
-    video. `problem` is (reason, detail) where no video can be taken from it. `segment` is which of `clip.segments` is
-    wanted of it.
+    `position` and `next_position` say where it and the next sample begin in the shard: at a byte of a tar (that of the
+    first header), at a row of a table. `last` says that the shard's end was read and proved right after it.
+    `ignored_files` counts the files before it that have no extension and so belong to no sample. Clips are taken from
+    `spans`, None for the whole video. `problem` is (reason, detail) where no video can be taken from it.
     """
 
     key: str
     index: int
-    offset_bytes: int
-    next_offset_bytes: int
+    position: int
+    next_position: int
     last: bool
     ignored_files: int
     video: bytes
@@ -266,7 +264,7 @@ class SliceRecord:
 
     index: int
     samples: int
-    next_offset_bytes: int
+    next_position: int
     last: bool
     ignored_files: int
     clips: dict[str, tuple[tuple[int, int], ...]]

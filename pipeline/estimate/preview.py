@@ -114,7 +114,7 @@ def _look(config: Config, spec: LatentSpec, shard: ShardRef, count: int) -> Stre
         return str(error)
     ended = sample is None or sample.last
     total = len(looked) if ended else None
-    return Stretch(tuple(looked), sample.next_offset_bytes if sample else 0, total)
+    return Stretch(tuple(looked), sample.next_position if sample else 0, total)
 
 
 def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:

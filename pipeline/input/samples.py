@@ -13,28 +13,28 @@ from pipeline.records import FileInfo, Sample, ShardRef
 from pipeline.storage.store import public_url, stat_url
 
 
-def samples_of(shard: ShardRef, config: Config, offset: int = 0, first_index: int = 0) -> Iterator[Sample]:
-    """Streams the samples of a shard from `offset`, where sample number `first_index` begins.
+def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: int = 0) -> Iterator[Sample]:
+    """Streams the samples of a shard from `position`, where sample number `first_index` begins.
 
     Args:
-        offset: 0, or the `next_offset_bytes` of the sample before.
+        position: 0, or the `next_position` of the sample before.
 
     Raises:
         ShardError: the shard is missing, damaged, cut short, or has changed.
         TransientError: the same may pass when it is tried again.
     """
     if shard.rows is not None:
-        return read_row_samples(shard, config, offset)
-    return read_samples(shard.url, config.input, config.limits.max_video_bytes, offset, first_index)
+        return read_row_samples(shard, config, position)
+    return read_samples(shard.url, config.input, config.limits.max_video_bytes, position, first_index)
 
 
 def slice_begins(shard: ShardRef, config: Config) -> list[int]:
-    """The offset of each slice. A tar is read to its end for it; nothing is decoded."""
+    """The position of each slice. A tar is read to its end for it; nothing is decoded."""
     part_samples = config.output.part_samples
     if shard.rows is not None:
         return list(range(0, len(shard.rows), part_samples))
     ends = (sample for sample in samples_of(shard, config) if not sample.last)
-    return [0, *(sample.next_offset_bytes for sample in ends if (sample.index + 1) % part_samples == 0)]
+    return [0, *(sample.next_position for sample in ends if (sample.index + 1) % part_samples == 0)]
 
 
 def shard_info(shard: ShardRef) -> FileInfo:

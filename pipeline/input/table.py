@@ -72,8 +72,8 @@ def _sample(shard: ShardRef, index: int, row: Row, config: Config, is_twin: bool
     return Sample(
         key=key,
         index=index,
-        offset_bytes=index,
-        next_offset_bytes=index + 1,
+        position=index,
+        next_position=index + 1,
         last=index + 1 == len(rows),
         ignored_files=0,
         video=video,

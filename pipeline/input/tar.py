@@ -92,8 +92,8 @@ def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConf
     return Sample(
         key=group["__key__"],
         index=index,
-        offset_bytes=cursor.first_offsets.pop(0),
-        next_offset_bytes=cursor.offset_bytes,
+        position=cursor.first_offsets.pop(0),
+        next_position=cursor.offset_bytes,
         last=cursor.at_end,
         ignored_files=cursor.ignored_files,
         video=b"" if problem else videos[0].data or b"",

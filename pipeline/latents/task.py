@@ -141,7 +141,7 @@ class ShardTask:
             if begun and not begun.missing_buckets:
                 yield begun
                 reader, record = None, begun.record
-                offset_bytes, last = record.next_offset_bytes, record.last
+                offset_bytes, last = record.next_position, record.last
             else:
                 reader = reader or samples_of(ledger.shard, self.config, offset_bytes, self._first_sample(slice_index))
                 writer = self._writer(ledger, slice_index, begun, offset_bytes)
@@ -149,7 +149,7 @@ class ShardTask:
                 yield from self._slice_steps(writer, reader)
                 if not writer.counts.taken:
                     return  # a shard without samples has no slice
-                offset_bytes, last = writer.counts.next_offset_bytes, writer.counts.last
+                offset_bytes, last = writer.counts.next_position, writer.counts.last
                 reader = reader if self.config.clip.segments == 1 else None  # the next segment reads the same again
             slice_index += 1
 

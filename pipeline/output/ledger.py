@@ -91,7 +91,7 @@ def merge_records(own: Mapping[str, SliceRecord], others: Iterable[SliceRecord] 
     return SliceRecord(
         index=first.index,
         samples=first.samples,
-        next_offset_bytes=first.next_offset_bytes,
+        next_position=first.next_position,
         last=first.last,
         ignored_files=first.ignored_files,
         clips=clips,

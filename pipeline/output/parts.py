@@ -276,13 +276,16 @@ def _parquet(file: IO[bytes]) -> pq.ParquetFile:
 
 
 def record_to_json(record: SliceRecord) -> dict[str, Any]:
-    return asdict(record) | {"rejects": tuple(reject.as_json() for reject in record.rejects)}
+    """The record's own keys, except that `next_position` is stored as `next_offset_bytes`, for tables too."""
+    values = asdict(record) | {"rejects": tuple(reject.as_json() for reject in record.rejects)}
+    return values | {"next_offset_bytes": values.pop("next_position")}
 
 
 def record_from_json(values: Mapping[str, Any]) -> SliceRecord:
     clips = {bucket: tuple((sample, window) for sample, window in pairs) for bucket, pairs in values["clips"].items()}
     rejects = tuple(map(Reject.from_json, values["rejects"]))
-    return SliceRecord(**(dict(values) | {"clips": clips, "rejects": rejects}))
+    values = dict(values) | {"clips": clips, "rejects": rejects}
+    return SliceRecord(next_position=values.pop("next_offset_bytes"), **values)
 
 
 def sha256_of(file: IO[bytes]) -> tuple[str, int]:

@@ -33,12 +33,12 @@ class SliceCounts:
     """What the walk over a slice's samples adds up.
 
     Of the slices that share a range of samples, one for each segment, the first counts its samples, and the last goes
-    on to where the next range begins: the others lead back to `next_offset_bytes` as it is given, where theirs does.
+    on to where the next range begins: the others lead back to `next_position` as it is given, where theirs does.
     """
 
     segment: int = 0
     segments: int = 1
-    next_offset_bytes: int = 0
+    next_position: int = 0
     taken: int = 0
     samples: int = 0
     ignored_files: int = 0
@@ -50,7 +50,7 @@ class SliceCounts:
             self.samples += 1
             self.ignored_files += sample.ignored_files
         if self.segment == self.segments - 1:
-            self.next_offset_bytes = sample.next_offset_bytes
+            self.next_position = sample.next_position
             self.last = sample.last
 
 
@@ -154,7 +154,7 @@ class SliceWriter:
         return SliceRecord(
             index=self.index,
             samples=self.counts.samples,
-            next_offset_bytes=self.counts.next_offset_bytes,
+            next_position=self.counts.next_position,
             last=self.counts.last,
             ignored_files=self.counts.ignored_files,
             clips=dict(sorted({**kept, **made}.items())),

@@ -45,8 +45,8 @@ def made_sample(index: int, **changes: Any) -> Sample:
     sample = Sample(
         key=f"clip-{index:03d}",
         index=index,
-        offset_bytes=1024 * index,
-        next_offset_bytes=1024 * (index + 1),
+        position=1024 * index,
+        next_position=1024 * (index + 1),
         last=False,
         ignored_files=0,
         video=b"video",

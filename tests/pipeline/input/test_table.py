@@ -181,7 +181,7 @@ def test_from_every_row_on_the_rest_is_the_same(
     for shard in shards_of(config.input):
         samples = list(samples_in(shard, config))
         assert [sample.last for sample in samples] == [False] * (len(samples) - 1) + [True]
-        assert [sample.next_offset_bytes for sample in samples] == list(range(1, len(samples) + 1))
+        assert [sample.next_position for sample in samples] == list(range(1, len(samples) + 1))
         assert list(samples_in(shard, config, begin, begin)) == samples[begin:]
 
 

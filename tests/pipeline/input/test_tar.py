@@ -65,10 +65,10 @@ def test_files_that_share_a_key_are_a_sample(read: Read) -> None:
 
 def test_samples_lie_one_after_the_other(read: Read) -> None:
     samples = read(("a.mp4", b"x" * 600), ("a.txt", b""), ("b.mp4", b""), ("c.mp4", b"x"))
-    assert [sample.offset_bytes for sample in samples] == [0, 2048, 2560]
-    assert samples[-1].next_offset_bytes == 3584
+    assert [sample.position for sample in samples] == [0, 2048, 2560]
+    assert samples[-1].next_position == 3584
     for before, after in pairwise(samples):
-        assert before.next_offset_bytes == after.offset_bytes
+        assert before.next_position == after.position
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_from_every_sample_on_the_rest_is_the_same(files: list[tuple[str, bytes]
     assert not samples or sum(sample.ignored_files for sample in samples) == sum(name in MARKS for name, _ in files)
     for position, sample in enumerate(samples):
         if not sample.last:
-            assert read_from(sample.next_offset_bytes, position + 1) == samples[position + 1 :]
+            assert read_from(sample.next_position, position + 1) == samples[position + 1 :]
 
 
 WHOLE = tar_bytes(("a.mp4", b"A" * 700), ("a.txt", b"caption"), ("b.mp4", b"B" * 10))

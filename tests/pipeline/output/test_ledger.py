@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ from pipeline.output.ledger import (
     rejects_path,
     slice_of_file,
 )
-from pipeline.output.parts import ChannelStatistics, PartWriter, row_values, sha256_of
+from pipeline.output.parts import ChannelStatistics, PartWriter, record_to_json, row_values, sha256_of
 from pipeline.records import CommittedSlice, FileInfo, SliceRecord
 from pipeline.storage.store import Store
 
@@ -190,7 +189,7 @@ def test_a_footer_says_everything_and_no_secret(store: Store) -> None:
     assert footer == {
         **ledger.description,
         "shard": {"name": "videos", "url": "s3://bucket/videos.tar", "size_bytes": 4096, "etag": "tag"},
-        "slice": asdict(made_record({A: ((0, 0),)})),
+        "slice": record_to_json(made_record({A: ((0, 0),)})),
         "bucket": A,
         "statistics": {"count": 1},
     }

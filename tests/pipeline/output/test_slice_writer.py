@@ -190,5 +190,5 @@ def test_an_account_adds_up_what_the_walk_saw(store: Store) -> None:
         writer.reject(sample, -1, TOO_SHORT)
     record = writer.commit().record
     assert (record.index, record.samples, record.ignored_files) == (4, 2, 3)
-    assert (record.next_offset_bytes, record.last) == (14 * 1024, True)
+    assert (record.next_position, record.last) == (14 * 1024, True)
     assert [(reject.key, reject.sample_index) for reject in record.rejects] == [("clip-012", 12), ("clip-013", 13)]
