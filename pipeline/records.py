@@ -89,7 +89,6 @@ class Sample:
     metadata: str
     spans: tuple[Span, ...] | None
     problem: tuple[str, str] | None
-    segment: int = 0
 
     @property
     def caption(self) -> str:

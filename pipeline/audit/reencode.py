@@ -5,7 +5,7 @@ It does not change anything in storage.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -63,9 +63,11 @@ def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
     return int(json.loads(store.read(path))["slice"]["next_offset_bytes"]) if store.exists(path) else 0
 
 
-def _latent_again(sample: Sample, config: Config, encoder: VideoEncoder, window_index: int) -> FloatLatent:
+def _latent_again(
+    sample: Sample, segment: int, config: Config, encoder: VideoEncoder, window_index: int
+) -> FloatLatent:
     """The latent `c t h w` of one window of a sample, encoded again, the stream that it is of no further than that."""
-    items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample)
+    items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample, segment)
     for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
         if isinstance(made, Row) and made.clip.window_index == window_index:
             return made.latent
@@ -91,8 +93,8 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     config = recorded_config(read_run(store))
     encoder = load_encoder(config.encoder, device="auto")
     for path, row, _ in rows_of_parts(store, count):
-        sample = replace(_sample_again(store, config, row), segment=_segment(path, config))
-        again = _latent_again(sample, config, encoder, row["window_index"])
+        sample, segment = _sample_again(store, config, row), _segment(path, config)
+        again = _latent_again(sample, segment, config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
         what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"

@@ -49,17 +49,17 @@ class RayDecoder:
     config_ref: Any
     rules: ClipRules
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        items = self._items(sample, self._submit(sample, cpus=1))
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
+        rules = replace(self.rules, spans=sample.spans, segment=segment)
+        items = self._items(sample.video, rules, self._submit(sample.video, rules, cpus=1))
         next(items)  # into its try: who closes it, read or not, cancels the task
         return items
 
-    def _submit(self, sample: Sample, cpus: int) -> Any:
+    def _submit(self, video: bytes, rules: ClipRules, cpus: int) -> Any:
         task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
-        rules = replace(self.rules, spans=sample.spans, segment=sample.segment)
-        return task.remote(sample.video, self.config_ref, rules)
+        return task.remote(video, self.config_ref, rules)
 
-    def _items(self, sample: Sample, stream: Any) -> Generator[Any, None, None]:
+    def _items(self, video: bytes, rules: ClipRules, stream: Any) -> Generator[Any, None, None]:
         delivered = 0
         try:
             yield None
@@ -78,7 +78,7 @@ class RayDecoder:
                     return
                 except LOST_WORKER:
                     # Later samples may hold every CPU while they wait to be read, and they wait for this one.
-                    stream = self._submit(sample, cpus=0)
+                    stream = self._submit(video, rules, cpus=0)
             what = f"the decoder's process died {self.config.limits.max_attempts}x"
             yield Failure(Reason("decode", "decoder_crashed", what))
         finally:

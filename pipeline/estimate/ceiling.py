@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -93,5 +93,4 @@ def _decoded(config: Config, loaded: VideoEncoder, shard: ShardRef) -> Iterator[
     for sample in samples_of(shard, config):
         if without_decoding(config.filter.where, sample) is None:
             for segment in range(config.clip.segments):
-                wanted = replace(sample, segment=segment)
-                yield wanted, list(decoder.start(wanted))
+                yield sample, list(decoder.start(sample, segment))

@@ -6,7 +6,7 @@ It does not know Ray: cluster.py runs it in an actor and hands it another decode
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from encoder.video_encoder import VideoEncoder
@@ -190,7 +190,7 @@ class ShardTask:
             writer.counts.add(sample)
             error, segment = without_decoding(self.config.filter.where, sample), writer.counts.segment
             wanted = writer.wanted(sample.index) and not error
-            items = self.decoder.start(replace(sample, segment=segment)) if wanted else None
+            items = self.decoder.start(sample, segment) if wanted else None
             full = writer.counts.taken == self.config.output.part_samples
             yield _Step(writer, sample, None if segment else error, items, ends_slice=sample.last or full)
 

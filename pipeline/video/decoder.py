@@ -16,9 +16,9 @@ from pipeline.video.decode import decode_sample
 
 
 class Decoder(Protocol):
-    """Starts decoding a sample; the items come when asked for."""
+    """Starts decoding the clips of one of a sample's `clip.segments`; the items come when asked for."""
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]: ...
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class LocalDecoder:
     spec: LatentSpec
     recall: Recall | None = None
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         config, chunk_frames = self.config, self.config.encoder.chunk_frames
-        rules = ClipRules(self.spec, chunk_frames, sample.spans, sample.segment, self.recall)
+        rules = ClipRules(self.spec, chunk_frames, sample.spans, segment, self.recall)
         items = decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from (item for item in items if item is not None)

@@ -182,10 +182,10 @@ def test_a_damaged_manifest_is_named_by_whoever_reads_it(config: Config, tiny: V
 class Meddling(LocalDecoder):
     """Somebody replaces the shard while its videos are decoded."""
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         (shard,) = list_shards(self.config.input.shards)
         os.utime(shard.url, (1, 1))
-        return super().start(sample)
+        return super().start(sample, segment)
 
 
 def test_a_shard_that_changes_while_it_is_read_is_not_finished(config: Config, tiny: VideoEncoder) -> None:

@@ -53,7 +53,7 @@ class Means:
 
 class Elsewhere:
     '''Decodes in a process of its own, as the cluster does.'''
-    def start(self, sample):
+    def start(self, sample, segment=0):
         there, here = os.pipe()
         program = [sys.executable, "-c", {DECODE!r}, str(here)]
         decoder = subprocess.Popen(program, stdin=subprocess.PIPE, pass_fds=[here])

@@ -181,9 +181,9 @@ def test_a_row_is_shown_with_its_own_frames(made: Config, videos: tuple[bytes, .
 class FailingDecoder(LocalDecoder):
     """Ends every sample with a failure after the first 17 frames."""
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         frames = 0
-        for item in super().start(sample):
+        for item in super().start(sample, segment):
             if frames >= 17:
                 yield Failure(Reason("decode", "damaged", "half of it"))
                 return

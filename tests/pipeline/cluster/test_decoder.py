@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,14 +103,13 @@ def test_a_decoder_that_says_it_lives_may_take_longer_than_a_timeout(
     assert len(chunks) == 1
 
 
-def test_a_task_decodes_the_segment_that_a_sample_asks_for(make_config: MakeConfig) -> None:
+def test_a_task_decodes_the_segment_that_it_is_asked_for(make_config: MakeConfig) -> None:
     clip = {"window": "full", "continuous": True, "segments": 2, "frames": 9, "fps": None, "buckets": ["16x16"]}
     config = make_config(clip=clip)
     tiny = encoder.load("tiny", weights="random:0")
     rules = ClipRules(tiny.spec, 8, recall=tiny.recall)
     decoder = RayDecoder(config, ray.put(config), rules)
-    sample = replace(sample_of(make_video(400, 25, 64, 64)), segment=1)
-    opened, *_ = decoder.start(sample)
+    opened, *_ = decoder.start(sample_of(make_video(400, 25, 64, 64)), segment=1)
     assert isinstance(opened, Opened)
     (spec,) = opened.clips
     assert (spec.window_index, spec.continues, len(spec.row_frames)) == (25, True, 25)
@@ -121,7 +119,7 @@ def test_a_task_decodes_the_segment_that_a_sample_asks_for(make_config: MakeConf
 def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
     decoder = decoder_of(make_config(clip={"frames": 17, "fps": None}))
     for _ in range(8):  # more than there are CPUs: what is not cancelled would hold them
-        items = decoder.start(replace(sample_of(videos[0])))
+        items = decoder.start(sample_of(videos[0]))
         assert isinstance(next(items), Opened)
         items.close()
     assert len(list(decoder.start(sample_of(videos[0])))) == 3

@@ -33,9 +33,9 @@ class CountingDecoder(LocalDecoder):
 
     seen: list[int]
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         self.seen.append(sample.index)
-        return super().start(sample)
+        return super().start(sample, segment)
 
 
 def counting(config: Config, tiny: VideoEncoder) -> CountingDecoder:
@@ -187,8 +187,8 @@ def test_windows_of_one_video_are_rows_with_their_own_id(
 class FailingDecoder(LocalDecoder):
     """Ends every sample with a failure after the first of its clip's two chunks."""
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
-        items = super().start(sample)
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
+        items = super().start(sample, segment)
         yield next(items)
         yield next(items)
         yield Failure(Reason("decode", "damaged", "half of it"))

@@ -130,9 +130,9 @@ class Noting(LocalDecoder):
 
     seen: ClassVar[list[int]] = []
 
-    def start(self, sample: Sample) -> Generator[DecodeItem, None, None]:
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         self.seen.append(sample.index)
-        return super().start(sample)
+        return super().start(sample, segment)
 
 
 def test_filtered_samples_are_accounted_for_apart_from_rejects(
