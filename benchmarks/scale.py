@@ -19,7 +19,7 @@ from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue, shards_
 from pipeline.input.listing import list_shards
 from pipeline.latents.helping import WORKERS_PER_SHARD, helping_order
 from pipeline.output.ledger import done_shards
-from pipeline.records import ShardRef
+from pipeline.records import TarShard
 from pipeline.storage.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
@@ -52,7 +52,7 @@ class Simulation:
     def run(self) -> dict[str, Any]:
         chance = random.Random(self.seed)
         queue = WorkQueue(max_attempts=3)
-        queue.extend(ShardRef(f"shard-{number:06d}", "") for number in range(self.shards))
+        queue.extend(TarShard(f"shard-{number:06d}", "") for number in range(self.shards))
         fleet = Fleet(queue, ReplicaCount(1, self.replicas, WORKERS_PER_SHARD))
         self._start(fleet, chance)
         while fleet.unfinished:

@@ -6,7 +6,7 @@ It computes nothing with them: rules live in the rooms.
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,31 @@ class Reason:
         return f"{self.stage}/{self.reason}"
 
 
+class ShardRef(Protocol):
+    """A piece of the input, read and committed as one. `name` is unique and safe as a file name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
-class ShardRef:
-    """One input tar, or `rows` of a table and where in a text they are. `name` is unique and safe as a file name."""
+class TarShard:
+    """One input tar."""
 
     name: str
     url: str
-    rows: range | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableShard:
+    """Some rows of a table, and the bytes at which a table of text holds them."""
+
+    name: str
+    url: str
+    rows: range
     rows_bytes: range = range(0)
 
 

@@ -38,7 +38,7 @@ from pipeline.estimate.extrapolate import (
 from pipeline.input.samples import samples_of, shard_info
 from pipeline.latents.encode import NO_MEMORY
 from pipeline.metadata.filters import without_decoding
-from pipeline.records import Failure, Opened, Sample, ShardRef
+from pipeline.records import Failure, Opened, Sample, ShardRef, TableShard
 from pipeline.video.decoder import LocalDecoder
 
 READERS = 8
@@ -77,14 +77,15 @@ def preview(config: Config, left: Sequence[ShardRef], loaded: VideoEncoder, coun
     Raises:
         TransientError: storage does not answer now.
     """
+    tables = [shard for shard in left if isinstance(shard, TableShard)]
     chosen = [left[place] for place in evenly(count, len(left))]
     with ThreadPoolExecutor(READERS) as pool:
         wanted = shares(count, len(chosen)) if chosen else []
         found = list(pool.map(lambda one: _look(config, loaded.spec, *one), zip(chosen, wanted, strict=True)))
-        sizes_bytes = list(pool.map(_size_bytes, left if all(shard.rows is None for shard in left) else ()))
+        sizes_bytes = list(pool.map(_size_bytes, () if tables else left))
     stretches = [one for one in found if isinstance(one, Stretch)]
     looked = [sample for stretch in stretches for sample in stretch.looked]
-    known = sum(len(shard.rows) for shard in left if shard.rows is not None) or None
+    known = sum(len(shard.rows) for shard in tables) or None
     clips = Counter(clip for sample in looked for clip in sample.clips)
     timings = _timings(loaded, clips)
     expected = estimate(

@@ -15,7 +15,7 @@ from braceexpand import braceexpand
 from pipeline.config.input import InputConfig, TableConfig
 from pipeline.errors import UserError
 from pipeline.input.table_rows import survey
-from pipeline.records import ShardRef
+from pipeline.records import ShardRef, TableShard, TarShard
 from pipeline.storage.store import glob_urls, public_url, read_url
 
 TABLES = "input.table.files"
@@ -32,31 +32,37 @@ def shards_of(rules: InputConfig) -> tuple[ShardRef, ...]:
     if rules.table is None:
         return list_shards(rules.shards)
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(partial(_row_shards, rules.table), list_shards(rules.table.files, TABLES)))
+        found = list(pool.map(partial(_row_shards, rules.table), _named(rules.table.files, TABLES)))
     shards = tuple(shard for of_table in found for shard in of_table)
     if not shards:
         raise UserError(f"{TABLES}: no table has a row")
     return shards
 
 
-def list_shards(patterns: Iterable[str], key: str = "input.shards") -> tuple[ShardRef, ...]:
-    """Expands braces, globs and `@file` (one URL a line), in the order given.
+def list_shards(patterns: Iterable[str]) -> tuple[TarShard, ...]:
+    """The tars of `patterns`: braces, globs and `@file` (one URL a line), in the order given.
 
     Raises:
-        UserError: nothing matches, or one shard is named twice. It names the `key` that said so.
+        UserError: nothing matches, or one shard is named twice.
     """
+    return tuple(TarShard(name, url) for name, url in _named(patterns, "input.shards"))
+
+
+def _named(patterns: Iterable[str], key: str) -> list[tuple[str, str]]:
+    """(name, URL) of each file that the patterns under the configuration's `key` match. Raises as `list_shards`."""
     urls = [url for pattern in patterns for url in _listed(pattern, key)]
     if not urls:
         raise UserError(f"{key}: no file is named")
-    shards = tuple(ShardRef(shard_name(url), url) for url in urls)
-    _refuse_twins(shards, key)
-    return shards
+    files = [(shard_name(url), url) for url in urls]
+    _refuse_twins(files, key)
+    return files
 
 
-def _row_shards(rules: TableConfig, table: ShardRef) -> list[ShardRef]:
-    where = public_url(table.url)
+def _row_shards(rules: TableConfig, table: tuple[str, str]) -> list[TableShard]:
+    name, url = table
+    where = public_url(url)
     try:
-        found = survey(table.url, rules.video, rules.rows_per_shard)
+        found = survey(url, rules.video, rules.rows_per_shard)
     except FileNotFoundError:
         raise UserError(f"{TABLES}: {where} does not exist") from None
     except (ValueError, IsADirectoryError) as error:
@@ -67,7 +73,7 @@ def _row_shards(rules: TableConfig, table: ShardRef) -> list[ShardRef]:
                 f"input.table.{key}: {where} has no column {column!r}; it has {', '.join(found.columns) or 'none'}"
             )
     return [
-        ShardRef(f"{table.name}-{rows.start:08d}-{rows.stop:08d}", table.url, rows, rows_bytes)
+        TableShard(f"{name}-{rows.start:08d}-{rows.stop:08d}", url, rows, rows_bytes)
         for rows, rows_bytes in found.ranges
     ]
 
@@ -114,11 +120,9 @@ def _globbed(pattern: str, key: str) -> list[str]:
     return found
 
 
-def _refuse_twins(shards: tuple[ShardRef, ...], key: str) -> None:
-    seen: dict[str, str] = {}
-    for shard in shards:
-        if shard.name in seen:
-            raise UserError(
-                f"{key} names {public_url(shard.url)} twice (URLs that differ only in their query count as one)"
-            )
-        seen[shard.name] = shard.url
+def _refuse_twins(files: Iterable[tuple[str, str]], key: str) -> None:
+    seen: set[str] = set()
+    for name, url in files:
+        if name in seen:
+            raise UserError(f"{key} names {public_url(url)} twice (URLs that differ only in their query count as one)")
+        seen.add(name)

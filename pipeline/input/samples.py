@@ -9,7 +9,7 @@ from pipeline.config.load import Config
 from pipeline.errors import ShardError
 from pipeline.input.table import read_row_samples
 from pipeline.input.tar import read_samples
-from pipeline.records import FileInfo, Sample, ShardRef
+from pipeline.records import FileInfo, Sample, ShardRef, TableShard
 from pipeline.storage.store import public_url, stat_url
 
 
@@ -23,7 +23,7 @@ def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: 
         ShardError: the shard is missing, damaged, cut short, or has changed.
         TransientError: the same may pass when it is tried again.
     """
-    if shard.rows is not None:
+    if isinstance(shard, TableShard):
         return read_row_samples(shard, config, position)
     return read_samples(shard.url, config.input, config.limits.max_video_bytes, position, first_index)
 
@@ -31,7 +31,7 @@ def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: 
 def slice_begins(shard: ShardRef, config: Config) -> list[int]:
     """The position of each slice. A tar is read to its end for it; nothing is decoded."""
     part_samples = config.output.part_samples
-    if shard.rows is not None:
+    if isinstance(shard, TableShard):
         return list(range(0, len(shard.rows), part_samples))
     ends = (sample for sample in samples_of(shard, config) if not sample.last)
     return [0, *(sample.next_position for sample in ends if (sample.index + 1) % part_samples == 0)]

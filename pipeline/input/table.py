@@ -16,14 +16,14 @@ from pipeline.input.tar import captions_of, spans_of
 from pipeline.input.text_rows import BadRowError
 from pipeline.metadata.fields import printable
 from pipeline.metadata.filters import check_metadata
-from pipeline.records import Sample, ShardRef
+from pipeline.records import Sample, TableShard
 from pipeline.storage.store import public_url, read_at_most, without_secrets
 
 Problem = tuple[str, str]
 Row = dict[str, Any] | BadRowError
 
 
-def read_row_samples(shard: ShardRef, config: Config, begin: int = 0) -> Iterator[Sample]:
+def read_row_samples(shard: TableShard, config: Config, begin: int = 0) -> Iterator[Sample]:
     """The samples of a range of rows, from its row number `begin` on; videos are fetched one by one.
 
     Raises:
@@ -44,7 +44,7 @@ def read_row_samples(shard: ShardRef, config: Config, begin: int = 0) -> Iterato
         raise ShardError(f"{public_url(shard.url)}: {error}") from error
 
 
-def _twins(shard: ShardRef, table: TableConfig) -> frozenset[int]:
+def _twins(shard: TableShard, table: TableConfig) -> frozenset[int]:
     """Rows whose key a row before them in the shard has already."""
     if table.key is None:
         return frozenset()
@@ -58,8 +58,8 @@ def _twins(shard: ShardRef, table: TableConfig) -> frozenset[int]:
     return frozenset(twins)
 
 
-def _sample(shard: ShardRef, index: int, row: Row, config: Config, is_twin: bool) -> Sample:
-    table, rows = config.input.table, shard.rows or range(0)
+def _sample(shard: TableShard, index: int, row: Row, config: Config, is_twin: bool) -> Sample:
+    table = config.input.table
     assert table is not None
     key, metadata = _key(shard, index, row, table), _metadata(row, table)
     spans, bad_spans = spans_of(metadata, config.input)
@@ -74,7 +74,7 @@ def _sample(shard: ShardRef, index: int, row: Row, config: Config, is_twin: bool
         index=index,
         position=index,
         next_position=index + 1,
-        last=index + 1 == len(rows),
+        last=index + 1 == len(shard.rows),
         ignored_files=0,
         video=video,
         video_name=name,
@@ -85,12 +85,11 @@ def _sample(shard: ShardRef, index: int, row: Row, config: Config, is_twin: bool
     )
 
 
-def _key(shard: ShardRef, index: int, row: Row, table: TableConfig) -> str:
+def _key(shard: TableShard, index: int, row: Row, table: TableConfig) -> str:
     """The row's key; where it has none, the table's name and the row's number in it."""
     key = row.get(table.key) if isinstance(row, dict) and table.key else None
     if key is None:
-        number = (shard.rows or range(0)).start + index
-        return printable(f"{PurePosixPath(public_url(shard.url)).stem}-{number:08d}")
+        return printable(f"{PurePosixPath(public_url(shard.url)).stem}-{shard.rows.start + index:08d}")
     return printable(str(key))
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.input.text_rows import BadRowError, read_text_rows, survey_text
-from pipeline.records import ShardRef
+from pipeline.records import TableShard
 from pipeline.storage.store import open_url, public_url
 
 KINDS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
@@ -81,7 +81,7 @@ def _pieces(begin: int, end: int, most: int) -> list[range]:
 
 
 def read_rows(
-    shard: ShardRef, begin: int = 0, only: Collection[str] | None = None, video: str = ""
+    shard: TableShard, begin: int = 0, only: Collection[str] | None = None, video: str = ""
 ) -> Iterator[dict[str, Any] | BadRowError]:
     """The rows of a shard, from its row number `begin` on, by column; a row that cannot be read is its error.
 
@@ -91,14 +91,13 @@ def read_rows(
     Raises:
         ValueError: the table is damaged or no longer what it was when it was listed.
     """
-    kind, rows = kind_of(shard.url), shard.rows
-    assert rows is not None, "a shard of a table has rows"
+    kind = kind_of(shard.url)
     with open_url(shard.url) as file:
         if kind == "parquet":
-            yield from _parquet_rows(_parquet(file), rows, begin, only, video)
+            yield from _parquet_rows(_parquet(file), shard.rows, begin, only, video)
             return
         with _buffered(file) as text:
-            yield from itertools.islice(read_text_rows(text, kind, rows, shard.rows_bytes), begin, None)
+            yield from itertools.islice(read_text_rows(text, kind, shard.rows, shard.rows_bytes), begin, None)
 
 
 def _buffered(file: IO[bytes]) -> IO[bytes]:

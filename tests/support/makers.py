@@ -25,8 +25,8 @@ from pipeline.records import (
     Reject,
     Row,
     Sample,
-    ShardRef,
     SliceRecord,
+    TarShard,
     VideoHeader,
 )
 from pipeline.storage.store import Store
@@ -98,7 +98,7 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
         "part_samples": PART_SAMPLES,
         "computed_by": COMPUTED_BY,
     }
-    ledger = ShardLedger(store, ShardRef(name, url), FileInfo(4096, "tag"), description, tuple(bucket_names(store)))
+    ledger = ShardLedger(store, TarShard(name, url), FileInfo(4096, "tag"), description, tuple(bucket_names(store)))
     return replace(ledger, **changes)
 
 

@@ -18,11 +18,11 @@ from pipeline.cluster.fleet import (
 )
 from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import ShardFailed
-from pipeline.records import ShardRef
+from pipeline.records import ShardRef, TarShard
 
 
 def refs(names: Iterable[str]) -> list[ShardRef]:
-    return [ShardRef(name, f"{name}.tar") for name in names]
+    return [TarShard(name, f"{name}.tar") for name in names]
 
 
 def test_a_shard_with_a_manifest_is_not_left() -> None:
@@ -123,10 +123,10 @@ def test_a_shard_whose_replica_was_lost_is_given_to_another() -> None:
     fleet = fleet_of("ab")
     first, second = fleet.join(), fleet.join()
     lost = fleet.assign(first)
-    assert lost == Work(ShardRef("a", "a.tar"), 0)
+    assert lost == Work(TarShard("a", "a.tar"), 0)
     assert fleet.failed(first, "gone", node_lost=True) == ShardFailed("a", "gone", final=False)
     fleet.leave(first)
-    assert [fleet.assign(second), fleet.unfinished] == [Work(ShardRef("b", "b.tar"), 0), 2]
+    assert [fleet.assign(second), fleet.unfinished] == [Work(TarShard("b", "b.tar"), 0), 2]
     assert fleet.done("b")
     fleet.idle(second)
     assert fleet.assign(second) == lost

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.input.listing import list_shards, shard_name
-from pipeline.records import ShardRef
+from pipeline.records import TarShard
 
 
 def urls(*patterns: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_shards_of_one_base_name_have_names_of_their_own() -> None:
     assert first != second
     assert first.startswith("clips-000-")
     assert second.startswith("clips-000-")
-    assert shards == tuple(ShardRef(shard_name(shard.url), shard.url) for shard in shards)
+    assert shards == tuple(TarShard(shard_name(shard.url), shard.url) for shard in shards)
 
 
 def test_a_name_does_not_change_with_what_else_a_run_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

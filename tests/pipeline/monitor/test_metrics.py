@@ -19,7 +19,7 @@ from pipeline.errors import ShardError
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 from pipeline.monitor.metrics import METRICS, Metric, Point, of_event, of_work, thinned
-from pipeline.records import Reason, Reject, ShardRef
+from pipeline.records import Reason, Reject, TarShard
 
 FILTERED = Reject("clip-000", 0, -1, Reason("filter", "where", "not nsfw"))
 SLICE = SliceDone("a", 0, 4, 3, (made_reject(0), made_reject(1, 2), FILTERED), 1234, reused=False)
@@ -87,7 +87,7 @@ def test_a_replica_counts_the_seconds_since_its_last_event_and_the_frames_of_thi
 
 def test_what_is_left_and_who_is_at_it_follow_the_fleet() -> None:
     queue = WorkQueue(max_attempts=1)
-    queue.extend(ShardRef(name, f"{name}.tar") for name in "abcde")
+    queue.extend(TarShard(name, f"{name}.tar") for name in "abcde")
     fleet = Fleet(queue, ReplicaCount(1, 9))
     for number in [fleet.join() for _ in range(4)][:2]:
         fleet.assign(number)
