@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from support.clips import RULES, SPEC, clip_configs, clip_of, header_at, header_of, headers
 
-from pipeline.clips.plan import check_clip_config, choose_geometry, nearest_frame, plan_clips
+from pipeline.clips.frames import nearest_frame
+from pipeline.clips.geometry import choose_geometry
+from pipeline.clips.plan import check_clip_config, plan_clips
 from pipeline.config.load import ClipConfig
 from pipeline.errors import ConfigError, SampleError, ShardError
 from pipeline.records import ClipSpec, VideoHeader

@@ -15,7 +15,8 @@ from support.runs import MakeConfig, run_all, run_json, write_tar
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.summary import read_manifests
 from pipeline.audit.verify import Verified, verify
-from pipeline.clips.plan import ClipRules, frames_of_span, plan_clips, plan_spans
+from pipeline.clips.frames import frames_of_span
+from pipeline.clips.plan import ClipRules, plan_clips, plan_spans
 from pipeline.config.load import ClipConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.metadata.fields import spans_at
