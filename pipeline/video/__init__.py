@@ -1,5 +1,5 @@
 """From the bytes of a video to its pictures.
 
-signatures.py, probe.py (what the header says), decode.py, pyav_pictures.py, resize.py; decoder.py is the protocol that
-the rest of the pipeline sees, memory_limit.py bounds a decoder, synthetic.py makes videos for demos and tests.
+decoder.py (what the rest of the pipeline calls), decode.py, signatures.py, probe.py (what the header says),
+decord_pictures.py, pyav_pictures.py, resize.py; memory_limit.py bounds a decoder, synthetic.py makes test videos.
 """

@@ -1,7 +1,6 @@
-"""From the bytes of a video to the frames of its clips, chunk by chunk; the only file that uses Decord.
+"""From the bytes of a video to the frames of its clips, chunk by chunk.
 
-It does not decide which frames (clips.py) and does not guard its process: a decoder may crash or hang, so this runs
-where that costs one sample.
+Nothing here guards the process: a decoder may crash or hang, so call this where that costs no more than one sample.
 """
 
 import os
@@ -10,25 +9,21 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import decord
 import numpy as np
 
 from pipeline.clips.plan import ClipRules, plan_spans
 from pipeline.config.load import ClipConfig, FilterConfig, LimitsConfig
 from pipeline.errors import SampleError, ShardError
 from pipeline.metadata.filters import check_header
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames, VideoHeader
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames
+from pipeline.video.decord_pictures import DECORD_ERRORS, decord_pictures
 from pipeline.video.probe import Probe, probe
 from pipeline.video.pyav_pictures import Decoded, pyav_pictures
 from pipeline.video.resize import fit
 from pipeline.video.signatures import container_of
 
 ALL = FilterConfig()  # leaves nothing out
-SAME_TIME_SECONDS = 0.001  # Decord gives times as float32
-NO_SUBSTITUTES = 0.0001  # share of frames that Decord may replace by their neighbours: none
-TIMES_AT_ONCE = 4096
 SIGNS_IN_A_TIMEOUT = 4
-DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
 
 
 def decode_sample(
@@ -47,7 +42,6 @@ def decode_sample(
         ShardError: `clip.tail: error` met a count that is not legal.
         MemoryError, OSError: this machine failed, not the video; the same sample may pass elsewhere.
     """
-    decord.logging.set_level(decord.logging.QUIET)
     try:
         yield from _decode(video, clip, limits, strict, rules, wanted)
     except SampleError as error:
@@ -107,7 +101,7 @@ def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, 
     given = -1
     if not strict and not found.decord_doubt:
         try:
-            for decoded in _decord_pictures(path, found, needed):
+            for decoded in decord_pictures(path, found, needed):
                 yield decoded
                 given = decoded[0] if decoded else given
             return
@@ -115,31 +109,6 @@ def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, 
             pass  # PyAV decodes what Decord cannot, or says what is wrong
     left = bytearray(given + 1) + needed[given + 1 :]
     yield from pyav_pictures(path, found, left, limits, strict)
-
-
-def _decord_pictures(path: str, found: Probe, needed: bytearray) -> Iterator[Decoded]:
-    """Reads forward from frame 0 and never jumps: Decord's random access gives wrong frames in many files."""
-    reader = decord.VideoReader(path, num_threads=1, fault_tol=NO_SUBSTITUTES)
-    header = found.header
-    assert len(reader) == header.frames, "Decord counts other frames than the container"
-    if found.start_seconds is not None:
-        _check_times(reader, header)
-    for index in range(needed.rindex(1) + 1):
-        picture = reader.next()
-        if not needed[index]:
-            yield None
-            continue
-        assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives another size"
-        yield index, picture.asnumpy()
-
-
-def _check_times(reader: decord.VideoReader, header: VideoHeader) -> None:
-    times, first_seconds = np.frombuffer(header.pts_seconds), reader.get_frame_timestamp([0])[0, 0]
-    for begin in range(0, header.frames, TIMES_AT_ONCE):
-        block = times[begin : begin + TIMES_AT_ONCE]
-        starts = reader.get_frame_timestamp(range(begin, begin + len(block)))[:, 0]
-        drift_seconds = np.abs(starts - first_seconds - block)
-        assert drift_seconds.max() < SAME_TIME_SECONDS, "Decord has other times than the container"
 
 
 def with_signs_of_life(chunks: Iterable[Chunk | None], pause_seconds: float) -> Iterator[Chunk | None]:

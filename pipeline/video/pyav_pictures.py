@@ -22,7 +22,7 @@ from pipeline.records import Uint8Frames, VideoHeader
 from pipeline.video.probe import Probe, describe, open_video
 
 Decoded = tuple[int, Uint8Frames] | None  # a picture `h w c` and its index; None for a frame that nobody needs
-SAME_TIME_SECONDS = 1e-6  # probe and decoder read the same integers; only floats differ
+ROUNDING_SECONDS = 1e-6  # probe and decoder read the same integers; only floats differ
 
 
 def pyav_pictures(path: str, probe: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
@@ -71,8 +71,8 @@ def _position(pts: int | None, time_base: Fraction | None, previous: int, probe:
         return previous + 1
     pts_seconds = probe.header.pts_seconds
     time_seconds = -1.0 if pts is None or time_base is None else float(pts * time_base) - probe.start_seconds
-    at = max(previous + 1, bisect_left(pts_seconds, time_seconds - SAME_TIME_SECONDS))
-    if at == len(pts_seconds) or abs(pts_seconds[at] - time_seconds) > SAME_TIME_SECONDS:
+    at = max(previous + 1, bisect_left(pts_seconds, time_seconds - ROUNDING_SECONDS))
+    if at == len(pts_seconds) or abs(pts_seconds[at] - time_seconds) > ROUNDING_SECONDS:
         raise SampleError(
             "decode", "times_disagree", f"the frame after {previous} says {time_seconds:.4f} s, as no packet left does"
         )

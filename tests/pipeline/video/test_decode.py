@@ -442,7 +442,7 @@ def test_where_decord_gives_up_pyav_goes_on_with_the_next_frame(monkeypatch: pyt
 def test_decord_and_pyav_give_the_same_bytes(pix_fmt: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     video = make_video(9, 25, 128, 64, pix_fmt=pix_fmt, options=options)
     by_pyav = frames_by_window(decode(video, strict=True))[0]
-    monkeypatch.delattr(pipeline.decode, "pyav_pictures")
+    monkeypatch.delattr(pipeline.video.decode, "pyav_pictures")
     assert np.array_equal(frames_by_window(decode(video))[0], by_pyav)
 
 
@@ -453,7 +453,7 @@ def test_what_fails_for_reasons_of_this_machine_is_no_fault_of_the_video(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline.decode, "probe", fail)
+    monkeypatch.setattr(pipeline.video.decode, "probe", fail)
     with pytest.raises(type(error)):
         decode(make_video(5, 25, 128, 64))
 
@@ -462,7 +462,7 @@ def test_an_error_nobody_foresaw_is_a_failure_of_the_sample(monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise UnicodeDecodeError("utf-8", b"\xa4", 0, 1, "a codec said\nso")
 
-    monkeypatch.setattr(pipeline.decode, "probe", fail)
+    monkeypatch.setattr(pipeline.video.decode, "probe", fail)
     (failure,) = decode(make_video(5, 25, 128, 64))
     assert isinstance(failure, Failure)
     assert failure.why.code == "decode/decoder_error"
