@@ -1,6 +1,6 @@
 """The exceptions of the pipeline, and what each one means for a run.
 
-It does not handle any of them: a command turns them into exit codes, a task into rejects or retries.
+Commands turn them into exit codes, tasks into rejects or retries.
 
     LatentmillError
     ├── UserError (also a ValueError)   the user's input is wrong: one or two lines, exit code 2
@@ -27,7 +27,7 @@ class ConfigError(UserError):
 
 
 class RunMismatchError(UserError):
-    """The output root was begun with a configuration that makes other latents."""
+    """The output root belongs to a run whose configuration gives other latents."""
 
 
 class SampleError(LatentmillError):
@@ -45,7 +45,7 @@ class SampleError(LatentmillError):
 
 
 class ShardError(LatentmillError):
-    """A shard cannot be read to its proven end, or changed since its parts were made."""
+    """A shard cannot be read to its end, or has changed since its parts were written."""
 
 
 class TransientError(LatentmillError):

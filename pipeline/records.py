@@ -67,7 +67,7 @@ class TableShard:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What storage says of a file. `etag` changes when the content does; "" where storage has none."""
+    """What storage says about a file. `etag` changes when the content does; "" where storage provides none."""
 
     size_bytes: int
     etag: str
@@ -75,7 +75,7 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a video, from `begin` until before `end`, in `unit`: seconds | frames (of those shown)."""
+    """Part of a video, from `begin` up to but excluding `end`, in `unit`: seconds | frames (of those shown)."""
 
     begin: float
     end: float
@@ -145,7 +145,7 @@ class VideoHeader:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a shown frame becomes a bucket's picture: resize to `resized_*`, then cut `height_px x width_px`."""
+    """How a frame as shown becomes the bucket's size: resize to `resized_*`, then crop `height_px x width_px`."""
 
     resized_width_px: int
     resized_height_px: int
@@ -159,9 +159,9 @@ class Geometry:
 class ClipSpec:
     """The frames of one clip: indices into the frames shown (a range, or an array), and what is done to each.
 
-    It is one row, or as many as `row_frames` names, after `warm_up_frames` that are in none (rows.py). `window_index`
-    is that of its first row, and `continues` says whether that goes on from a row of another clip. `chunk_frames` come
-    together; the encoder takes those of its own plan, or `plan_frames`.
+    It becomes one row, or rows of `row_frames` after `warm_up_frames` that belong to none (continuous.py).
+    `window_index` is that of its first row; `continues` says whether that row continues one of another clip. Frames
+    arrive in chunks of `chunk_frames`; the encoder regroups them by its own plan, or by `plan_frames`.
     """
 
     window_index: int
@@ -181,7 +181,7 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A span that can give no clip, which takes the place of one window, and why."""
+    """A span that gives no clip, and why. It counts as one window."""
 
     window_index: int
     why: Reason
@@ -189,7 +189,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """First item of a decoded sample: what it is, the clips that will follow, and the spans that give none."""
+    """First item of a decoded sample: its header, the clips that will follow, and the spans that give none."""
 
     header: VideoHeader
     clips: tuple[ClipSpec, ...]
@@ -244,7 +244,8 @@ class Reject:
 class Row:
     """One clip as it is written: what describes it, and its latents as float32 `c t h w`.
 
-    `latent` is the posterior's mean or a sample of it; `first_frame` is that of the first frame encoded alone.
+    `latent` is the posterior's mean or a sample of it; `first_frame` is the latent of the first
+    frame encoded alone.
     """
 
     sample: Sample
@@ -274,7 +275,7 @@ class PartInfo:
 
 @dataclass(frozen=True, slots=True)
 class SliceRecord:
-    """The account of one slice, kept in the footer of each of its parts: any one of them tells all.
+    """The account of one slice, kept in the footer of each of its parts: any one of them is enough.
 
     `clips` names for each bucket the (sample_index, window_index) of its rows; `last` says that the shard ends here.
     """

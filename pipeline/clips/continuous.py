@@ -1,6 +1,6 @@
-"""Continuous clips: one stream of frames whose latent is cut into rows, which rows those are, and where each begins.
+"""Continuous clips: one stream of frames whose latent is cut into rows. Which rows, and where each begins.
 
-It does not encode or cut latents (encode.py does): counts of frames come in and go out.
+Only frames are counted here; latents/encode.py cuts the latents.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from pipeline.records import ClipSpec
 
 
 def whole_frames(available: int, clip: ClipConfig, spec: LatentSpec) -> int:
-    """Frames of a whole video that are encoded, a legal count, as `clip.tail` says.
+    """How many frames of a whole video are encoded: a legal count, reached as `clip.tail` says.
 
     Raises:
-        SampleError, ShardError: `available` is no legal count, and the tail is to be dropped or an error.
+        SampleError, ShardError: `available` is not a legal count, and `clip.tail` is drop or error.
     """
     legal = spec.trim_frames(available)
     if legal == available or clip.tail == "trim":
@@ -26,23 +26,25 @@ def whole_frames(available: int, clip: ClipConfig, spec: LatentSpec) -> int:
     what = f"{available} frames, not 1 + {spec.temporal_ratio}*k; nearest below: {legal}"
     if clip.tail == "drop":
         raise SampleError("clip", "illegal_frame_count", what)
-    raise ShardError(f"a video has {what}. clip.tail: error stops here; trim cuts the last frames, drop rejects it")
+    raise ShardError(
+        f"a video has {what}. clip.tail: error stops the run; use trim to cut its last frames, or drop to reject it"
+    )
 
 
 def row_lengths(available: int, clip: ClipConfig, spec: LatentSpec) -> tuple[int, ...]:
-    """Frames of the rows of one continuous clip: `clip.frames`, then one less each, the last shorter if it must be.
+    """Frames of each row of one continuous clip: `clip.frames`, then one less each; the last row may be shorter.
 
-    With `tail: drop` there is no shorter row.
+    With `tail: drop` no row is shorter.
 
     Raises:
-        SampleError: with `tail: drop` not even the first row is full.
+        SampleError: with `tail: drop`, the video is too short for the first row.
         ShardError: as `whole_frames`.
     """
     assert isinstance(clip.frames, int), "continuous clips have rows of one length"
     later = clip.frames - 1
     if clip.tail == "drop":
         if available < clip.frames:
-            raise SampleError("clip", "too_short", f"{available} frames, the first row of a clip has {clip.frames}")
+            raise SampleError("clip", "too_short", f"{available} frames, the first row needs {clip.frames}")
         legal = 1 + (available - 1) // later * later
     else:
         legal = whole_frames(available, clip, spec)
@@ -50,7 +52,7 @@ def row_lengths(available: int, clip: ClipConfig, spec: LatentSpec) -> tuple[int
 
 
 def rows_of(clip: ClipSpec) -> Iterator[tuple[ClipSpec, int]]:
-    """Each row of a clip, as a clip of its own, and the position of its first frame in it."""
+    """Each row of a clip, as a clip of its own, and the position of its first frame in the clip."""
     if not clip.row_frames:
         yield clip, 0
         return
@@ -62,21 +64,21 @@ def rows_of(clip: ClipSpec) -> Iterator[tuple[ClipSpec, int]]:
 
 
 def latent_frames(row: ClipSpec, spec: LatentSpec) -> int:
-    """Latent frames of a row: one that continues another has none for a first frame alone."""
+    """Latent frames of a row. A row that continues another has no latent frame for a single first frame."""
     return row.frames // spec.temporal_ratio if row.continues else spec.latent_frames(row.frames)
 
 
 def windows_of_segment(segment: int, segments: int, windows: int) -> range:
-    """The windows of a video with `windows` of them that are in one of its segments: where w * segments // windows is.
+    """The windows of one segment of a video that has `windows`: window w is in segment w * segments // windows.
 
-    Segments are as even as can be; where they are more than the windows, some have none.
+    Segments are as even as possible; where there are more of them than windows, some are empty.
     """
     first, end = (-(-number * windows // segments) for number in (segment, segment + 1))
     return range(first, end)
 
 
 def clips_of_segment(clips: Sequence[ClipSpec], within: range, chunk_frames: int, recall: Recall) -> Iterator[ClipSpec]:
-    """Of continuous clips the parts whose rows are windows `within`."""
+    """The parts of continuous clips whose rows are the windows `within`."""
     for clip in clips:
         first = max(0, within.start - clip.window_index)
         end = min(len(clip.row_frames), within.stop - clip.window_index)
@@ -85,7 +87,7 @@ def clips_of_segment(clips: Sequence[ClipSpec], within: range, chunk_frames: int
 
 
 def _part(clip: ClipSpec, first: int, end: int, chunk_frames: int, recall: Recall) -> ClipSpec:
-    """Rows [first, end) of a clip as a clip of their own: as late a begin and as early an end as their latents allow.
+    """Rows [first, end) of a clip as a clip of their own, with no more frames around them than their latents need.
 
     Its chunks end where those of the whole clip do.
     """

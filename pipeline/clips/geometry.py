@@ -8,9 +8,9 @@ from pipeline.records import Geometry, VideoHeader
 
 
 def choose_geometry(header: VideoHeader, clip: ClipConfig) -> Geometry:
-    """The bucket nearest in aspect ratio, by logarithm, and the way there.
+    """The resize and crop to the bucket that is nearest in log aspect ratio.
 
-    Of equally near buckets the one with most pixels that needs no upscaling, else the least upscaled.
+    Of equally near buckets, the one with the most pixels that needs no upscaling, else the least upscaled.
     """
     fits = [cover(header, height_px, width_px) for height_px, width_px in clip.bucket_sizes_px]
     if not clip.upscale:
@@ -20,14 +20,14 @@ def choose_geometry(header: VideoHeader, clip: ClipConfig) -> Geometry:
         raise SampleError(
             "clip",
             "too_small",
-            f"{header.height_px}x{header.width_px} (height x width{aspect}) fills none of {', '.join(clip.buckets)} "
-            "without upscaling, which clip.upscale: true allows",
+            f"{header.height_px}x{header.width_px} (height x width{aspect}) is too small for "
+            f"{', '.join(clip.buckets)}; clip.upscale: true would enlarge it",
         )
     return min(fits, key=lambda fit: _preference(header, fit))
 
 
 def cover(header: VideoHeader, height_px: int, width_px: int) -> Geometry:
-    """The smallest resize in proportion, square pixels, that covers a bucket; and the cut from its centre."""
+    """The smallest proportional resize, to square pixels, that covers a bucket; cropped at the centre."""
     shown_width_px = header.width_px * header.sample_aspect
     scale = max(width_px / shown_width_px, height_px / header.height_px)
     resized_width_px = max(width_px, round(shown_width_px * scale))
@@ -52,5 +52,5 @@ def _preference(header: VideoHeader, fit: Geometry) -> tuple[float, bool, int, i
     distance = abs(math.log(aspect) - math.log(fit.width_px / fit.height_px))
     upscaled = is_upscaled(header, fit)
     area_px = fit.width_px * fit.height_px
-    # width last: a square source is as far from 480x720 as from 720x480, and the answer must not hang on list order
+    # width last: a square source is as far from 480x720 as from 720x480, and the order of the list must not decide
     return round(distance, 6), upscaled, area_px if upscaled else -area_px, fit.width_px

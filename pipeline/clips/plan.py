@@ -17,9 +17,9 @@ from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
 class ClipRules:
     """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
 
-    `spans` are those of one sample, None where clips are taken from its whole video. `segment` is which of
-    `clip.segments` is wanted of its rows, for which `recall` says how far back latents look; without it all are, as for
-    who looks at frames and encodes nothing.
+    `spans` are those of one sample, None where clips are taken from its whole video. `segment` selects the rows of one
+    of `clip.segments`, and `recall` says how many earlier frames their latents depend on. Without `recall` all rows are
+    planned, which is enough to look at frames without encoding them.
     """
 
     spec: LatentSpec
@@ -30,7 +30,7 @@ class ClipRules:
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
-    """Refuses a clip length or a bucket that the encoder cannot take.
+    """Checks that the encoder can take the clip lengths and buckets.
 
     Raises:
         ConfigError: naming the value and the nearest ones that are allowed.
@@ -44,8 +44,7 @@ def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
         if any(side_px % ratio for side_px in size_px):
             nearest = "x".join(str(max(ratio, round(side_px / ratio) * ratio)) for side_px in size_px)
             raise ConfigError(
-                f"clip.buckets: {bucket} is not legal for {spec.name}, whose sides are multiples of {ratio}: "
-                f"take {nearest}"
+                f"clip.buckets: {bucket} does not fit {spec.name}, whose sides are multiples of {ratio}: use {nearest}"
             )
 
 
@@ -53,21 +52,21 @@ def _check_frames(key: str, frames: int, spec: LatentSpec) -> None:
     if not spec.is_legal_frames(frames):
         below = spec.trim_frames(frames)
         raise ConfigError(
-            f"{key}: {frames} is not legal for {spec.name}, whose counts are 1 + {spec.temporal_ratio}*k: "
-            f"take {below} or {below + spec.temporal_ratio}"
+            f"{key}: {frames} does not fit {spec.name}, whose frame counts are 1 + {spec.temporal_ratio}*k: "
+            f"use {below} or {below + spec.temporal_ratio}"
         )
 
 
 def check_segments(clip: ClipConfig, recall: Recall | None) -> None:
-    """Refuses segments of a video that must be encoded whole.
+    """Checks that the encoder can encode a video in segments.
 
     Raises:
-        ConfigError: saying what can be divided.
+        ConfigError: naming the encoders that can.
     """
     if clip.segments > 1 and recall is None:
         raise ConfigError(
             f"clip.segments: {clip.segments} replicas cannot share a video whose latents depend on all of its frames: "
-            "take clip.segments: 1, or a native encoder with encoder.norm_scope: chunk or frame"
+            "use clip.segments: 1, or a native encoder with encoder.norm_scope: chunk or frame"
         )
 
 
@@ -84,12 +83,12 @@ def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple
 def plan_spans(
     header: VideoHeader, clip: ClipConfig, rules: ClipRules
 ) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
-    """The clips of the spans of one video, no frame outside them; a span that can give none counts as one window.
+    """The clips of the spans of one video, with no frame outside them; a span that gives none counts as one window.
 
-    Without spans those of the whole video; with segments, of either those in `rules.segment`.
+    Without spans, the clips of the whole video. With segments, only the rows in `rules.segment`.
 
     Raises:
-        SampleError, ShardError: as `plan_clips`, for what concerns all spans alike.
+        SampleError, ShardError: as `plan_clips`, for what all spans share.
     """
     clips, refused = _plan_all(header, clip, rules)
     if clip.segments == 1 or rules.recall is None:
@@ -144,7 +143,7 @@ def _clips_within(
 
 
 def cut_windows(available: int, fps: float, clip: ClipConfig, geometry: Geometry) -> list[range]:
-    """Windows of as many positions as the longest bucket of this picture size that the `available` frames fill."""
+    """Windows as long as the longest bucket of this size that the `available` frames fill."""
     counts = [
         frames
         for frames, size_px in zip(clip.bucket_frames, clip.bucket_sizes_px, strict=True)
@@ -155,8 +154,8 @@ def cut_windows(available: int, fps: float, clip: ClipConfig, geometry: Geometry
         raise SampleError(
             "clip",
             "too_short",
-            f"{available} frames ({available / fps:.2f} s) at {fps:.3f} a second, "
-            f"a clip has {min(counts)} ({min(counts) / fps:.2f} s)",
+            f"{available} frames ({available / fps:.2f} s) at {fps:.3f} per second, "
+            f"a clip needs {min(counts)} ({min(counts) / fps:.2f} s)",
         )
     return [range(start, start + frames) for start in window_starts(available - frames, clip.window)]
 

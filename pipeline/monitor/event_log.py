@@ -1,7 +1,6 @@
 """What a run logs for machines: each event as one JSON object on one line, with run, shard, slice and sample.
 
-It does not count (metrics.py) or show progress to people (progress.py). Filtered samples, of which there may be
-millions, are counted in their slice's line and have none of their own.
+Filtered samples, of which there may be millions, are counted in their slice's line and have none of their own.
 """
 
 import json
@@ -27,7 +26,7 @@ Values = dict[str, Any]
 
 
 def values_of(event: Event) -> Iterator[Values]:
-    """What is logged of an event: nothing of mere progress, and for a new slice a line for each of its rejects too."""
+    """The lines for an event: none for Progress, and for a new slice also one for each of its rejects."""
     match event:
         case ShardBegun():
             helps = "helps with" if event.helps else "began"
@@ -43,12 +42,12 @@ def values_of(event: Event) -> Iterator[Values]:
             level, message = "error" if event.final else "warning", event.error
             yield _line("shard_failed", message, level, shard=event.shard, final=event.final)
         case ReplicaJoined():
-            message = f"replica {event.replica} holds its encoder"
+            message = f"replica {event.replica} loaded its encoder"
             yield _line("replica_joined", message, replica=event.replica, node=event.node)
         case ReplicaLost():
             yield _line("replica_lost", event.error, "warning", replica=event.replica, node=event.node)
         case WaitingForGpus():
-            yield _line("waiting_for_gpus", "the cluster has no GPU now", "warning", replicas=event.replicas)
+            yield _line("waiting_for_gpus", "the cluster has no GPU at the moment", "warning", replicas=event.replicas)
 
 
 def _slice(event: SliceDone) -> Iterator[Values]:
@@ -56,7 +55,7 @@ def _slice(event: SliceDone) -> Iterator[Values]:
     name = "slice_found" if event.reused else "slice_committed"
     counts: Values = {"samples": event.samples, "clips": event.rows, "bytes": event.size_bytes}
     counts |= {"rejects": len(rejects), "filtered": len(event.rejects) - len(rejects)}
-    message = f"slice {event.slice_index} {'was there' if event.reused else 'is committed'}"
+    message = f"slice {event.slice_index} {'was committed before' if event.reused else 'is committed'}"
     yield _line(name, message, shard=event.shard, slice=event.slice_index, **counts)
     if not event.reused:
         yield from (_reject(event, reject) for reject in rejects)
@@ -82,7 +81,7 @@ def _line(event: str, message: str, level: str = "info", **values: Any) -> Value
 
 
 class EventLog:
-    """Writes a run's lines as they happen. It stands where RunProgress stands otherwise."""
+    """Writes a run's lines as they happen, in place of RunProgress."""
 
     def __init__(self, shards: int, shards_done: int, stream: TextIO) -> None:
         self._shards, self._left, self._stream = shards, shards - shards_done, stream
@@ -105,7 +104,7 @@ class EventLog:
             self._write(values)
 
     def ended(self, run: str, exit_code: int, summary: Mapping[str, Any]) -> None:
-        """The last line. `summary` is what summary.json says, of which statistics of latents are left out."""
+        """The last line, with the totals of summary.json but not its statistics of latents."""
         self._run = run
         totals = {key: value for key, value in summary.items() if key != "latent_statistics"}
         level, message = ("error", "work is left or too much was rejected") if exit_code else ("info", "all is done")

@@ -1,7 +1,4 @@
-"""What happens in a run, as frozen values: replicas tell the driver, and the driver whoever shows, logs or counts it.
-
-It does not show, log or count anything.
-"""
+"""What happens in a run, as frozen values: replicas report to the driver, which shows, logs and counts it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +7,7 @@ from pipeline.records import Reject
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Event: one more sample went through; `frames` were encoded since the last such event."""
+    """Event: one more sample is finished; `frames` were encoded since the last such event."""
 
     shard: str
     frames: int
@@ -18,7 +15,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SliceDone:
-    """Event: a slice is committed; `reused` where it was so before this run."""
+    """Event: a slice is committed; `reused` if it already was before this run."""
 
     shard: str
     slice_index: int
@@ -49,14 +46,14 @@ class ShardFailed:
 
 @dataclass(frozen=True, slots=True)
 class WaitingForGpus:
-    """Event: the cluster has no GPU now; `replicas` begin as GPUs join."""
+    """Event: the cluster has no GPU at the moment; `replicas` begin as GPUs join."""
 
     replicas: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaJoined:
-    """Event: a replica holds its encoder; `node` is Ray's id of where."""
+    """Event: a replica has loaded its encoder; `node` is Ray's id of its node."""
 
     replica: int
     node: str
@@ -64,7 +61,7 @@ class ReplicaJoined:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLost:
-    """Event: a replica died, or was given up; `node` is "" where it never was ready."""
+    """Event: a replica died, or was given up; `node` is "" if it was never ready."""
 
     replica: int
     node: str
@@ -73,7 +70,7 @@ class ReplicaLost:
 
 @dataclass(frozen=True, slots=True)
 class ShardBegun:
-    """Event: a replica was given a shard; `helps` where another is at it already."""
+    """Event: a replica was given a shard; `helps` if another replica already works on it."""
 
     shard: str
     replica: int

@@ -1,7 +1,7 @@
-"""What a run tells a monitoring system: the table of metrics, and what each event and each stopwatch adds to them.
+"""What a run reports to a monitoring system: the table of metrics, and what each event and each stopwatch adds to them.
 
-It does not send anything: ray_metrics.py does. No metric is tagged with a shard, a sample or a bucket, of which there
-is no end. Metrics are for watching: the accounts of a run are its manifests.
+cluster/metrics.py sends them. No metric is tagged with a shard, sample or bucket: their number has no bound. Metrics
+are for watching; the accounts of a run are its manifests.
 """
 
 import time
@@ -17,7 +17,7 @@ PROGRESS_SECONDS = 1.0  # between two Progress events of a replica
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A counter, which only grows, or a gauge. `tags` are those that it has besides `run`."""
+    """A counter, which only grows, or a gauge. `tags` are those besides `run`."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -26,16 +26,16 @@ class Metric:
     tags: tuple[str, ...] = ()
 
 
-# What replicas count themselves says how each of them does: Ray adds the node and the process to every metric.
+# Counted by each replica: Ray adds the node and the process to every metric.
 FRAMES = Metric("latentmill_frames_total", "counter", "frames", "Frames that went through the encoder")
 STAGE_SECONDS = Metric(
     "latentmill_stage_seconds_total",
     "counter",
     "seconds",
-    "Time of replicas by stage; `encode` is what keeps the device busy, `write` and `commit` go on beside it",
+    "Time of replicas by stage; `encode` keeps the device busy, `write` and `commit` run alongside",
     ("stage",),
 )
-# What the driver counts is counted once, whichever replicas say it.
+# Counted once, by the driver, whichever replica reports it.
 SAMPLES = Metric("latentmill_samples_total", "counter", "samples", "Samples of slices committed by this run")
 CLIPS = Metric("latentmill_clips_total", "counter", "clips", "Clips committed by this run")
 BYTES = Metric("latentmill_written_bytes_total", "counter", "bytes", "Bytes of the parts committed by this run")
@@ -61,7 +61,7 @@ METRICS += (SHARDS_DONE, ATTEMPTS_FAILED, REPLICAS_LOST, SHARDS, REPLICAS)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is added to a counter, or the value that a gauge takes."""
+    """What a counter grows by, or the value that a gauge takes."""
 
     metric: Metric
     value: float
@@ -69,7 +69,7 @@ class Point:
 
 
 def of_event(event: Event) -> Iterator[Point]:
-    """What an event that is news to the driver adds. A slice that was there before this run adds nothing."""
+    """What the driver counts of an event. A slice that was committed before this run counts for nothing."""
     match event:
         case SliceDone(reused=False):
             yield Point(SAMPLES, event.samples)
@@ -89,7 +89,7 @@ def of_event(event: Event) -> Iterator[Point]:
 
 
 def of_work(event: Event, before: Mapping[str, float], seconds: Mapping[str, float]) -> Iterator[Point]:
-    """What a replica did until an event of its own; `before` are the seconds of its stopwatch at the last one."""
+    """What a replica did up to one of its events; `before` has the seconds of its stopwatch at the previous one."""
     if isinstance(event, Progress) and event.frames:
         yield Point(FRAMES, event.frames)
     for stage, spent in seconds.items():
@@ -98,9 +98,9 @@ def of_work(event: Event, before: Mapping[str, float], seconds: Mapping[str, flo
 
 
 def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.monotonic) -> Iterator[Event]:
-    """The same events, with fewer Progress: one a second, or before another event, with the frames of all since.
+    """The same events with fewer Progress: one a second, or before another event, with the frames of all since.
 
-    A driver of a thousand replicas would hear of little but single samples otherwise.
+    Otherwise the driver of a thousand replicas would be flooded with single samples.
     """
     held: Progress | None = None
     due_at = now_seconds()

@@ -1,7 +1,4 @@
-"""What a run shows while it goes on: a live display on a terminal, plain lines elsewhere.
-
-It does not decide anything, and nothing depends on it.
-"""
+"""What a run shows while it goes on: a live display on a terminal, plain lines elsewhere. Nothing depends on it."""
 
 import time
 from types import TracebackType
@@ -16,7 +13,7 @@ PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class RunProgress:
-    """Counts events and shows the counts; `with` it around the run."""
+    """Counts events and shows the counts, as a context manager around the run."""
 
     def __init__(self, shards: int, shards_done: int, console: Console) -> None:
         self._console = console
@@ -49,7 +46,7 @@ class RunProgress:
         self._began = time.monotonic()
 
     def event(self, event: Event) -> None:
-        """Takes in one event and shows it when it is time."""
+        """Counts one event, and shows the counts when they are due."""
         match event:
             case Progress():
                 self._frames += event.frames

@@ -22,8 +22,8 @@ from pipeline.video.pyav_pictures import Decoded, pyav_pictures
 from pipeline.video.resize import fit
 from pipeline.video.signatures import container_of
 
-ALL = FilterConfig()  # leaves nothing out
-SIGNS_IN_A_TIMEOUT = 4
+NO_FILTER = FilterConfig()
+HEARTBEATS_PER_TIMEOUT = 4
 
 
 def decode_sample(
@@ -32,11 +32,11 @@ def decode_sample(
     limits: LimitsConfig,
     strict: bool,
     rules: ClipRules,
-    wanted: FilterConfig = ALL,
+    wanted: FilterConfig = NO_FILTER,
 ) -> Iterator[DecodeItem | None]:
     """Opened, then the chunks of all clips in the order in which they fill; a Failure is the last item, if any.
 
-    None comes where nothing else did for long: the decoder is at work on frames that no clip needs.
+    None is yielded when nothing else has been for a while: the decoder is working through frames that no clip needs.
 
     Raises:
         ShardError: `clip.tail: error` met a count that is not legal.
@@ -48,7 +48,7 @@ def decode_sample(
         yield Failure(error.why)
     except (MemoryError, OSError, ShardError):
         raise
-    except Exception as error:  # the same bytes would bring whatever a decoder raised again, so it is the video's
+    except Exception as error:  # the same bytes would fail the same way again: it is the video's fault
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         yield Failure(Reason("decode", "decoder_error", what))
 
@@ -69,12 +69,12 @@ def _decode(
         if not clips:
             return
         pictures = _pictures(path, found, marked(clips, found.header.frames), limits, strict)
-        yield from with_signs_of_life(cut_chunks(clips, pictures), limits.decode_timeout_seconds / SIGNS_IN_A_TIMEOUT)
+        yield from with_heartbeats(cut_chunks(clips, pictures), limits.decode_timeout_seconds / HEARTBEATS_PER_TIMEOUT)
 
 
 @contextmanager
 def memory_file(video: bytes) -> Iterator[str]:
-    """A path under which decoders read the bytes. Decord's own reader of bytes reads past their end."""
+    """A path under which decoders read the bytes. Decord's own reader of bytes overruns them."""
     handle = os.memfd_create("video")
     try:
         with open(handle, "wb", closefd=False) as file:
@@ -94,9 +94,9 @@ def marked(clips: Sequence[ClipSpec], frames: int) -> bytearray:
 
 
 def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
-    """The upright pictures, `h w c`, that are needed, each with its index; None for each frame that is not.
+    """The needed pictures, upright, `h w c`, each with its index; None for each other frame.
 
-    They are Decord's, and PyAV's from where it gives up.
+    Decord decodes them; where it gives up, PyAV goes on.
     """
     given = -1
     if not strict and not found.decord_doubt:
@@ -111,8 +111,8 @@ def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, 
     yield from pyav_pictures(path, found, left, limits, strict)
 
 
-def with_signs_of_life(chunks: Iterable[Chunk | None], pause_seconds: float) -> Iterator[Chunk | None]:
-    """The chunks, and None between them where frames were decoded for so long without one."""
+def with_heartbeats(chunks: Iterable[Chunk | None], pause_seconds: float) -> Iterator[Chunk | None]:
+    """The chunks, and None between them whenever decoding goes on for `pause_seconds` without one."""
     since = time.monotonic()
     for chunk in chunks:
         if chunk is not None or time.monotonic() - since >= pause_seconds:
@@ -123,7 +123,7 @@ def with_signs_of_life(chunks: Iterable[Chunk | None], pause_seconds: float) -> 
 def cut_chunks(clips: Sequence[ClipSpec], decoded: Iterable[Decoded]) -> Iterator[Chunk | None]:
     """Deals pictures `h w c`, which come once and by ascending index, to all clips that use them; None after each.
 
-    A clip's frames are held only until its next chunk is full; clips that overlap hold the same pictures.
+    A clip's frames are held only until its next chunk is full; clips that overlap share the pictures.
     """
     waiting = deque(sorted(clips, key=lambda spec: spec.frame_indices[0]))
     open_clips: list[_OpenClip] = []

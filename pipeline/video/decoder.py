@@ -1,7 +1,4 @@
-"""What a task asks of a decoder, and the one that works in the same process.
-
-It does not decode (decode.py) or start other processes (ray_decoder.py).
-"""
+"""The protocol of decoders, and the one that decodes in this process; cluster/decoder.py has the one that uses Ray."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -23,7 +20,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalDecoder:
-    """Decodes in this process, when the items are asked for: for tests and debuggers, a bad video can kill it."""
+    """Decodes in this process as items are asked for. For tests and debugging: a bad video can kill the process."""
 
     config: Config
     spec: LatentSpec

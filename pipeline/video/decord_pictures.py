@@ -24,7 +24,7 @@ def decord_pictures(path: str, found: Probe, needed: bytearray) -> Iterator[Deco
     decord.logging.set_level(decord.logging.QUIET)
     reader = decord.VideoReader(path, num_threads=1, fault_tol=NO_SUBSTITUTES)
     header = found.header
-    assert len(reader) == header.frames, "Decord counts other frames than the container"
+    assert len(reader) == header.frames, "Decord and the container count different numbers of frames"
     if found.start_seconds is not None:
         _check_times(reader, header)
     for index in range(needed.rindex(1) + 1):
@@ -32,7 +32,7 @@ def decord_pictures(path: str, found: Probe, needed: bytearray) -> Iterator[Deco
         if not needed[index]:
             yield None
             continue
-        assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives another size"
+        assert picture.shape == (header.height_px, header.width_px, 3), "Decord gives frames of another size"
         yield index, picture.asnumpy()
 
 
@@ -42,4 +42,4 @@ def _check_times(reader: decord.VideoReader, header: VideoHeader) -> None:
         block = times[begin : begin + TIMES_AT_ONCE]
         starts = reader.get_frame_timestamp(range(begin, begin + len(block)))[:, 0]
         drift_seconds = np.abs(starts - first_seconds - block)
-        assert drift_seconds.max() < TIME_TOLERANCE_SECONDS, "Decord has other times than the container"
+        assert drift_seconds.max() < TIME_TOLERANCE_SECONDS, "Decord and the container give different times"

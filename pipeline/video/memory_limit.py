@@ -1,7 +1,4 @@
-"""A bound on the memory that this process may take for one piece of work.
-
-It does not know what the work is.
-"""
+"""A bound on the memory that this process may take for one piece of work."""
 
 import re
 import resource
@@ -17,11 +14,11 @@ def bounded(items: Iterator[T], more_bytes: int) -> Iterator[T]:
     """The same items, made in at most `more_bytes` beyond what this process has now.
 
     Raises:
-        MemoryError: an item takes more, if its maker says so.
+        MemoryError: making an item took more, if its maker reports that.
     """
     limit_bytes = private_bytes() + more_bytes
     while True:
-        with memory_limit(limit_bytes):  # not while the consumer works: the memory that it takes is its own
+        with memory_limit(limit_bytes):  # not while the consumer works: its memory does not count
             try:
                 item = next(items)
             except StopIteration:
@@ -31,9 +28,9 @@ def bounded(items: Iterator[T], more_bytes: int) -> Iterator[T]:
 
 @contextmanager
 def memory_limit(limit_bytes: int) -> Iterator[None]:
-    """Within it allocations fail that would bring this process over `limit_bytes` of private memory.
+    """Makes allocations fail that would bring this process over `limit_bytes` of private memory.
 
-    It is private memory that counts (RLIMIT_DATA), as Ray's shared object store is mapped in parts of any size.
+    Only private memory counts (RLIMIT_DATA): Ray maps its shared object store in parts of any size.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
@@ -44,7 +41,7 @@ def memory_limit(limit_bytes: int) -> Iterator[None]:
 
 
 def private_bytes() -> int:
-    """Memory that this process has for itself alone."""
+    """Memory that this process shares with no other."""
     kibibytes = re.search(r"^VmData:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert kibibytes is not None, "Linux says VmData of every process"
+    assert kibibytes is not None, "Linux reports VmData for every process"
     return int(kibibytes[1]) << 10

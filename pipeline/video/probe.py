@@ -1,7 +1,6 @@
 """What a video file is, by its container, before it is decoded; uses PyAV.
 
-It does not give pictures (decode.py) and does not choose clips (clips.py). It decodes the first picture alone, because
-only there FFmpeg says how the camera was held.
+Only the first picture is decoded, because FFmpeg reports the rotation only there.
 """
 
 import struct
@@ -23,13 +22,13 @@ from pipeline.config.load import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.records import VideoHeader
 
-SHORTFALL_SECONDS = 0.25  # of 125 valid files none ended earlier than declared by more than this and three frames
+SHORTFALL_SECONDS = 0.25  # none of 125 valid files ended earlier than declared by more than this and three frames
 SHORTFALL_FRAMES = 3
 DECORD_CONTAINERS = ("mov", "matroska", "avi", "asf", "flv")
 DECORD_LEAST_WIDTH_PX = 128  # below it FFmpeg pads rows so much that Decord may take the padding for channels
-DECORD_MOST_PX = 4096 * 2304  # above it Decord's queue of decoded frames, which has no bound, takes gigabytes
-TIMELESS_CONTAINERS = ("avi",)  # they store the order of decoding, not the times of showing
-# Decord scales frames of another size to the first one's in silence, and Theora repeats a frame without a packet
+DECORD_MOST_PX = 4096 * 2304  # above it Decord's unbounded queue of decoded frames takes gigabytes
+TIMELESS_CONTAINERS = ("avi",)  # they store decoding order, not presentation times
+# Decord silently rescales frames of another size to the first one's; Theora repeats a frame without a packet
 DECORD_NEVER_CODECS = ("mjpeg", "theora", "vp8", "vp9")
 
 
@@ -39,7 +38,7 @@ class Probe:
 
     `start_seconds` is when the first frame is shown by the container's clock, None where packets carry no such times.
     `decord_doubt` says why Decord may be wrong on such a video, "" where it is right. `shortfall` says what the
-    container declares and does not hold, "" where it is whole.
+    container declares but does not hold, "" where it is complete.
     """
 
     header: VideoHeader
@@ -50,7 +49,7 @@ class Probe:
 
 @dataclass(slots=True)
 class _Packets:
-    """What demuxing a whole stream shows. `marks` are the times of the frames shown, ascending, in units of the stream.
+    """What demuxing a stream reveals. `marks` are the times of the frames shown, ascending, in units of the stream.
 
     `unmarked` counts the frames shown whose packets carry no time.
     """
@@ -83,7 +82,9 @@ def open_video(path: str, container: str, limits: LimitsConfig) -> Iterator[tupl
     with opened:
         stream = opened.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None or _is_cover_art(stream):
-            raise SampleError("probe", "no_video_stream", f"the {container} file holds no video that we can decode")
+            raise SampleError(
+                "probe", "no_video_stream", f"the {container} file has no video stream that we can decode"
+            )
         stream.codec_context.options = most_px
         stream.codec_context.thread_count = 1  # decode tasks run side by side; their threads would only compete
         yield opened, stream
@@ -94,7 +95,7 @@ def _is_cover_art(stream: VideoStream) -> bool:
 
 
 def describe(error: av.error.FFmpegError) -> str:
-    """FFmpeg's words, without the name of our file. Memory that ran out is no fault of the video and is raised."""
+    """FFmpeg's message without our file name. Running out of memory is not the video's fault: that error is raised."""
     if isinstance(error, MemoryError):
         raise error
     return str(error.strerror)
@@ -144,7 +145,7 @@ def _demux(opened: InputContainer, stream: VideoStream, limits: LimitsConfig) ->
     _try_first_frame(stream, None, packets)
     if not packets.shown:
         raise SampleError("probe", "no_frames", f"the {_codec_name(stream)} stream shows no frame")
-    np.frombuffer(packets.marks, np.int64).sort()  # in place: a film has a million
+    np.frombuffer(packets.marks, np.int64).sort()  # in place: a film has a million frames
     return packets
 
 
@@ -161,17 +162,17 @@ def _note(packet: "Packet[VideoStream]", stream: VideoStream, packets: _Packets)
 
 
 def _try_first_frame(stream: VideoStream, packet: "Packet[VideoStream] | None", packets: _Packets) -> None:
-    """Gives the decoder a packet, or the end, until it gave one frame or failed."""
+    """Feeds the decoder a packet, or the end of the stream, until it has given one frame or failed."""
     if packets.first_frame is None and packets.decodes:
         try:
             packets.first_frame = next(iter(stream.decode(packet)), None)
         except av.error.FFmpegError as error:
             describe(error)
-            packets.decodes = False  # who decodes the pictures will say what is wrong
+            packets.decodes = False  # decoding the pictures will report what is wrong
 
 
 def _is_hidden(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
-    """A VP8 frame that others refer to and nobody sees: bit 4 of its first byte is show_frame."""
+    """A VP8 frame that others refer to but that is never shown: bit 4 of its first byte is show_frame."""
     return _codec_name(stream) == "vp8" and not memoryview(packet)[0] & 0x10
 
 
@@ -201,16 +202,16 @@ def _header(opened: InputContainer, stream: VideoStream, packets: _Packets) -> V
 
 
 def _rotation_degrees(frame: VideoFrame) -> int:
-    """Counter-clockwise turn that shows the picture upright.
+    """Counter-clockwise rotation that shows the picture upright.
 
     Raises:
-        SampleError: no quarter turn, or a mirror image, which latents would keep in silence.
+        SampleError: not a quarter turn, or a mirror image, which would end up in the latents.
     """
     degrees = frame.rotation % 360
     matrix = frame.side_data.get("DISPLAYMATRIX")  # nine native integers, row by row
     a, b, _, c, d = struct.unpack("=5i", memoryview(matrix)[:20]) if matrix else (1, 0, 0, 0, 1)  # type: ignore[arg-type]
     if degrees % 90 or a * d - b * c <= 0:
-        raise SampleError("probe", "unsupported_rotation", f"turned by {degrees} degrees or mirrored: {(a, b, c, d)}")
+        raise SampleError("probe", "unsupported_rotation", f"rotated by {degrees} degrees or mirrored: {(a, b, c, d)}")
     return int(degrees)
 
 
@@ -221,7 +222,7 @@ def _pts_seconds(stream: VideoStream, packets: _Packets) -> "array[float]":
         return array("d", (float((mark - first) * time_base) for mark in packets.marks))
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
-        raise SampleError("probe", "no_times", "neither its packets nor its header say when a frame is shown")
+        raise SampleError("probe", "no_times", "neither packets nor header say when frames are shown")
     return array("d", (float(index / rate) for index in range(packets.shown)))
 
 
@@ -259,9 +260,9 @@ def _shortfall(header: VideoHeader, stream: VideoStream, packets: _Packets) -> s
     if packets.corrupt:
         return f"{packets.corrupt} packets are damaged"
     if header.container == "mov" and stream.frames > packets.total:
-        return f"{stream.frames} frames are declared, {packets.total} are there"
+        return f"{stream.frames} frames are declared, {packets.total} are present"
     end_seconds = header.pts_seconds[-1] + float(packets.last_duration * (stream.time_base or 0))
     frame_seconds = header.pts_seconds[-1] / max(1, header.frames - 1)
     if header.duration_seconds - end_seconds > max(SHORTFALL_SECONDS, SHORTFALL_FRAMES * frame_seconds):
-        return f"{header.duration_seconds:.2f} s are declared, {end_seconds:.2f} s are there"
+        return f"{header.duration_seconds:.2f} s are declared, {end_seconds:.2f} s are present"
     return ""

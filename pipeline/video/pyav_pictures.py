@@ -1,7 +1,4 @@
-"""Pictures by PyAV: for the videos that Decord gets wrong, and for those who want damage found (`input.strict`).
-
-It does not decide which decoder is used (decode.py does).
-"""
+"""Pictures decoded by PyAV: of videos that Decord gets wrong, and of all with `input.strict`, which detects damage."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -26,10 +23,10 @@ ROUNDING_SECONDS = 1e-6  # probe and decoder read the same integers; only floats
 
 
 def pyav_pictures(path: str, probe: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
-    """The upright pictures where `needed` has a 1; frames where it has none are decoded, but not made pictures of.
+    """The upright pictures where `needed` has a 1; other frames are decoded but not converted.
 
     Raises:
-        SampleError: one of them is not there; with `strict`, anything before the last of them is damaged.
+        SampleError: a needed frame is missing; with `strict`, anything before the last needed frame is damaged.
     """
     if strict and probe.shortfall:
         raise SampleError("decode", "incomplete", probe.shortfall)
@@ -48,12 +45,14 @@ def pyav_pictures(path: str, probe: Probe, needed: bytearray, limits: LimitsConf
             if position == index and (index := needed.find(1, index + 1)) < 0:
                 return
         raise SampleError(
-            "decode", "missing_frames", f"frame {index} of {probe.header.frames} could not be decoded, a clip needs it"
+            "decode",
+            "missing_frames",
+            f"frame {index} of {probe.header.frames} could not be decoded, but a clip needs it",
         )
 
 
 def _frames(opened: InputContainer, stream: VideoStream, skip_errors: bool) -> Iterator[VideoFrame]:
-    """All frames in the order they are shown. Where frames carry times, one that fails can be left out."""
+    """All frames in display order. Where frames carry times, one that fails can be left out."""
     # Theora repeats a frame with an empty packet, which a decoder would take for the end
     packets = (packet for packet in opened.demux(stream) if packet.size)
     for packet in chain(packets, (None,)):
@@ -74,13 +73,13 @@ def _position(pts: int | None, time_base: Fraction | None, previous: int, probe:
     at = max(previous + 1, bisect_left(pts_seconds, time_seconds - ROUNDING_SECONDS))
     if at == len(pts_seconds) or abs(pts_seconds[at] - time_seconds) > ROUNDING_SECONDS:
         raise SampleError(
-            "decode", "times_disagree", f"the frame after {previous} says {time_seconds:.4f} s, as no packet left does"
+            "decode", "times_disagree", f"the frame after {previous} is at {time_seconds:.4f} s, no remaining packet is"
         )
     return at
 
 
 class _ToRgb:
-    """Frame -> upright `h w c`, by the same filters of FFmpeg that Decord uses: both give the same bytes."""
+    """Frame -> upright `h w c`, through the FFmpeg filters that Decord uses: both give the same bytes."""
 
     def __init__(self, header: VideoHeader, stream: VideoStream) -> None:
         self._time_base = stream.time_base  # the last frames of a video come without one

@@ -1,7 +1,4 @@
-"""How a picture becomes a bucket's picture: antialiased resize and cut, uint8 in and out; uses Pillow.
-
-It does not choose sizes (clips.py does).
-"""
+"""A picture becomes the bucket's size: antialiased resize and crop, uint8 in and out; uses Pillow."""
 
 import numpy as np
 from PIL import Image

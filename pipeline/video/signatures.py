@@ -1,6 +1,6 @@
-"""The containers that we accept, told by their first bytes, before any decoder sees the video.
+"""The containers that we accept, recognised by their first bytes before any decoder sees the video.
 
-It does not open videos: probe.py does, with FFmpeg held to the container named here.
+probe.py makes FFmpeg use the demuxer named here and no other.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ _SIGNATURES: dict[str, Callable[[bytes], bool]] = {
 
 
 def container_of(video: bytes) -> str:
-    """FFmpeg's name of the container, by signature; only formats that refer to nothing outside themselves are known.
+    """FFmpeg's name of the container, by its signature; only formats that never refer to other files are known.
 
     Raises:
-        SampleError: there are no bytes, or they are no video that we accept (a playlist, an image, a web page).
+        SampleError: there are no bytes, or they are not a video that we accept (a playlist, an image, a web page).
     """
     if not video:
         raise SampleError("probe", "empty", "the video has no bytes")
@@ -38,6 +38,4 @@ def container_of(video: bytes) -> str:
     for name, matches in _SIGNATURES.items():
         if matches(head):
             return name
-    raise SampleError(
-        "probe", "not_a_video", f"begins with {head[:16]!r}, the signature of none of {', '.join(_SIGNATURES)}"
-    )
+    raise SampleError("probe", "not_a_video", f"begins with {head[:16]!r}, not as one of {', '.join(_SIGNATURES)} does")

@@ -1,7 +1,4 @@
-"""Small real videos with a number that can be read back from every frame: what the demo packs and tests decode.
-
-It does not read videos of others; the pictures are made here and encoded with PyAV.
-"""
+"""Small real videos, encoded with PyAV, whose every frame shows its number: for the demo, benchmarks and tests."""
 
 import io
 from collections.abc import Sequence
@@ -36,9 +33,9 @@ def make_video(
 
     Args:
         container: FFmpeg's name of the format: mp4, matroska, webm, avi, mpegts, …
-        rotation_degrees: counter-clockwise turn that players apply; the stored picture is `width_px x height_px`.
+        rotation_degrees: counter-clockwise rotation that players apply; the stored picture is `width_px x height_px`.
         pts_seconds: when each frame is shown, ascending; None for a constant `fps`.
-        options: of the codec, such as {"g": "12", "bf": "2"}; they add to our own for libx264.
+        options: of the codec, such as {"g": "12", "bf": "2"}; they are added to our own for libx264.
     """
     times = [index / fps for index in range(frames)] if pts_seconds is None else pts_seconds
     file = io.BytesIO()
@@ -47,7 +44,7 @@ def make_video(
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, pix_fmt
         stream.codec_context.options = CODEC_OPTIONS.get(codec, {}) | (options or {})
-        stream.codec_context.thread_count = 1  # how x264 divides its work over threads shows in the bytes
+        stream.codec_context.thread_count = 1  # the bytes depend on how x264 divides its work over threads
         if pts_seconds is not None:
             stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
         if rotation_degrees:
@@ -76,7 +73,7 @@ def draw_frame(number: int, width_px: int, height_px: int, seed: int = 0) -> Uin
 
 
 def read_number(picture: Uint8Frames) -> int:
-    """The number that `draw_frame` wrote, from a picture `h w c` that was compressed and resized since, but not cut."""
+    """The number that `draw_frame` wrote, from a picture `h w c` that may be compressed or resized, not cropped."""
     height_px, width_px = picture.shape[:2]
     columns = (2 * np.arange(NUMBER_BITS) + 1) * width_px // (2 * NUMBER_BITS)
     is_set = picture[height_px // 16, columns].mean(axis=-1) > 128

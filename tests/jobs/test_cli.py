@@ -137,7 +137,7 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(
     ("override", "said"),
     [
         ("clip.frame=9", "unknown key clip.frame, did you mean frames?"),
-        ("clip.frames=8", "8 is not legal for tiny"),
+        ("clip.frames=8", "8 does not fit tiny"),
         ("encoder.name=tinny", "did you mean tiny?"),
         ("encoder.weights=/nowhere", "/nowhere"),
         ("input.shards=/nowhere/*.tar", "nothing matches /nowhere/*.tar"),

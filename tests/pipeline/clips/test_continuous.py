@@ -94,8 +94,8 @@ def test_rows_without_a_length_are_refused_with_what_to_write(clip: dict[str, An
         clip_of(**{"frames": 9, **CONTINUOUS, **clip})
 
 
-def test_a_length_that_the_encoder_has_not_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"clip\.frames: 48 is not legal .* take 45 or 49"):
+def test_a_length_that_the_encoder_cannot_take_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"clip\.frames: 48 does not fit .* use 45 or 49"):
         check_clip_config(continuous(48), SPEC)
 
 

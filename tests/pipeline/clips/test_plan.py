@@ -39,14 +39,14 @@ def test_a_lower_rate_takes_the_frame_nearest_to_each_point_of_time():
     assert clip.fps == 8
 
 
-def test_times_decide_where_the_rate_varies():
+def test_frames_are_chosen_by_time_where_the_rate_varies():
     pts_seconds = [0.0, 0.01, 0.02, 0.03, 0.5, 0.51, 1.0, 1.49, 2.01]
     (clip,) = plan_clips(header_at(pts_seconds), clip_of(frames=5, fps=2), RULES)
     assert tuple(clip.frame_indices) == (0, 4, 6, 7, 8)
     assert [pts_seconds[index] for index in clip.frame_indices] == [0.0, 0.5, 1.0, 1.49, 2.01]
 
 
-def test_the_last_point_of_time_counts_though_the_container_rounded_it_down():
+def test_a_last_time_that_the_container_rounded_down_still_counts():
     assert len(plan_clips(header_at([0.0, 0.333, 0.667, 1.0, 1.3332]), clip_of(frames=5, fps=3), RULES)) == 1
 
 
@@ -109,17 +109,17 @@ def test_window_full_is_the_whole_video_whatever_the_clip_length():
 def test_an_illegal_whole_video_can_be_rejected_or_stop_the_run():
     with pytest.raises(SampleError, match="illegal_frame_count: 75 frames"):
         plan_clips(header_of(75), clip_of(frames="full", fps=None, tail="drop"), RULES)
-    with pytest.raises(ShardError, match=r"75 frames.*trim cuts"):
+    with pytest.raises(ShardError, match=r"75 frames.*trim to cut"):
         plan_clips(header_of(75), clip_of(frames="full", fps=None, tail="error"), RULES)
     assert plan_clips(header_of(73), clip_of(frames="full", fps=None, tail="error"), RULES)[0].frames == 73
 
 
-def test_a_single_frame_is_a_clip_of_one():
+def test_a_single_frame_is_a_clip_of_one_frame():
     (clip,) = plan_clips(header_of(1), clip_of(frames=1, fps=8), RULES)
     assert (tuple(clip.frame_indices), clip.chunk_frames) == ((0,), (1,))
 
 
-def test_the_bucket_nearest_in_aspect_ratio_is_covered_and_cut_from_the_centre():
+def test_the_bucket_nearest_in_aspect_ratio_is_covered_and_cropped_at_the_centre():
     clip = clip_of(buckets=["480x720", "720x480", "480x480"])
     landscape = choose_geometry(header_of(1, width_px=1280, height_px=720), clip)
     assert (landscape.resized_width_px, landscape.resized_height_px) == (853, 480)
@@ -161,16 +161,16 @@ def test_buckets_equally_near_are_chosen_by_size_and_not_by_their_order():
 
 
 def test_a_clip_length_the_encoder_cannot_take_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"clip\.frames: 48 is not legal for cogvideox.*1 \+ 4\*k: take 45 or 49"):
+    with pytest.raises(ConfigError, match=r"clip\.frames: 48 does not fit cogvideox.*1 \+ 4\*k: use 45 or 49"):
         check_clip_config(clip_of(frames=48), SPEC)
     check_clip_config(clip_of(frames=49), SPEC)
     check_clip_config(clip_of(frames="full"), SPEC)
 
 
 def test_a_bucket_the_encoder_cannot_take_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"clip\.buckets: 270x480 .*multiples of 8: take 272x480"):
+    with pytest.raises(ConfigError, match=r"clip\.buckets: 270x480 .*multiples of 8: use 272x480"):
         check_clip_config(clip_of(buckets=["480x720", "270x480"]), SPEC)
-    with pytest.raises(ConfigError, match="take 8x8"):
+    with pytest.raises(ConfigError, match="use 8x8"):
         check_clip_config(clip_of(buckets=["1x3"]), SPEC)
 
 
@@ -178,13 +178,13 @@ def test_a_bucket_may_have_its_own_frames_and_the_longest_that_the_video_fills_i
     clip = clip_of(frames=9, fps=None, buckets=["96x160x33", "96x160x17", "96x96"])
     for available, frames in ((40, 33), (33, 33), (32, 17), (17, 17)):
         assert [spec.frames for spec in plan_clips(header_of(available, width_px=800), clip, RULES)] == [frames]
-    with pytest.raises(SampleError, match=r"16 frames .* a clip has 17"):
+    with pytest.raises(SampleError, match=r"16 frames .* a clip needs 17"):
         plan_clips(header_of(16, width_px=800), clip, RULES)
     assert plan_clips(header_of(9, width_px=480), clip, RULES)[0].frames == 9  # 96x96 has clip.frames
 
 
 def test_frames_of_a_bucket_the_encoder_cannot_take_are_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"clip\.buckets: 96x160x32: 32 is not legal .* take 29 or 33"):
+    with pytest.raises(ConfigError, match=r"clip\.buckets: 96x160x32: 32 does not fit .* use 29 or 33"):
         check_clip_config(clip_of(buckets=["96x160", "96x160x32"]), SPEC)
     with pytest.raises(ValueError, match="buckets name none"):
         clip_of(frames="full", buckets=["96x160x33"])
@@ -224,7 +224,7 @@ def test_frames_on_a_grid_are_never_further_off_than_their_neighbours(header: Vi
 
 
 @given(headers(), clip_configs)
-def test_the_cut_lies_inside_the_resized_picture_and_keeps_proportions(header: VideoHeader, clip: ClipConfig):
+def test_the_crop_lies_inside_the_resized_picture_and_keeps_proportions(header: VideoHeader, clip: ClipConfig):
     clips, _ = plan_or_reason(header, clip.model_copy(update={"fps": None, "window": "full", "tail": "trim"}))
     if not clips:
         assert not clip.upscale

@@ -131,7 +131,7 @@ def _gives_frames(header: VideoHeader, span: Span) -> bool:
         *("[[0, 2], [1, 3]]", "[[NaN, 1]]", "[[0, Infinity]]", "[[0, 1e300]]"),
     ],
 )
-def test_spans_that_are_no_spans_are_refused(spans: str) -> None:
+def test_malformed_spans_are_refused(spans: str) -> None:
     with pytest.raises(ValueError, match="span"):
         spans_at(f'{{"scenes": {{"cuts": {spans}}}}}' if spans else "", "scenes.cuts", "seconds")
 

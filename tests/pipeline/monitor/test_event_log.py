@@ -78,7 +78,7 @@ def test_a_slice_is_a_line_and_each_of_its_rejects_another_with_its_sample() -> 
     }
 
 
-def test_a_slice_that_was_there_is_named_so_and_its_rejects_are_no_news() -> None:
+def test_a_slice_committed_before_is_logged_as_such_without_its_rejects() -> None:
     (line,) = values_of(SliceDone("a", 4, 3, 1, REJECTS, 77, reused=True))
     assert (line["event"], line["rejects"]) == ("slice_found", 1)
 

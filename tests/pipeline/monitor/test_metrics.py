@@ -1,4 +1,4 @@
-"""What is counted, once and by whom; a small run on a real Ray shows it where Prometheus would read it."""
+"""What is counted, once, and where; a small run on a real Ray shows it where Prometheus would read it."""
 
 import time
 import urllib.request
@@ -85,7 +85,7 @@ def test_a_replica_counts_the_seconds_since_its_last_event_and_the_frames_of_thi
     assert values_of(of_work(SLICE, seconds, seconds)) == {}
 
 
-def test_what_is_left_and_who_is_at_it_follow_the_fleet() -> None:
+def test_gauges_of_shards_and_replicas_follow_the_fleet() -> None:
     queue = WorkQueue(max_attempts=1)
     queue.extend(TarShard(name, f"{name}.tar") for name in "abcde")
     fleet = Fleet(queue, ReplicaCount(1, 9))

@@ -44,7 +44,7 @@ def test_a_failed_shard_is_shown_with_its_error_as_it_is(terminal: bool) -> None
     assert "shard c failed, given up: ShardError: [/] gone" in text
 
 
-def test_lines_are_few_where_nobody_looks() -> None:
+def test_lines_are_few_where_there_is_no_terminal() -> None:
     assert len(shown((Progress("a", 1),) * 1000).splitlines()) == 1
 
 

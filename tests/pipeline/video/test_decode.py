@@ -1,4 +1,4 @@
-"""Frames are the right ones, whoever decodes them; what cannot be decoded ends as a Failure and harms nobody."""
+"""Frames are the right ones, whichever library decodes them; a video that cannot be decoded harms no other sample."""
 
 import ctypes
 import io
@@ -99,9 +99,7 @@ PIX_FMTS = {"prores_ks": "yuv422p10le", "mjpeg": "yuvj420p", "gif": "rgb8"}
 
 @pytest.mark.parametrize(("container", "codec", "options"), FORMATS)
 @pytest.mark.parametrize("strict", [False, True])
-def test_every_frame_of_every_format_is_the_one_it_should_be(
-    container: str, codec: str, options: dict[str, str], strict: bool
-):
+def test_every_format_gives_the_right_frames(container: str, codec: str, options: dict[str, str], strict: bool):
     pix_fmt = PIX_FMTS.get(codec, "yuv420p")
     video = make_video(33, 25, 128, 64, container=container, codec=codec, options=options, pix_fmt=pix_fmt)
     (frames,) = frames_by_window(decode(video, strict))
@@ -136,7 +134,7 @@ def test_chunks_come_as_soon_as_they_are_full():
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_a_turned_picture_is_shown_upright(degrees: int):
+def test_a_rotated_picture_is_shown_upright(degrees: int):
     video = make_video(5, 25, 128, 64, rotation_degrees=degrees)
     size = "128x64" if degrees in (90, 270) else "64x128"
     (frames,) = frames_by_window(decode(video, buckets=[size]))
@@ -447,9 +445,7 @@ def test_decord_and_pyav_give_the_same_bytes(pix_fmt: str, options: dict[str, st
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("disk")])
-def test_what_fails_for_reasons_of_this_machine_is_no_fault_of_the_video(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_failure_of_this_machine_is_not_blamed_on_the_video(error: Exception, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> None:
         raise error
 
@@ -458,7 +454,7 @@ def test_what_fails_for_reasons_of_this_machine_is_no_fault_of_the_video(
         decode(make_video(5, 25, 128, 64))
 
 
-def test_an_error_nobody_foresaw_is_a_failure_of_the_sample(monkeypatch: pytest.MonkeyPatch):
+def test_an_unforeseen_error_is_a_failure_of_the_sample(monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> None:
         raise UnicodeDecodeError("utf-8", b"\xa4", 0, 1, "a codec said\nso")
 
@@ -518,7 +514,7 @@ def test_a_sample_left_half_way_leaves_nothing_open():
 
 
 @pytest.mark.parametrize("width_px", [128, 64], ids=["decord", "pyav"])
-def test_a_decoder_says_that_it_lives_while_it_reads_frames_that_no_clip_needs(width_px: int):
+def test_a_decoder_sends_heartbeats_while_it_reads_frames_that_no_clip_needs(width_px: int):
     video = make_video(40, 25, width_px, 64)
     clip = ClipConfig(frames=5, fps=None, window="center", buckets=("48x48",))
     impatient, patient = (LimitsConfig(decode_timeout_seconds=seconds) for seconds in (1e-9, 1e9))

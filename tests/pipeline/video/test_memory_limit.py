@@ -1,4 +1,4 @@
-"""The memory bound: it bites while an item is made, and only then."""
+"""The memory bound holds while an item is made, and only then."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The container's own words are read right, and what is no video or too large ends before it is decoded."""
+"""The container's own words are read right, and what is not a video, or too large, is rejected before it is decoded."""
 
 import io
 import json
@@ -96,12 +96,12 @@ def test_a_ts_file_with_a_time_before_each_packet_is_known():
         b"\x47",
     ],
 )
-def test_what_is_no_video_is_not_even_opened(video: bytes):
+def test_what_is_not_a_video_is_not_even_opened(video: bytes):
     with pytest.raises(SampleError, match="probe/not_a_video: begins with b"):
         container_of(video)
 
 
-def test_no_bytes_are_a_reason_of_their_own():
+def test_an_empty_video_has_a_reason_of_its_own():
     with pytest.raises(SampleError, match="probe/empty"):
         container_of(b"")
 
@@ -135,7 +135,7 @@ def test_times_begin_at_zero_and_the_clock_of_the_container_is_remembered(probed
     assert found.start_seconds > 0
 
 
-def test_avi_has_no_times_of_showing(probed: Callable[..., Probe]):
+def test_avi_has_no_presentation_times(probed: Callable[..., Probe]):
     found = probed(make_video(12, 25, 96, 64, container="avi", codec="mpeg4", options={"bf": "2"}))
     assert found.start_seconds is None
     assert found.header.pts_seconds == pytest.approx([index / 25 for index in range(12)])
@@ -149,12 +149,14 @@ def test_sizes_are_those_of_the_picture_as_shown(degrees: int, size_px: tuple[in
     assert ("turned" in found.decord_doubt) == (degrees != 0)
 
 
-def test_even_a_single_turned_frame_is_known_to_be_turned(probed: Callable[..., Probe]):
+def test_the_rotation_of_a_single_frame_is_found(probed: Callable[..., Probe]):
     assert probed(make_video(1, 25, 96, 64, rotation_degrees=90)).header.rotation_degrees == 90
 
 
 @pytest.mark.parametrize(("degrees", "hflip"), [(0, True), (45, False)])
-def test_a_mirror_image_or_a_slant_is_refused_by_name(degrees: int, hflip: bool, probed: Callable[..., Probe]):
+def test_a_mirror_image_or_an_oblique_rotation_is_rejected_with_its_reason(
+    degrees: int, hflip: bool, probed: Callable[..., Probe]
+):
     def packets(output: av.container.OutputContainer, stream: VideoStream) -> None:
         stream.set_display_rotation(degrees, hflip=hflip)
         encode_frames(output, stream)
@@ -163,7 +165,7 @@ def test_a_mirror_image_or_a_slant_is_refused_by_name(degrees: int, hflip: bool,
         probed(mux("mp4", packets))
 
 
-def test_turning_turns_the_shape_of_pixels_too(probed: Callable[..., Probe]):
+def test_rotation_also_rotates_the_aspect_of_pixels(probed: Callable[..., Probe]):
     def packets(output: av.container.OutputContainer, stream: VideoStream) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         stream.set_display_rotation(90)
@@ -172,7 +174,7 @@ def test_turning_turns_the_shape_of_pixels_too(probed: Callable[..., Probe]):
     assert probed(mux("mp4", packets)).header.sample_aspect == pytest.approx(3 / 4)
 
 
-def test_cover_art_is_no_video(probed: Callable[..., Probe]):
+def test_cover_art_is_not_a_video(probed: Callable[..., Probe]):
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
         stream = output.add_stream("mjpeg", rate=1)
@@ -185,7 +187,7 @@ def test_cover_art_is_no_video(probed: Callable[..., Probe]):
         probed(file.getvalue())
 
 
-def test_a_frame_that_nobody_sees_is_not_counted(probed: Callable[..., Probe]):
+def test_a_frame_that_is_never_shown_is_not_counted(probed: Callable[..., Probe]):
     video = make_video(12, 25, 96, 64, container="webm", codec="libvpx")
     with av.open(io.BytesIO(video)) as opened:
         fifth = [bytes(packet) for packet in opened.demux(video=0) if packet.size][4]

@@ -1,4 +1,4 @@
-"""Synthetic videos are real videos, the same each time, with frames that can be told apart."""
+"""Synthetic videos are real videos, the same each time, with frames that can be distinguished."""
 
 import io
 
@@ -38,7 +38,7 @@ def test_frames_are_shown_when_asked():
         assert [frame.time for frame in opened.decode(video=0)] == pytest.approx(times, abs=1e-4)
 
 
-def test_a_turn_is_written_as_players_read_it():
+def test_a_rotation_is_written_as_players_read_it():
     with av.open(io.BytesIO(make_video(2, 8, 96, 64, rotation_degrees=90))) as opened:
         assert next(opened.decode(video=0)).rotation % 360 == 90
 
