@@ -397,7 +397,7 @@ def test_decoding_needs_neither_torch_nor_ray_and_writes_nothing_to_the_console(
         "items = decode(video[:middle] + bytes(60) + video[middle + 60:]);"
         "sys.exit(bool({'torch', 'ray'} & set(sys.modules)) or len(items) < 2)"
     )
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
     )
