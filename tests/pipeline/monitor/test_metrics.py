@@ -13,7 +13,7 @@ from support.runs import MakeConfig, samples_of, write_tar
 from encoder.video_encoder import VideoEncoder
 from pipeline.cluster.cluster import Cluster, connected
 from pipeline.cluster.fleet import Fleet, ReplicaCount, WorkQueue
-from pipeline.cluster.metrics import of_fleet
+from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.config.identity import fingerprint, identity, run_name
 from pipeline.errors import ShardError
 from pipeline.input.listing import list_shards
@@ -178,11 +178,12 @@ def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(
     with connected(config.runtime):
         cluster = Cluster(config, tiny.weights_sha256, queue)
         events = list(cluster.run(check=lambda: None))
+        driver, fleet = RayMetrics(config, tiny.weights_sha256), Fleet(queue, ReplicaCount(1, 1))
         (node,) = ray.nodes()
         address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
         def all_there(found: dict[tuple[str, ...], float]) -> bool:
-            cluster._metrics.add(of_fleet(cluster._fleet, loading=0))  # as a run that goes on does every few seconds
+            driver.add(of_fleet(fleet, loading=0))  # as a run that goes on does every few seconds
             return (
                 found.get(("ray_latentmill_shards_done_total",)) == 2
                 and found.get(("ray_latentmill_frames_total",), 0) >= 25
