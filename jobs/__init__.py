@@ -1,4 +1,4 @@
-"""The commands of Latentmill, thin: they parse, call the pipeline, print, and turn errors into exit codes.
+"""The command line: thin commands over the pipeline, and the same run as a job of a cluster.
 
-It holds no logic of the pipeline.
+cli.py, arguments.py, commands/, submit/, signals.py (SIGINT and SIGTERM), console.py (what is printed).
 """

@@ -1,7 +1,4 @@
-"""`python -m jobs`, the same as `latentmill`.
-
-It holds nothing of its own.
-"""
+"""`python -m jobs`, the same as `latentmill`."""
 
 import sys
 

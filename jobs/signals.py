@@ -1,7 +1,4 @@
-"""SIGINT and SIGTERM end a command cleanly, once.
-
-It does not decide what clean means: whoever is interrupted cleans up on the way out.
-"""
+"""SIGINT and SIGTERM end a command cleanly: code that is interrupted cleans up as the exception passes through it."""
 
 import os
 import signal
@@ -13,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """A signal came. Like KeyboardInterrupt it is no Exception, so that nothing takes it for a fault."""
+    """A signal arrived. Like KeyboardInterrupt it is not an `Exception`, so that handlers of faults let it pass."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -29,7 +26,7 @@ def take_signals() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it a signal raises `Stopped`; afterwards signals do what they did before."""
+    """Inside, a signal raises `Stopped`; afterwards the previous handlers are back."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     take_signals()
     try:
@@ -40,21 +37,21 @@ def stoppable() -> Iterator[None]:
 
 
 class DeferredSignals:
-    """Signals that only take note, for stretches in which libraries cannot bear an exception from a handler.
+    """Signals that are noted and raised later, around library calls in which a handler must not raise.
 
-    Ray's calls are such: an exception out of them becomes a SystemError and the signal is lost.
+    An exception raised inside Ray's calls becomes a SystemError, and the signal is lost.
     """
 
     def __init__(self) -> None:
         self._arrived: int | None = None
 
     def take(self) -> None:
-        """From now on the first signal is noted; a second one ends the process at once."""
+        """Installs handlers: the first signal is noted, a second one ends the process at once."""
         for number in SIGNALS:
             signal.signal(number, self._note)
 
     def check(self) -> None:
-        """Raises `Stopped` if a signal has come. To be called often."""
+        """Raises `Stopped` if a signal has arrived; call it often."""
         if self._arrived is not None:
             raise Stopped(self._arrived)
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from jobs.arguments import Subparsers, add_command, add_overrides
+from jobs.console import say, say_columns
 from jobs.signals import DeferredSignals, stoppable
 from pipeline.audit.summary import read_manifests, summarise
 from pipeline.config.load import ClipConfig, Config, load_config
@@ -36,12 +35,12 @@ SOURCE_FPS = 24
 FRAMES_OF_WHOLE = 49  # of a synthetic video, where clips are whole videos
 HERE = ("runtime.replicas=1", "runtime.address=null")
 
-console = Console(soft_wrap=True)
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `bench pipeline` takes."""
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as encoder.name=tiny")
+def add(subparsers: Subparsers) -> None:
+    """Adds `bench pipeline`."""
+    text = "runs of one replica beside their limit: the encoder alone on the same clips in memory"
+    parser = add_command(subparsers, "pipeline", bench, text)
+    add_overrides(parser, "such as encoder.name=tiny")
     text = "a configuration as run takes it (default: small clips, cogvideox with random weights)"
     parser.add_argument("--config", metavar="FILE", help=text)
     text = "what is encoded, named as input.shards (default: the shards of --config, else synthetic videos)"
@@ -190,20 +189,18 @@ def _rates(measured: "Sequence[Limit] | Sequence[Ran]") -> dict[str, Any]:
 
 def _print(measured: dict[str, Any]) -> None:
     head = f"{measured['encoder']} in {measured['dtype']} at {', '.join(measured['buckets'])}"
-    console.print(f"{head} on {measured['device']}, {measured['threads']} threads", highlight=False)
-    table = Table("", "clips", "frames", "clips/s", "frames/s", box=None, pad_edge=False)
+    say(f"{head} on {measured['device']}, {measured['threads']} threads")
+    rows = []
     for name in ("limit", "pipeline"):
         one = measured[name]
         rates = (f"{one[rate]:.3g}" for rate in ("clips_per_second", "frames_per_second"))
-        table.add_row(name, f"{one['clips']:,}", f"{one['frames']:,}", *rates)
-    console.print(table)
+        rows.append((name, f"{one['clips']:,}", f"{one['frames']:,}", *rates))
+    say_columns(("", "clips", "frames", "clips/s", "frames/s"), rows)
     run = measured["pipeline"]
-    console.print(f"the pipeline reaches {measured['ratio']:.1%} of the limit, its encoder alone", highlight=False)
+    say(f"the pipeline reaches {measured['ratio']:.1%} of the limit, its encoder alone")
     stages = ", ".join(f"{stage} {spent:.3g}" for stage, spent in run["seconds_by_stage"].items())
-    console.print(f"seconds of its replica by stage: {stages}", highlight=False)
-    console.print(
-        "wait_for_samples and wait_for_frames: reading or decoding is too slow for the encoder; an encode above"
-    )
-    console.print("the limit's time: decoding takes its CPUs; write and commit go on beside it")
+    say(f"seconds of its replica by stage: {stages}")
+    say("wait_for_samples and wait_for_frames: reading or decoding is too slow for the encoder; an encode above")
+    say("the limit's time: decoding takes its CPUs; write and commit go on beside it")
     start = f"not counted: {run['start_seconds']:.3g} s for Ray and weights"
-    console.print(f"{start}, {run['first_shard_seconds']:.3g} s for the first shard, which sets up", highlight=False)
+    say(f"{start}, {run['first_shard_seconds']:.3g} s for the first shard, which sets up")

@@ -1,11 +1,12 @@
-"""The demo: small videos of its own making, packed into shards, and the configuration that runs on them.
+"""The command `demo`: makes small videos, packs them into shards, and runs the whole pipeline on them."""
 
-It does not run the pipeline: commands.py does, as for any configuration.
-"""
-
+import argparse
 import json
 from pathlib import Path
 
+from jobs.arguments import Subparsers, add_command
+from jobs.commands.run import run_config
+from jobs.console import say
 from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
 from pipeline.input.pack import pack
@@ -17,11 +18,24 @@ SHARD_SAMPLES = 4
 SIZES_PX = ((192, 128), (128, 192), (144, 144))  # width, height
 
 
+def add(subparsers: Subparsers) -> None:
+    """Adds `demo`."""
+    parser = add_command(subparsers, "demo", demo, "make small videos and run the whole pipeline on them, on the CPU")
+    parser.add_argument("out", nargs="?", default="out/demo", help="an empty folder (default: out/demo)")
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    config = make_demo(Path(chosen.out))
+    code = run_config(config)
+    say(f"latents: {config.output.path}/latents\nreport:  {config.output.path}/report.html")
+    return code
+
+
 def make_demo(out: Path) -> Config:
     """Writes videos and shards below `out` and returns the configuration for them.
 
     Raises:
-        UserError: `out` holds something already.
+        UserError: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: name a new folder, or delete it")

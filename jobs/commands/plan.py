@@ -1,16 +1,12 @@
-"""The `plan` command: what a run would do, and with --probe what it is likely to make and take.
-
-It does not estimate (pipeline/estimate/extrapolate.py); it says what the figures come from.
-"""
+"""The command `plan`: what a run would do, and with --probe what it is likely to write and to take."""
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from pipeline.config.load import Config, load_config
+from jobs.arguments import Subparsers, add_command, add_config, positive, read_config
+from jobs.console import say, say_table
+from pipeline.config.load import Config
 from pipeline.estimate.extrapolate import Estimate
 from pipeline.storage.store import public_url, stat_url
 
@@ -21,36 +17,38 @@ if TYPE_CHECKING:
 
 READERS = 16
 
-console = Console(soft_wrap=True)
+
+def add(subparsers: Subparsers) -> None:
+    """Adds `plan`."""
+    parser = add_command(subparsers, "plan", plan, "what a run would do, before it takes any GPU")
+    add_config(parser)
+    text = "look at N samples, time the encoder here, and estimate clips, bytes and device-hours"
+    parser.add_argument("--probe", type=positive, default=0, metavar="N", help=text)
 
 
 def plan(chosen: argparse.Namespace) -> int:
-    from pipeline.run import examine  # Ray takes a second to import: only who runs pays
+    from pipeline.run import examine  # lazily: Ray takes a second to import
 
-    prepared, loaded = examine(load_config(chosen.config, chosen.overrides), probing=bool(chosen.probe))
-    all_there = _print_shards(prepared)
-    _print_buckets(prepared.config, loaded)
+    prepared, loaded = examine(read_config(chosen), probing=bool(chosen.probe))
+    all_there = _say_shards(prepared)
+    _say_buckets(prepared.config, loaded)
     if chosen.probe:
-        _print_preview(prepared, loaded, chosen.probe)
+        _say_preview(prepared, loaded, chosen.probe)
     return 0 if all_there else 1
 
 
-def _print_shards(prepared: "Prepared") -> bool:
-    """Says what is left; returns whether all of it is there."""
-    urls = list(dict.fromkeys(shard.url for shard in prepared.left))  # many shards may be of one table
+def _say_shards(prepared: "Prepared") -> bool:
+    """Prints what is left; returns whether all of it exists."""
+    urls = list(dict.fromkeys(shard.url for shard in prepared.left))  # many shards may be rows of one table
     with ThreadPoolExecutor(READERS) as pool:
         sizes = list(pool.map(_size_bytes, urls))
     there = [size for size in sizes if size is not None]
     what = "bytes to read" if prepared.config.input.table is None else "bytes of tables"
-    _say(
+    say(
         f"shards: {len(prepared.shards):,}, done: {len(prepared.done):,}, left: {len(prepared.left):,}"
         f" ({sum(there):,} {what}, {len(sizes) - len(there):,} not found)"
     )
     return len(there) == len(sizes)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False)
 
 
 def _size_bytes(url: str) -> int | None:
@@ -60,12 +58,12 @@ def _size_bytes(url: str) -> int | None:
         return None
 
 
-def _print_buckets(config: Config, loaded: "VideoEncoder") -> None:
+def _say_buckets(config: Config, loaded: "VideoEncoder") -> None:
     from pipeline.estimate.preview import stored_bytes
 
     clip, spec = config.clip, loaded.spec
-    stored = "bytes a latent frame" if clip.whole_video else "bytes a clip"
-    table = Table("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes")
+    stored = "bytes per latent frame" if clip.whole_video else "bytes per clip"
+    rows = []
     for bucket, frames, (height_px, width_px) in zip(
         clip.buckets, clip.bucket_frames, clip.bucket_sizes_px, strict=True
     ):
@@ -74,43 +72,43 @@ def _print_buckets(config: Config, loaded: "VideoEncoder") -> None:
         if not frames and loaded.streams:
             memory = "flat"
         size_bytes = stored_bytes(config.output, spec, (frames or 1, height_px, width_px))
-        table.add_row(bucket, "x".join(map(str, shape)), f"{size_bytes:,}", memory)
-    console.print(table)
+        rows.append((bucket, _named(shape), f"{size_bytes:,}", memory))
+    say_table(("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes"), rows)
     if clip.segments > 1 and loaded.recall:
         most = f"up to {loaded.recall.warm_up_frames} frames"
-        console.print(f"each of {clip.segments} segments of a video but the first encodes {most} before its own")
+        say(f"each of {clip.segments} segments of a video but the first encodes {most} before its own")
 
 
-def _print_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> None:
+def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> None:
     from pipeline.estimate.preview import free_bytes, preview
 
     seen = preview(prepared.config, prepared.left, loaded, count)
     expected = seen.estimate
     how = "counted" if expected.samples_are_counted else "by the size of the shards"
-    _say(
+    say(
         f"looked at {expected.looked:,} samples at the beginning of shards; "
         f"samples left: {expected.samples:,.0f} ({how}). ± is the standard error of {expected.looked:,} samples"
     )
     for problem in seen.unreadable:
-        _say(f"  cannot be read: {problem}")
+        say(f"  cannot be read: {problem}")
     for reason, times in expected.left_out.items():
-        _say(f"  {times:,} x {reason}")
-    _say(f"clips: {expected.clips}; frames: {expected.frames}; bytes before compression: {expected.size_bytes}")
-    _print_clips(seen)
-    _say(_hours(seen))
-    _say(_room(expected, free_bytes(prepared.config.output.path), public_url(prepared.config.output.path)))
+        say(f"  {times:,} x {reason}")
+    say(f"clips: {expected.clips}; frames: {expected.frames}; bytes before compression: {expected.size_bytes}")
+    _say_clips(seen)
+    say(_hours(seen))
+    say(_space(expected, free_bytes(prepared.config.output.path), public_url(prepared.config.output.path)))
 
 
-def _print_clips(seen: "Preview") -> None:
-    table = Table("clip t x h x w", "clips", "seconds a clip", "timed with")
+def _say_clips(seen: "Preview") -> None:
+    rows = []
     for shape, clips in seen.estimate.buckets.items():
-        took, timed_with = "no memory to time it", ""
+        took, timed_with = "too little memory to time it", ""
         if timing := seen.timings.get(shape[1:]):
             seconds = [shape[0] * value for value in (timing.median, timing.least, timing.most)]
             took = f"{seconds[0]:.3g} ({seconds[1]:.3g} to {seconds[2]:.3g})"
             timed_with = _named(timing.size)
-        table.add_row(_named(shape), str(clips), took, timed_with)
-    console.print(table)
+        rows.append((_named(shape), str(clips), took, timed_with))
+    say_table(("clip t x h x w", "clips", "seconds per clip", "timed with"), rows)
 
 
 def _named(shape: tuple[int, ...]) -> str:
@@ -120,18 +118,18 @@ def _named(shape: tuple[int, ...]) -> str:
 def _hours(seen: "Preview") -> str:
     hours = seen.estimate.device_hours
     if hours is None:
-        return f"device-hours: not known, as {seen.device} has no memory to time the encoder"
+        return f"device-hours: unknown, as {seen.device} has too little memory to time the encoder"
     scaled = any(seen.timings[shape[1:]].size != shape for shape in seen.estimate.buckets)
     figure = f"device-hours of encoding: {hours.value:,.4g} ± {hours.error:,.2g}, timed on {seen.device}"
     figure += ", from smaller clips by their pixels" if scaled else ""
-    return figure + "; another device has another speed: probe on the one that will run"
+    return figure + "; probe on the device that will run: speeds differ"
 
 
-def _room(expected: Estimate, free: int | None, path: str) -> str:
-    """What is said of the room at the output; half as much again as expected is asked for where little is known."""
+def _space(expected: Estimate, free: int | None, path: str) -> str:
+    """Whether the output has space for what is expected and its standard error."""
     if free is None:
-        return f"room at {path}: not known"
+        return f"space at {path}: unknown"
     needed = expected.size_bytes.value + expected.size_bytes.error
     if needed <= free:
-        return f"room at {path}: {free:,} bytes are free, enough"
-    return f"room at {path}: {free:,} bytes are free, {needed - free:,.0f} more may be needed"
+        return f"space at {path}: {free:,} bytes are free, enough"
+    return f"space at {path}: {free:,} bytes are free, {needed - free:,.0f} more may be needed"

@@ -1,6 +1,6 @@
-"""`latentmill submit`: checks a configuration here, then hands the run to a Ray cluster, Slurm or Kubernetes.
+"""The command `submit`: checks a configuration here, then hands the run to a Ray cluster, Slurm or Kubernetes.
 
-It does not say what is sent: rayjob.py, slurm.py and kuberay.py do. With --dry-run it prints that and sends nothing.
+rayjob.py, slurm.py and kuberay.py say what is sent; with --dry-run it is printed instead.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from jobs.arguments import Subparsers, add_command, add_config, config_file
 from jobs.submit.kuberay import KubeRayJob
 from jobs.submit.rayjob import CONFIG_FILE, PACKAGES, RayJob, exit_code, new_job_id, stage
 from jobs.submit.slurm import SlurmJob
@@ -35,8 +36,10 @@ HELP = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every target, each made from a field of its dataclass."""
+def add(subparsers: Subparsers) -> None:
+    """Adds `submit` with the options of every target, each made from a field of its dataclass."""
+    parser = add_command(subparsers, "submit", submit, "the same run as a job of a Ray cluster, Slurm or Kubernetes")
+    add_config(parser, required=False)
     parser.add_argument("--on", required=True, choices=TARGETS, help="where the run goes")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
     for target, kind in TARGETS.items():
@@ -61,14 +64,13 @@ def submit(chosen: argparse.Namespace) -> int:
     job = _job(chosen)
     if isinstance(job, RayJob) and job.stop:
         return _send(job.stop_command(), chosen.dry_run)
-    if chosen.config is None:
-        raise UserError("submit needs a configuration, such as configs/cogvideox-2b.yaml")
-    config = load_config(chosen.config, chosen.overrides)
+    file, overrides = config_file(chosen)
+    config = load_config(file, overrides)
     match job:
         case RayJob():
             return _submit_to_ray(job, config, chosen.dry_run)
         case SlurmJob():
-            return _send(["sbatch"], chosen.dry_run, job.script(chosen.config, chosen.overrides))
+            return _send(["sbatch"], chosen.dry_run, job.script(file, overrides))
         case KubeRayJob():
             refuse_relative_paths(config)
             return _send(["kubectl", "create", "-f", "-"], chosen.dry_run, job.manifests(config))

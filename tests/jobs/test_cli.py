@@ -164,7 +164,51 @@ def test_plan_says_what_is_left_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_status_of_no_run_is_an_error_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("CONFIG", "clip.frames=9", "runtime.replicas=1", "--on", "slurm", "--dry-run"),
+        ("--on", "slurm", "CONFIG", "clip.frames=9", "--dry-run", "runtime.replicas=1"),
+        ("clip.frames=9", "--dry-run", "runtime.replicas=1", "--on", "slurm", "CONFIG"),
+        ("--dry-run", "clip.frames=9", "CONFIG", "--on", "slurm", "runtime.replicas=1"),
+    ],
+)
+def test_overrides_may_stand_anywhere(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...]
+) -> None:
+    path = config_file(make_config(), tmp_path / "c.yaml")
+    assert main(["submit", *(path if word == "CONFIG" else word for word in given)]) == 0
+    assert f"run {path} clip.frames=9 runtime.replicas=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "CONFIG", "--proble", "3"], "unrecognized arguments: --proble 3"),
+        (["plan", "CONFIG", "--probe", "0"], "argument --probe: 0 is less than 1"),
+        (["show", "out", "key", "clip.fps=16"], "unrecognized arguments: clip.fps=16"),
+    ],
+)
+def test_an_argument_that_no_command_knows_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["run", "clip.fps=16"], ["submit", "--on", "slurm"]])
+def test_a_command_without_its_configuration_asks_for_one(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    assert "name a configuration, such as configs/" in capsys.readouterr().err
+
+
+def test_the_status_of_a_folder_that_is_not_an_output_is_a_user_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "not the output of a run" in capsys.readouterr().err
 

@@ -44,7 +44,7 @@ LIBRARIES = {
     "fsspec": {"pipeline.storage"},
     "pydantic": {"pipeline.config"},
     "yaml": {"pipeline.config", "jobs.submit"},
-    "rich": {"pipeline.monitor", "jobs.commands"},
+    "rich": {"pipeline.monitor", "jobs.console"},
     "pyarrow": {"pipeline.output", "pipeline.input"},
     "safetensors": {"encoder.weights"},
     "diffusers": {"encoder.bench", "encoder.diffusers_vae"},

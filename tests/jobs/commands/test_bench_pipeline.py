@@ -1,21 +1,16 @@
-"""`bench pipeline`: runs beside what their encoder does alone on the same clips, and what its figures are made of."""
+"""`bench pipeline`: runs beside their encoder alone on the same clips, and how its figures are computed."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.runs import MakeConfig, run_all, samples_of, write_tar
+from support.runs import samples_of, write_tar
 
-from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
 from jobs.commands.bench_pipeline import Ran, compared
-from pipeline.errors import ConfigError, UserError
-from pipeline.estimate import ceiling as limit
-from pipeline.estimate.ceiling import Limit, encode_alone, encoder_alone
-from pipeline.input.listing import shards_of
-from pipeline.monitor.events import SliceDone
+from pipeline.errors import UserError
+from pipeline.estimate.ceiling import Limit
 
 TINY = ["bench", "pipeline", "encoder.name=tiny", "clip.buckets=[32x48]", "clip.frames=5", "--rounds", "1"]
 
@@ -44,35 +39,6 @@ def test_shards_without_a_clip_are_refused(empty: dict[str, Any]) -> None:
         compared(**{"limits": [alone(1.0)], "runs": [ran(1.0)]} | empty)
 
 
-@pytest.mark.slow
-def test_the_encoder_alone_makes_the_clips_of_a_run_without_its_first_shard(
-    make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
-) -> None:
-    write_tar(tmp_path / "s0.tar", samples_of(videos[:4]))
-    write_tar(tmp_path / "s1.tar", samples_of([*videos[:3], b"<html>"]))
-    config = make_config(clip={"window": "uniform:2"})
-    events = run_all(config, tiny)
-    last = shards_of(config.input)[-1].name
-    rows = sum(event.rows for event in events if isinstance(event, SliceDone) and event.shard == last)
-    measured = encode_alone(config, shards_of(config.input))
-    assert (measured.clips, measured.frames) == (rows, 5 * rows) == (6, 30)
-    assert measured.seconds > 0
-    assert measured.machine.keys() == {"device", "threads", "torch"}
-
-
-def die(*_: object) -> None:
-    os._exit(1)
-
-
-@pytest.mark.slow
-def test_a_process_that_dies_or_fails_is_told_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="no weights at /nowhere"):
-        encoder_alone(make_config(encoder={"weights": "/nowhere"}), ())
-    monkeypatch.setattr(limit, "_tell", die)
-    with pytest.raises(UserError, match="has died"):
-        encoder_alone(make_config(), ())
-
-
 @pytest.mark.ray
 def test_runs_and_their_limit_are_measured_on_the_same_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -98,10 +64,12 @@ def test_one_shard_is_refused_as_the_first_is_not_counted(
     assert "needs two shards or more" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("what", "own"), [("encoder", "--ways"), ("pipeline", "--config")])
-def test_each_of_both_says_what_it_takes(what: str, own: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("what", "own"), [("encoder", "--backends"), ("pipeline", "--config")])
+def test_the_help_of_each_benchmark_lists_its_own_options(
+    what: str, own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
         main(["bench", what, "--help"])
     assert left.value.code == 0
     printed = capsys.readouterr().out
-    assert [option for option in ("--ways", "--config") if option in printed] == [own]
+    assert [option for option in ("--backends", "--config") if option in printed] == [own]

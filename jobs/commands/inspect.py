@@ -1,0 +1,88 @@
+"""The commands `status`, `report` and `show`: what a run has written, without changing any latent."""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jobs.arguments import Subparsers, add_command
+from jobs.console import say, say_table
+from pipeline.audit.status import ShardStatus, read_run, read_status
+from pipeline.audit.summary import mixed_devices, write_report
+from pipeline.errors import LatentmillError
+from pipeline.output.parts import latent_of
+from pipeline.storage.store import Store
+
+LISTED_SHARDS = 40
+
+
+def add(subparsers: Subparsers) -> None:
+    """Adds `status`, `report` and `show`."""
+    of_status = add_command(subparsers, "status", status, "how far each shard of a run is; also while it is running")
+    of_report = add_command(subparsers, "report", report, "write summary.json and report.html again")
+    of_show = add_command(subparsers, "show", show, "one clip: its row, statistics, and a picture of its latent")
+    for parser in (of_status, of_report, of_show):
+        parser.add_argument("out", help="the output.path of a run")
+    of_show.add_argument("key", help="the clip's id: the sample's key, with :WINDOW where a sample has several clips")
+    of_show.add_argument("--picture", metavar="FILE", help="write the latent below its source frames, as a PNG")
+
+
+def status(chosen: argparse.Namespace) -> int:
+    shards = read_status(Store(chosen.out))
+    states = [shard.state for shard in shards]
+    counts = ", ".join(f"{state}: {states.count(state):,}" for state in ("done", "running", "left"))
+    rows, rejects = sum(shard.rows for shard in shards), sum(shard.rejects for shard in shards)
+    say(f"shards {counts}; rows in finished shards: {rows:,}, rejects: {rejects:,}")
+    for line in mixed_devices(sum((Counter(shard.parts_by_device) for shard in shards), Counter())):
+        say(line)
+    _say_shards(sorted(shards, key=lambda shard: ("running", "left", "done").index(shard.state)))
+    return 0 if states.count("done") == len(states) else 1
+
+
+def _say_shards(shards: list[ShardStatus]) -> None:
+    headers = ("shard", "state", "slices", "samples", "rows", "rejects")
+    listed = shards[:LISTED_SHARDS]
+    say_table(
+        headers,
+        ((one.name, one.state, *map(str, (one.slices, one.samples, one.rows, one.rejects))) for one in listed),
+    )
+    if len(shards) > LISTED_SHARDS:
+        say(f"... and {len(shards) - LISTED_SHARDS:,} more")
+
+
+def report(chosen: argparse.Namespace) -> int:
+    store = Store(chosen.out)
+    run = read_run(store)
+    shards = {shard.name: shard.state == "done" for shard in read_status(store)}
+    write_report(store, run, [name for name, done in shards.items() if done], list(shards.values()).count(False), {})
+    say(store.url("report.html"))
+    return 0
+
+
+def show(chosen: argparse.Namespace) -> int:
+    from pipeline.audit.show import channel_lines, describing, find_row
+
+    store = Store(chosen.out)
+    row, footer = find_row(store, chosen.key)
+    for name, text in describing(row).items():
+        say(f"{name}: {text}")
+    lines = channel_lines(latent_of(row))
+    say_table(
+        ("channel", "mean", "std", "min", "max"),
+        ((str(channel), *(f"{value:.4f}" for value in values)) for channel, values in enumerate(lines)),
+    )
+    if chosen.picture:
+        _write_picture(store, row, footer, Path(chosen.picture))
+    return 0
+
+
+def _write_picture(store: Store, row: dict[str, Any], footer: dict[str, Any], file: Path) -> None:
+    from pipeline.audit.reencode import frames_of
+    from pipeline.audit.show import picture
+
+    try:
+        frames = frames_of(store, row, footer)
+    except LatentmillError as error:
+        say(f"the picture has no source frames: {error}")
+        frames = None
+    file.write_bytes(picture(latent_of(row), frames, footer["encoder"]["temporal_ratio"]))

@@ -1,0 +1,23 @@
+"""The command `pack`: folders of videos, with captions and JSON beside them, into WebDataset shards."""
+
+import argparse
+
+from jobs.arguments import Subparsers, add_command, positive
+from jobs.console import say
+from pipeline.config.input import InputConfig
+from pipeline.input.pack import pack as pack_folders
+
+
+def add(subparsers: Subparsers) -> None:
+    """Adds `pack`."""
+    parser = add_command(subparsers, "pack", pack, "pack folders of videos and their .txt and .json files into shards")
+    parser.add_argument("videos", nargs="+", help="folders or video files")
+    parser.add_argument("out", help="folder or fsspec URL for the shards")
+    parser.add_argument("--shard-samples", type=positive, default=1000, help="samples in a shard (default: 1000)")
+
+
+def pack(chosen: argparse.Namespace) -> int:
+    extensions = InputConfig.model_fields["video"].default
+    packed = pack_folders(chosen.videos, chosen.out, extensions, chosen.shard_samples)
+    say(f"{packed.samples:,} samples in {len(packed.urls):,} shards: {packed.urls[0]} ...")
+    return 0

@@ -1,0 +1,31 @@
+"""The terminal: plain lines and tables. The only file of jobs that imports rich."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Column, Table
+
+console = Console(soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Prints text as it is, where rich would read brackets as markup and colour numbers."""
+    console.print(text, markup=False, highlight=False)
+
+
+def say_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table with lines around its header."""
+    console.print(_filled(Table(*headers), rows))
+
+
+def say_columns(headers: Sequence[str], rows: Iterable[Sequence[str]], least_width: int = 0) -> None:
+    """Prints columns without lines; `least_width` characters even where the terminal says that it has fewer."""
+    columns = (Column(header, no_wrap=True) for header in headers)
+    wide = Console(width=max(console.width, least_width))
+    wide.print(_filled(Table(*columns, box=None, pad_edge=False), rows))
+
+
+def _filled(table: Table, rows: Iterable[Sequence[str]]) -> Table:
+    for row in rows:
+        table.add_row(*row)
+    return table
