@@ -17,7 +17,8 @@ import encoder
 from encoder.spec import LatentSpec
 from encoder.video_encoder import VideoEncoder
 from pipeline.clips.plan import ClipRules
-from pipeline.config.load import ClipConfig, LimitsConfig
+from pipeline.config.latents import ClipConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Chunk
 from pipeline.video.decode import decode_sample
 

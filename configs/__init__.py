@@ -1,4 +1,1 @@
-"""Example configurations; their keys are those of pipeline/config/load.py.
-
-It holds no code.
-"""
+"""Example configurations; their keys are those of pipeline/config/."""

@@ -6,14 +6,26 @@ It does not read videos, write latents or know Ray: that is the pipeline's work.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from encoder.spec import ADAPTED, LatentSpec, names, spec_of
+from encoder.spec import ADAPTED, ChunkPlan, Convolutions, Dtype, LatentSpec, NormScope, names, spec_of
 from encoder.streaming.chunks import chunk_plan
 
 if TYPE_CHECKING:
     from encoder.video_decoder import VideoDecoder
     from encoder.video_encoder import VideoEncoder
 
-__all__ = ["LatentSpec", "chunk_plan", "load", "load_decoder", "names", "set_threads", "spec_of"]
+__all__ = [
+    "ChunkPlan",
+    "Convolutions",
+    "Dtype",
+    "LatentSpec",
+    "NormScope",
+    "chunk_plan",
+    "load",
+    "load_decoder",
+    "names",
+    "set_threads",
+    "spec_of",
+]
 
 
 def load(

@@ -13,9 +13,8 @@ from torch import nn
 
 from encoder.models import cogvideox, wan
 from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
-from encoder.models.norms import NormScope
-from encoder.spec import LatentSpec, spec_of
-from encoder.streaming.chunks import PLANS, causal_plan, check_chunk_frames, chunk_plan
+from encoder.spec import ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
+from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
 from encoder.streaming.engines import Engine, Streaming, WholeClip
 from encoder.streaming.tiles import Tiled, Tiles
 from encoder.tuning import AUTO, Convolutions, apply, check_names, choose, conv_shapes
@@ -40,12 +39,12 @@ class Options:
     def check(self, temporal_ratio: int) -> None:
         """Raises ValueError for a value that no encoder of this ratio takes."""
         check_chunk_frames(self.chunk_frames, temporal_ratio)
-        for what, came, allowed in (
-            ("dtype", self.dtype, tuple(DTYPES)),
-            ("norm_scope", self.norm_scope, get_args(NormScope)),
-            ("chunk_plan", self.chunk_plan, PLANS),
+        for what, came, choices in (
+            ("dtype", self.dtype, Dtype),
+            ("norm_scope", self.norm_scope, NormScope),
+            ("chunk_plan", self.chunk_plan, ChunkPlan),
         ):
-            if came not in allowed:
+            if came not in (allowed := get_args(choices)):
                 raise ValueError(f"{what} is {came!r}, but it must be one of: {', '.join(allowed)}")
         check_names(self.convolutions)
 

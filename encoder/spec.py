@@ -5,6 +5,13 @@ It does not hold the model or its weights.
 
 import difflib
 from dataclasses import dataclass
+from typing import Literal
+
+# The values that options of `encoder.load` may have
+Dtype = Literal["float32", "bfloat16", "float16"]
+NormScope = Literal["chunk", "clip", "frame"]
+ChunkPlan = Literal["diffusers", "even"]
+Convolutions = Literal["auto", "direct", "winograd_height", "winograd", "winograd_c"]
 
 
 @dataclass(frozen=True, slots=True)

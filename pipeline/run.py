@@ -88,7 +88,7 @@ def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
     """The configuration with `choice` for `encoder.convolutions: auto`; one that says something else as it is."""
     if config.encoder.convolutions != AUTO:
         return config
-    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"convolutions": dict(choice)})})
+    return config.replaced({"encoder.convolutions": dict(choice)})
 
 
 def as_noted(config: Config, store: Store) -> Config:

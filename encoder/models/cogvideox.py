@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
 from encoder.models.layers import CausalConv3d, HalvePicture, Past, ResidualBlock, SpaceAttention, State, Stem, run
-from encoder.models.norms import GroupNorm, NormScope
+from encoder.models.norms import GroupNorm
+from encoder.spec import NormScope
 
 
 @dataclass(frozen=True, slots=True)

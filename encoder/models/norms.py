@@ -5,7 +5,7 @@ float32 results on a CPU that depend on the number of threads.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from encoder.device.threads import alone, share
 from encoder.device.workspace import empty_frames
-
-NormScope = Literal["chunk", "clip", "frame"]
+from encoder.spec import NormScope
 
 BAND_VALUES = 2**17  # on a CPU: what is normalised together, so that it stays in a core's cache
 

@@ -3,7 +3,9 @@
 It does not encode: pure functions over frame counts, without torch.
 """
 
-PLANS = ("diffusers", "even")
+from typing import get_args
+
+from encoder.spec import ChunkPlan
 
 
 def check_chunk_frames(chunk_frames: int, temporal_ratio: int) -> None:
@@ -34,7 +36,7 @@ def chunk_plan(frames: int, chunk_frames: int, temporal_ratio: int = 4, plan: st
         return _remainder_first(frames, chunk_frames)
     if plan == "even":
         return _even(frames, chunk_frames, temporal_ratio)
-    raise ValueError(f"chunk_plan is {plan!r}, but it must be one of: {', '.join(PLANS)}")
+    raise ValueError(f"chunk_plan is {plan!r}, but it must be one of: {', '.join(get_args(ChunkPlan))}")
 
 
 def causal_plan(frames: int, temporal_ratio: int) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ from jobs.arguments import Subparsers, add_command, add_overrides
 from jobs.console import say, say_columns
 from jobs.signals import DeferredSignals, stoppable
 from pipeline.audit.summary import read_manifests, summarise
-from pipeline.config.load import ClipConfig, Config, load_config
+from pipeline.config.latents import ClipConfig
+from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
 from pipeline.input.listing import shards_of
 from pipeline.input.pack import pack
@@ -82,7 +83,7 @@ def _config(chosen: argparse.Namespace, folder: Path) -> Config:
     config = load_config(chosen.config or str(CONFIG), [*chosen.overrides, *given, *HERE])
     if own:
         shards = _synthetic_shards(folder, config.clip, max(1, chosen.clips))
-        config = config.model_copy(update={"input": config.input.model_copy(update={"shards": shards})})
+        config = config.replaced({"input.shards": shards})
     return config
 
 
@@ -137,7 +138,7 @@ def _run(config: Config, out: Path) -> Ran:
     from pipeline.run import execute, prepare
 
     began, clock, signals = time.perf_counter(), _Clock(), DeferredSignals()
-    config = config.model_copy(update={"output": config.output.model_copy(update={"path": str(out)})})
+    config = config.replaced({"output.path": str(out)})
     with stoppable():  # the next limit is to be stopped as before
         outcome = execute(prepare(config), lambda *_: signals.take(), clock.event, signals.check)
     signals.check()

@@ -12,7 +12,6 @@ import yaml
 
 from jobs.submit.rayjob import run_command
 from pipeline.config.load import Config
-from pipeline.config.runtime import ReplicaRange
 from pipeline.errors import UserError
 
 CONFIG_FOLDER = "/etc/latentmill"
@@ -101,10 +100,10 @@ class KubeRayJob:
     def manifests(self, config: Config) -> str:
         """A ConfigMap that holds the configuration, and the RayJob that runs it, as YAML for `kubectl create`."""
         most = Workers.parse(self.gpu_workers).most * self.gpus
-        runtime = config.runtime.model_copy(update={"address": "auto"})
-        if runtime.replicas == "auto":  # an autoscaler brings only the GPUs that are asked for
-            runtime = runtime.model_copy(update={"replicas": ReplicaRange(min=most, max=most)})
-        text = yaml.safe_dump(config.model_copy(update={"runtime": runtime}).model_dump(mode="json"), sort_keys=False)
+        here: dict[str, Any] = {"runtime.address": "auto"}
+        if config.runtime.replicas == "auto":  # an autoscaler adds only the GPUs that are requested
+            here["runtime.replicas"] = {"min": most, "max": most}
+        text = yaml.safe_dump(config.replaced(here).model_dump(mode="json"), sort_keys=False)
         config_map = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -105,8 +105,7 @@ def refuse_relative_paths(config: Config) -> None:
 
 def _submit_to_ray(job: RayJob, config: Config, dry_run: bool) -> int:
     refuse_relative_paths(config)
-    runtime = config.runtime.model_copy(update={"address": "auto"})
-    text = yaml.safe_dump(config.model_copy(update={"runtime": runtime}).model_dump(mode="json"), sort_keys=False)
+    text = yaml.safe_dump(config.replaced({"runtime.address": "auto"}).model_dump(mode="json"), sort_keys=False)
     with tempfile.TemporaryDirectory(prefix="latentmill-") as folder:
         stage(Path(folder), text)
         if dry_run:

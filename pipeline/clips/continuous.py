@@ -9,7 +9,7 @@ from itertools import accumulate
 from encoder.spec import LatentSpec
 from encoder.streaming.chunks import chunk_plan
 from encoder.streaming.receptive_field import Recall, plan_from
-from pipeline.config.load import ClipConfig
+from pipeline.config.latents import ClipConfig
 from pipeline.errors import SampleError, ShardError
 from pipeline.records import ClipSpec
 

@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline.config.load import ClipConfig
+from pipeline.config.latents import ClipConfig
 from pipeline.errors import SampleError
 from pipeline.records import Geometry, VideoHeader
 

@@ -8,7 +8,7 @@ from encoder.streaming.receptive_field import Recall
 from pipeline.clips.continuous import clips_of_segment, row_lengths, whole_frames, windows_of_segment
 from pipeline.clips.frames import frames_at_rate, frames_of_span
 from pipeline.clips.geometry import choose_geometry
-from pipeline.config.load import ClipConfig
+from pipeline.config.latents import ClipConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
 

@@ -19,7 +19,8 @@ from pipeline.clips.plan import ClipRules
 from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.metrics import RayMetrics, of_fleet
-from pipeline.config.load import Config, EncoderConfig
+from pipeline.config.latents import EncoderConfig
+from pipeline.config.load import Config
 from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD

@@ -1,21 +1,19 @@
-"""What makes two runs the same: all that changes rows or bytes, its fingerprint, and where two of them differ.
-
-It does not read configurations (config.py) or compare output roots (run.py).
-"""
+"""What makes two runs the same: everything that changes rows or bytes, its fingerprint, and how two of them differ."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.load import ClipConfig, Config
+from pipeline.config.latents import ClipConfig
+from pipeline.config.load import Config
 
-FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them: another number makes another fingerprint
+FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them; part of the fingerprint
 NAME_CHARACTERS = 12
 
 
 def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
-    """All that changes rows or bytes, as plain values: what two runs must share to write in one root."""
+    """Everything that changes rows or bytes, as plain values: two runs may share an output only if it is equal."""
     return {
         "format_version": FORMAT_VERSION,
         "input": config.input.rules(),
@@ -27,12 +25,15 @@ def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
 
 
 def clip_values(clip: ClipConfig) -> dict[str, Any]:
-    """What a run says of its clips. Continuous rows are named only where they are: older outputs know no such key."""
+    """The clip section as a run records it, with the keys of continuous rows only where those are used.
+
+    Outputs of earlier versions, which had no such keys, so keep their fingerprints.
+    """
     return clip.model_dump(mode="json", exclude=None if clip.continuous else {"continuous", "segments"})
 
 
 def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the footer of every part of a run says, whichever shard it is of."""
+    """What the footers of all parts of a run have in common."""
     return {
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint(identity(config, encoder_identity["weights_sha256"])),
@@ -61,12 +62,12 @@ def fingerprint(identity_values: Mapping[str, Any]) -> str:
 
 
 def run_name(fingerprint: str) -> str:
-    """What logs and metrics call a run: the beginning of its fingerprint, enough to tell runs apart."""
+    """The name of a run in logs and metrics: the beginning of its fingerprint, enough to tell runs apart."""
     return fingerprint[:NAME_CHARACTERS]
 
 
 def differing_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One `path: theirs -> ours` line for every leaf that differs."""
+    """One line for every leaf that differs, with its dotted path and both values."""
     lines: list[str] = []
     for key in sorted(theirs.keys() | ours.keys()):
         path, left, right = f"{prefix}{key}", theirs.get(key), ours.get(key)

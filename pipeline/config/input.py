@@ -1,34 +1,29 @@
-"""The input section of the configuration: which shards or tables, and what of a sample is taken.
-
-It does not open any of them.
-"""
+"""The sections input and filter of the configuration: which shards or tables, and what is taken from a sample."""
 
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from pipeline.config.section import Section
+from pipeline.metadata.conditions import parse_condition
 from pipeline.metadata.fields import Column, parse_column
 
 NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _as_tuple(value: object) -> object:
-    """Lets a user write one string where a list of strings is meant."""
+    """One string is as good as a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
-
 class TableConfig(Section):
-    """Tables of videos. `video` is the column of their paths, URLs or bytes; `key` null numbers the rows.
+    """Tables of videos. `video` is the column with their paths, URLs or bytes; with `key: null`, rows are numbered.
 
-    `rows_per_shard` rows make a shard, which is what one replica takes at a time.
+    `rows_per_shard` rows make a shard, the work that one replica takes at a time.
     """
 
     files: Strings = Field(min_length=1)
@@ -38,9 +33,9 @@ class TableConfig(Section):
 
 
 class InputConfig(Section):
-    """Where samples come from. `video` are extensions that hold the video; `caption` the first source that exists.
+    """Where samples come from. `video` lists extensions of videos; the first source of `caption` that exists counts.
 
-    `columns` are values of the sample's JSON that become columns, `spans` where in it clip boundaries stand.
+    `columns` are values of the sample's JSON that become columns; `spans` is the path of clip boundaries in it.
     """
 
     shards: Annotated[Strings, BeforeValidator(lambda value: () if value is None else value)] = ()
@@ -57,7 +52,7 @@ class InputConfig(Section):
     def _columns_known(cls, columns: dict[str, str]) -> dict[str, str]:
         for name, source in columns.items():
             if not NAME_PATTERN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a column: letters, digits and _ are")
+                raise ValueError(f"column name {name!r} is not allowed: use letters, digits and _")
             parse_column(source)
         return columns
 
@@ -65,14 +60,14 @@ class InputConfig(Section):
     @classmethod
     def _spans_in_json(cls, spans: str | None) -> str | None:
         if spans is not None and not re.fullmatch(r"json:[^:\s]+", spans):
-            raise ValueError(f"{spans!r} names no spans: write json:PATH, as in json:spans")
+            raise ValueError(f"cannot read {spans!r}: write json:PATH, as in json:spans")
         return spans
 
     @model_validator(mode="after")
     def _one_source(self) -> "InputConfig":
         if bool(self.shards) == (self.table is not None):
-            came = "both came" if self.shards else "neither came"
-            raise ValueError(f"give shards (WebDataset tars) or table (Parquet, CSV, JSONL), one of them: {came}")
+            came = "both" if self.shards else "neither"
+            raise ValueError(f"give either shards (WebDataset tars) or table (Parquet, CSV, JSONL): got {came}")
         return self
 
     @property
@@ -80,6 +75,22 @@ class InputConfig(Section):
         return {name: parse_column(source) for name, source in self.columns.items()}
 
     def rules(self) -> dict[str, Any]:
-        """All of it but where the input lies, as plain values: what a sample is made by."""
+        """Everything but the paths of the input, as plain values: what decides how samples are made."""
         values = self.model_dump(mode="json", exclude={"shards": True, "table": {"files"}})
         return {key: value for key, value in values.items() if key != "table" or value is not None}
+
+
+class FilterConfig(Section):
+    """Which samples are kept; null sets no bound. `where` is a condition on the sample's JSON."""
+
+    min_seconds: float | None = Field(None, gt=0)
+    min_short_side_px: int | None = Field(None, ge=1)
+    min_fps: float | None = Field(None, gt=0)
+    where: str | None = None
+
+    @field_validator("where")
+    @classmethod
+    def _where_understood(cls, where: str | None) -> str | None:
+        if where is not None:
+            parse_condition(where)
+        return where

@@ -1,33 +1,26 @@
-"""The runtime section of the configuration: how a run is carried out. Nothing in it changes a latent.
-
-It does not start anything.
-"""
+"""The sections runtime and limits of the configuration: how a run is carried out. No key in them changes a latent."""
 
 import sys
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from pipeline.config.section import Section
 
 
-class ReplicaRange(BaseModel):
-    """`min` replicas are asked for at once, so that an autoscaler brings their GPUs; more as GPUs join, up to `max`."""
-
-    model_config = STRICT
+class ReplicaRange(Section):
+    """`min` replicas are requested at once, so that an autoscaler adds their GPUs; more as GPUs join, up to `max`."""
 
     min: int
     max: int
 
 
-class RuntimeConfig(BaseModel):
+class RuntimeConfig(Section):
     """Replicas, and where they run.
 
-    `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses its CPUs where it has no GPU.
-    `log: json` writes one JSON object a line to the standard error instead of progress for people.
+    `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses CPUs if the cluster has no GPU.
+    `log: json` writes one JSON object per line to standard error instead of a progress display.
     """
-
-    model_config = STRICT
 
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
     address: str | None = None
@@ -41,17 +34,29 @@ class RuntimeConfig(BaseModel):
         ends: tuple[Any, Any] = (value["min"], value["max"]) if both else (value, value)
         counts = all(type(end) is int for end in ends) and 1 <= ends[0] <= ends[1]
         if not counts and value != "auto":
-            raise ValueError(f"{value!r} is no number of replicas: write auto, 8, or {{min: 1, max: 8}}")
+            raise ValueError(f"cannot use {value!r} replicas: write auto, 8, or {{min: 1, max: 8}}")
         return value
 
     @property
     def replica_bounds(self) -> tuple[int, int]:
-        """How many replicas are asked for even before there are GPUs for them, and how many there are at most."""
+        """How many replicas are requested even before there are GPUs for them, and the most that there may be."""
         if isinstance(self.replicas, ReplicaRange):
             return self.replicas.min, self.replicas.max
         return (1, sys.maxsize) if self.replicas == "auto" else (self.replicas, self.replicas)
 
     @property
     def waits_for_gpus(self) -> bool:
-        """Whether a cluster without GPUs is one whose GPUs have not joined yet."""
+        """Whether a cluster without GPUs is expected to get some."""
         return isinstance(self.replicas, ReplicaRange) or (self.replicas == "auto" and self.address is not None)
+
+
+class LimitsConfig(Section):
+    """When to give up on a sample, a shard or a run. The sizes bound the memory of a decoder."""
+
+    max_reject_fraction: float = Field(0.05, ge=0, le=1)
+    decode_timeout_seconds: float = Field(60.0, gt=0)
+    max_attempts: int = Field(3, ge=1)
+    max_frame_px: int = Field(8192 * 4320, ge=1)
+    max_video_frames: int = Field(1_000_000, ge=1)
+    max_video_bytes: int = Field(4 << 30, ge=1)
+    decode_memory_bytes: int = Field(8 << 30, ge=1)

@@ -20,7 +20,8 @@ from encoder.device.timing import timed
 from encoder.spec import LatentSpec
 from encoder.video_encoder import VideoEncoder
 from pipeline.clips.continuous import rows_of
-from pipeline.config.load import Config, OutputConfig
+from pipeline.config.latents import OutputConfig
+from pipeline.config.load import Config
 from pipeline.errors import ShardError
 from pipeline.estimate.extrapolate import (
     Estimate,
@@ -122,7 +123,7 @@ def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
     """What decoding a sample would begin with: its clips, by the run's own rules, from its header."""
     if error := without_decoding(config.filter.where, sample):
         return Looked((), (error.code,))
-    whole = config.model_copy(update={"clip": config.clip.model_copy(update={"segments": 1})})
+    whole = config.replaced({"clip.segments": 1})
     items = LocalDecoder(whole, spec).start(sample)
     first = next(items)
     items.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from encoder.video_encoder import ClipMemoryError, OutOfMemoryError, Posterior, Stream, VideoEncoder, joined
 from pipeline.clips.continuous import latent_frames, rows_of
-from pipeline.config.load import OutputConfig
+from pipeline.config.latents import OutputConfig
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Reason, Row, Sample
 
 Made = Row | tuple[int, Reason]

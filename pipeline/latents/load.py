@@ -7,7 +7,7 @@ import encoder
 from encoder.tuning import DIRECT
 from encoder.video_decoder import VideoDecoder
 from encoder.video_encoder import VideoEncoder
-from pipeline.config.load import ClipConfig, EncoderConfig
+from pipeline.config.latents import ClipConfig, EncoderConfig
 from pipeline.errors import ConfigError, UserError
 from pipeline.storage.node_cache import local_copy
 from pipeline.storage.store import is_remote, public_url

@@ -1,4 +1,4 @@
-"""What a sample's JSON says: fields and filters.
+"""A sample's JSON: its fields, and the filters on them.
 
-fields.py, filters.py.
+fields.py, conditions.py (the language of `filter.where`), filters.py.
 """

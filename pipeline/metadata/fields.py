@@ -1,7 +1,4 @@
-"""Values in the JSON that lies beside a video: at a dotted path, as captions, typed columns and spans.
-
-It does not read files, and it does not decide what becomes of a sample whose values are missing or wrong.
-"""
+"""Values in a sample's JSON, at dotted paths: captions, typed columns and spans."""
 
 import json
 import re
@@ -12,7 +9,7 @@ from typing import Any, Final
 
 from pipeline.records import Span
 
-MISSING: Final = object()  # not None: null is a value
+MISSING: Final = object()  # differs from None, which is JSON's null
 COLUMN_PATTERN = re.compile(r"json:(?P<path>[^:\s]+?)(:(?P<type>string|float|int|bool))?")
 LARGEST = {"int": 2**63, "float": 2**1023}
 
@@ -21,22 +18,24 @@ Value = str | float | int | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the user's: the dotted path of its values, and their one type."""
+    """A column that the user asks for: the dotted path of its values, and their type."""
 
     path: str
     type: str
 
 
 def parse_column(text: str) -> Column:
-    """`json:PATH:TYPE`, where TYPE is string if it is left out. Raises ValueError."""
+    """Reads `json:PATH:TYPE`; TYPE is string by default. Raises ValueError where the text is something else."""
     match = COLUMN_PATTERN.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no column: write json:PATH or json:PATH:TYPE, TYPE being string|float|int|bool")
+        raise ValueError(
+            f"cannot read column {text!r}: write json:PATH or json:PATH:TYPE, with TYPE string, float, int or bool"
+        )
     return Column(match["path"], match["type"] or "string")
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text; MISSING where it is none."""
+    """The value of a JSON text; MISSING where the text is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -44,7 +43,7 @@ def read_json(text: str) -> Any:
 
 
 def field_at(tree: Any, path: str) -> Any:
-    """The value at a dotted path; MISSING where it is not there."""
+    """The value at a dotted path; MISSING where there is none."""
     for key in path.split("."):
         if not isinstance(tree, dict) or key not in tree:
             return MISSING
@@ -53,13 +52,13 @@ def field_at(tree: Any, path: str) -> Any:
 
 
 def texts_of(value: Any) -> tuple[str, ...]:
-    """A text, or each of a list of them; what is neither is written as JSON, and null or MISSING is no text."""
+    """A string, or each string of a list. Other values are written as JSON; null and MISSING are left out."""
     values = value if isinstance(value, list) else [value]
     return tuple(_as_text(one) for one in values if one is not None and one is not MISSING)
 
 
 def printable(text: str) -> str:
-    """The text with escapes for what UTF-8 cannot hold: names in another encoding, halves of JSON's surrogate pairs."""
+    """The text with escapes for what UTF-8 cannot encode: names in another encoding, halves of surrogate pairs."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -74,7 +73,7 @@ def column_values(metadata: str, columns: Mapping[str, Column]) -> dict[str, Val
 
 
 def typed(value: Any, type_: str) -> Value:
-    """A JSON value as string, float, int or bool; None where that would change it."""
+    """A JSON value as string, float, int or bool; None where the conversion would change it."""
     if value is None or value is MISSING:
         return None
     if type_ == "string":
@@ -83,7 +82,7 @@ def typed(value: Any, type_: str) -> Value:
         return value if isinstance(value, bool) and type_ == "bool" else None
     if not isinstance(value, int | float):
         return None
-    if not abs(value) < LARGEST[type_]:  # NaN is not either
+    if not abs(value) < LARGEST[type_]:  # also true of NaN
         return None
     if type_ == "int":
         return int(value) if value == int(value) else None
@@ -94,20 +93,20 @@ def spans_at(metadata: str, path: str, unit: str) -> tuple[Span, ...]:
     """The spans that a JSON text lists at a path, as in `[[0, 2.5], [2.5, 7]]`.
 
     Raises:
-        ValueError: they are missing, or are not pairs of numbers that ascend and do not overlap.
+        ValueError: they are missing, are not pairs of numbers, or are not ascending and disjoint.
     """
     pairs = field_at(read_json(metadata), path)
     if not isinstance(pairs, list) or not pairs:
-        raise ValueError(f"the JSON has no list of spans at {path}")
+        raise ValueError(f"no list of spans at {path} in the sample's JSON")
     spans = tuple(_span(pair, unit) for pair in pairs)
     for before, after in pairwise(spans):
         if after.begin < before.end:
-            raise ValueError(f"{after} begins before {before} ends: spans ascend and do not overlap")
+            raise ValueError(f"{after} begins before {before} ends: spans must ascend and not overlap")
     return spans
 
 
 def _span(pair: Any, unit: str) -> Span:
     numbers = isinstance(pair, list) and len(pair) == 2 and all(type(one) in (int, float) for one in pair)
     if not numbers or not 0 <= pair[0] < pair[1] < 2**53:
-        raise ValueError(f"{str(pair)[:100]} is no span: [BEGIN, END] in {unit}, with 0 <= BEGIN < END, is")
+        raise ValueError(f"cannot read span {str(pair)[:100]}: write [BEGIN, END] in {unit}, with 0 <= BEGIN < END")
     return Span(pair[0], pair[1], unit)

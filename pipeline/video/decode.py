@@ -12,7 +12,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from pipeline.clips.plan import ClipRules, plan_spans
-from pipeline.config.load import ClipConfig, FilterConfig, LimitsConfig
+from pipeline.config.input import FilterConfig
+from pipeline.config.latents import ClipConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError, ShardError
 from pipeline.metadata.filters import check_header
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames

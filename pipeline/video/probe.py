@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.config.load import LimitsConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.records import VideoHeader
 

@@ -13,7 +13,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.config.load import LimitsConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.records import Uint8Frames, VideoHeader
 from pipeline.video.probe import Probe, describe, open_video

@@ -22,7 +22,8 @@ DECODE = f"""
 import pickle, sys
 from encoder.spec import spec_of
 from pipeline.clips.plan import ClipRules
-from pipeline.config.load import ClipConfig, LimitsConfig
+from pipeline.config.latents import ClipConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.video.decode import decode_sample
 
 clip = ClipConfig(window="full", frames=49, continuous=True, fps=None, buckets=("128x192",), upscale=True)

@@ -122,7 +122,7 @@ def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -
 
 
 def moved(config: Config, path: Path) -> Config:
-    return config.model_copy(update={"output": config.output.model_copy(update={"path": str(path)})})
+    return config.replaced({"output.path": str(path)})
 
 
 @pytest.fixture

@@ -75,8 +75,7 @@ class Run:
 
 
 def check_nothing_is_missing(config: Config, tiny: VideoEncoder, tmp_path: Path) -> None:
-    output = config.output.model_copy(update={"path": str(tmp_path / "undisturbed")})
-    run_all(config.model_copy(update={"output": output}), tiny)
+    run_all(config.replaced({"output.path": str(tmp_path / "undisturbed")}), tiny)
     assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
 
 

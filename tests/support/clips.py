@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from encoder.spec import LatentSpec
 from pipeline.clips.plan import ClipRules
-from pipeline.config.load import ClipConfig
+from pipeline.config.latents import ClipConfig
 from pipeline.records import VideoHeader
 
 SPEC = LatentSpec("cogvideox", latent_channels=16, temporal_ratio=4, spatial_ratio=8)

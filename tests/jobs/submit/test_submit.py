@@ -312,9 +312,8 @@ def parts_of(config: Config) -> list[Path]:
 
 def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
     """The files of a run in this process, with the same configuration elsewhere."""
-    output = config.output.model_copy(update={"path": str(tmp_path / "undisturbed")})
     config = with_convolutions(config, {})  # as a run notes it, where the encoder has nothing to choose
-    run_all(config.model_copy(update={"output": output}), tiny)
+    run_all(config.replaced({"output.path": str(tmp_path / "undisturbed")}), tiny)
     return output_files(tmp_path / "undisturbed")
 
 

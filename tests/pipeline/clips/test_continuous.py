@@ -24,7 +24,8 @@ from pipeline.audit.show import find_row, picture
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.continuous import rows_of
 from pipeline.clips.plan import ClipRules, check_clip_config, plan_clips, plan_spans
-from pipeline.config.load import ClipConfig, Config, parse_config
+from pipeline.config.latents import ClipConfig
+from pipeline.config.load import Config, parse_config
 from pipeline.errors import ConfigError, SampleError, ShardError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask

@@ -7,7 +7,7 @@ from support.clips import RULES, SPEC, clip_configs, clip_of, header_at, header_
 from pipeline.clips.frames import nearest_frame
 from pipeline.clips.geometry import choose_geometry
 from pipeline.clips.plan import check_clip_config, plan_clips
-from pipeline.config.load import ClipConfig
+from pipeline.config.latents import ClipConfig
 from pipeline.errors import ConfigError, SampleError, ShardError
 from pipeline.records import ClipSpec, VideoHeader
 
@@ -186,7 +186,7 @@ def test_a_bucket_may_have_its_own_frames_and_the_longest_that_the_video_fills_i
 def test_frames_of_a_bucket_the_encoder_cannot_take_are_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"clip\.buckets: 96x160x32: 32 does not fit .* use 29 or 33"):
         check_clip_config(clip_of(buckets=["96x160", "96x160x32"]), SPEC)
-    with pytest.raises(ValueError, match="buckets name none"):
+    with pytest.raises(ValueError, match="clips of whole videos have no fixed length"):
         clip_of(frames="full", buckets=["96x160x33"])
     check_clip_config(clip_of(frames=48, buckets=["96x160x33"]), SPEC)  # no bucket has 48
 

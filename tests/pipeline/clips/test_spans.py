@@ -17,7 +17,7 @@ from pipeline.audit.summary import read_manifests
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.frames import frames_of_span
 from pipeline.clips.plan import ClipRules, plan_clips, plan_spans
-from pipeline.config.load import ClipConfig
+from pipeline.config.latents import ClipConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.metadata.fields import spans_at
 from pipeline.output.ledger import done_shards
@@ -137,7 +137,7 @@ def test_malformed_spans_are_refused(spans: str) -> None:
 
 
 def test_spans_are_named_in_the_json(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"input\.spans: 'spans' names no spans"):
+    with pytest.raises(ConfigError, match=r"input\.spans: cannot read 'spans'"):
         make_config(input={"spans": "spans"})
 
 

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from support.paths import ROOT
 
 from pipeline.config.identity import differing_fields, fingerprint, identity
-from pipeline.config.load import Config, load_config, parse_config, recorded_config
-from pipeline.config.tree import apply_overrides
+from pipeline.config.load import Config, apply_overrides, load_config, parse_config, recorded_config
 from pipeline.errors import ConfigError, UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -43,7 +42,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
 
 
-def test_the_least_configuration_has_the_documented_defaults() -> None:
+def test_the_smallest_configuration_has_the_documented_defaults() -> None:
     config = parse_config(TREE)
     assert config.input.shards == ("a.tar",)
     assert config.input.caption == ("txt", "json:caption")
@@ -98,9 +97,9 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
 @pytest.mark.parametrize(
     ("dotted", "value", "message"),
     [
-        ("input.shards", [], "input: give shards .* or table .*, one of them: neither came"),
-        ("input.shards", None, "input: give shards .*: neither came"),
-        ("input.table", {"files": "a.csv", "video": "url"}, "input: give shards .*: both came"),
+        ("input.shards", [], "input: give either shards .* or table .*: got neither"),
+        ("input.shards", None, "input: give either shards .*: got neither"),
+        ("input.table", {"files": "a.csv", "video": "url"}, "input: give either shards .*: got both"),
         ("input.table", {"files": [], "video": "url"}, "input.table.files: .*at least 1"),
         ("input.table", {"files": "a.csv"}, "input.table.video is missing"),
         ("input.table", {"files": "a", "video": "v", "keys": "k"}, "unknown key input.table.keys, did you mean key?"),
@@ -108,27 +107,31 @@ def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> Non
         ("output.path", "", "output.path: .*at least 1"),
         ("output.path", None, r"output.path: .*got None"),
         ("output.posterior", "guess", "output.posterior: .*'moments'"),
-        ("output.dtype", "float8", "output.dtype: .*'float16', 'bfloat16' or 'float32'.*got 'float8'"),
+        ("output.dtype", "float8", "output.dtype: .*'float32', 'bfloat16' or 'float16'.*got 'float8'"),
         ("output.part_samples", 0, r"output.part_samples: .*got 0"),
-        ("clip.frames", 0, "clip.frames: 0 is not a number of frames: give 1 or more, or full"),
+        ("clip.frames", 0, "clip.frames: 0 frames are too few: give 1 or more, or full"),
         ("clip.frames", 1.5, r"clip.frames.*got 1\.5"),
         ("clip.frames", "all", "clip.frames.*'full'.*got 'all'"),
         ("clip.fps", 0, "clip.fps: .*greater than 0"),
         ("clip.fps", float("inf"), "clip.fps: .*finite"),
         ("clip.fps", float("nan"), "clip.fps: .*finite"),
-        ("clip.window", "tail", "clip.window: 'tail' is no window: head, center, full, uniform:N or slide:STRIDE are"),
-        ("clip.window", "uniform:0", "clip.window: 'uniform:0' is no window"),
-        ("clip.window", "slide", "clip.window: 'slide' is no window"),
+        (
+            "clip.window",
+            "tail",
+            "clip.window: unknown window 'tail': use head, center, full, uniform:N or slide:STRIDE",
+        ),
+        ("clip.window", "uniform:0", "clip.window: unknown window 'uniform:0'"),
+        ("clip.window", "slide", "clip.window: unknown window 'slide'"),
         ("clip.tail", "pad", "clip.tail: .*'trim', 'drop' or 'error'"),
-        ("clip.buckets", ["480p"], "clip.buckets: '480p' is no bucket: write HEIGHTxWIDTH"),
-        ("clip.buckets", ["0x8"], "clip.buckets: '0x8' is no bucket"),
-        ("clip.buckets", ["8x8", "8x8"], "clip.buckets: a bucket stands twice"),
+        ("clip.buckets", ["480p"], "clip.buckets: cannot read bucket '480p': write HEIGHTxWIDTH"),
+        ("clip.buckets", ["0x8"], "clip.buckets: cannot read bucket '0x8'"),
+        ("clip.buckets", ["8x8", "8x8"], "clip.buckets: bucket 8x8 is listed twice"),
         ("clip.buckets", [], "clip.buckets: .*at least 1"),
         ("encoder.dtype", "int8", "encoder.dtype: "),
         ("encoder.chunk_frames", 0, "encoder.chunk_frames: "),
         ("encoder.batch_clips", 2, "encoder.batch_clips was removed: leave it out"),
         ("runtime.cuda_graphs", True, "runtime.cuda_graphs was removed: leave it out"),
-        ("runtime.replicas", 0, "runtime.replicas: 0 is no number of replicas"),
+        ("runtime.replicas", 0, "runtime.replicas: cannot use 0 replicas: write auto"),
         ("limits.max_reject_fraction", 1.5, "limits.max_reject_fraction: .*1.5"),
         ("limits.decode_timeout_seconds", 0, "limits.decode_timeout_seconds: .*greater than 0"),
     ],
@@ -180,11 +183,11 @@ def test_the_last_override_of_a_key_counts() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("clip.fps", "'clip.fps' is no override: write section.key=value"),
-        ("=1", "'=1' is no override"),
-        ("clip..fps=1", "'clip..fps=1' is no override"),
-        (".fps=1", "'.fps=1' is no override"),
-        ("input.shards.first=1", "shards is a value, it has no keys below it"),
+        ("clip.fps", "cannot read override 'clip.fps': write section.key=value"),
+        ("=1", "cannot read override '=1'"),
+        ("clip..fps=1", "cannot read override 'clip..fps=1'"),
+        (".fps=1", "cannot read override '.fps=1'"),
+        ("input.shards.first=1", "cannot set input.shards.first: shards is a value without keys below it"),
         ("clip.buckets=[96x160", r"clip.buckets=\[96x160 is not YAML"),
         ("output.path=2024-13-45", "output.path=2024-13-45 is not YAML: month must be in"),
         ("clip.fps=!!python/object:os.system x", "is not YAML: could not determine a constructor"),
@@ -193,6 +196,16 @@ def test_the_last_override_of_a_key_counts() -> None:
 def test_an_override_that_makes_no_sense_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         apply_overrides(TREE, [override])
+
+
+def test_values_are_replaced_at_dotted_keys_and_checked_as_those_of_a_file_are() -> None:
+    config = parse_config(TREE)
+    changed = config.replaced({"clip.fps": 16, "runtime.replicas": {"min": 1, "max": 2}})
+    assert changed == parse_config({**TREE, "clip": {"fps": 16}, "runtime": {"replicas": {"min": 1, "max": 2}}})
+    assert config == parse_config(TREE)
+    assert changed.replaced({}) == changed
+    with pytest.raises(ConfigError, match=r"unknown key clip\.frame, did you mean frames\?"):
+        config.replaced({"clip.frame": 5})
 
 
 def test_a_file_is_read_with_its_overrides(path: Path) -> None:
@@ -204,22 +217,22 @@ def test_a_file_is_read_with_its_overrides(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no sections; it needs at least input, output and encoder"),
-        (b"- input", "holds no sections"),
+        (b"", "has no sections; it needs at least input, output and encoder"),
+        (b"- input", "has no sections"),
         (b"input: [", "is not YAML: .*line 1"),
         (b"\xff\xff", "is not YAML"),
         (b"a: \0", "is not YAML"),
         (b"date: 2024-13-45", "is not YAML: month must be in"),
         (b"[" * 5000, "is not YAML"),
-        (b"clip: {fps: 8}\nclip: {frames: 5}", "clip stands twice"),
-        (b"clip: {fps: 8, fps: 16}", "fps stands twice"),
+        (b"clip: {fps: 8}\nclip: {frames: 5}", "duplicate key clip"),
+        (b"clip: {fps: 8, fps: 16}", "duplicate key fps"),
         (b"input: !!python/object/apply:os.mkdir [made]", "is not YAML: could not determine a constructor"),
         (b"input: &a {shards: *a}", "input.shards"),
         (b"1: 2", "1: Keys should be strings"),
         (b"input:\noutput: {path: out}\nencoder: {weights: w}", "input: .*got None"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_named(
+def test_a_file_that_is_not_a_configuration_is_named(
     path: Path, content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(path.parent)
@@ -322,7 +335,7 @@ def test_the_fingerprint_changes_with_how_a_table_is_read_and_not_with_where_it_
 
 
 @pytest.mark.parametrize(("dotted", "clip"), CONTINUOUS_VALUES.items(), ids=CONTINUOUS_VALUES)
-def test_the_fingerprint_changes_with_continuous_rows_and_knows_no_such_key_without_them(
+def test_the_fingerprint_changes_with_continuous_rows_and_has_no_key_for_them_otherwise(
     dotted: str, clip: dict[str, Any]
 ) -> None:
     ours, theirs = (identity(parse_config({**TREE, "clip": values}), "0" * 64) for values in (clip, WHOLE))

@@ -41,8 +41,7 @@ def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -
 
 @pytest.fixture
 def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
-    output = config.output.model_copy(update={"path": str(tmp_path / "undisturbed")})
-    run_all(config.model_copy(update={"output": output}), tiny)
+    run_all(config.replaced({"output.path": str(tmp_path / "undisturbed")}), tiny)
     return output_files(tmp_path / "undisturbed")
 
 

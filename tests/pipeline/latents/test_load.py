@@ -6,7 +6,7 @@ import fsspec
 import pytest
 from diffusers import AutoencoderKLCogVideoX
 
-from pipeline.config.load import EncoderConfig
+from pipeline.config.latents import EncoderConfig
 from pipeline.errors import ConfigError
 from pipeline.latents.load import load_encoder
 

@@ -20,7 +20,8 @@ from pipeline.cluster.fleet import within_limit
 from pipeline.errors import ConfigError, SampleError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
-from pipeline.metadata.filters import check_header, check_metadata, parse_condition
+from pipeline.metadata.conditions import parse_condition
+from pipeline.metadata.filters import check_header, check_metadata
 from pipeline.monitor.events import ShardDone
 from pipeline.output.ledger import done_shards
 from pipeline.records import DecodeItem, Sample
@@ -50,7 +51,7 @@ METADATA = {"aesthetic": {"score": 5.5}, "nsfw": False, "lang": "en", "tags": ["
 )
 def test_a_condition_is_decided_by_the_fields_of_the_json(where: str, expected: bool | None) -> None:
     if expected is None:
-        with pytest.raises(SampleError, match=r"filter/missing_field: .*nothing\.at\.all"):
+        with pytest.raises(SampleError, match=r"filter/missing_field: filter.where uses nothing\.at\.all"):
             check_metadata(where, json.dumps(METADATA))
     elif expected:
         check_metadata(where, json.dumps(METADATA))
@@ -81,13 +82,13 @@ def test_a_condition_is_decided_by_the_fields_of_the_json(where: str, expected: 
         "(" * 500 + "a" + ")" * 500,
     ],
 )
-def test_what_is_no_condition_is_refused_by_the_configuration(where: str, make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"filter\.where: .* may hold comparisons"):
+def test_a_text_that_is_not_a_condition_is_refused_by_the_configuration(where: str, make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"filter\.where: .* may contain comparisons"):
         make_config(filter={"where": where})
 
 
 @given(st.text("ab.'[]()<=-1 notrd", max_size=20))
-def test_any_text_is_refused_or_decides_about_a_sample(text: str) -> None:
+def test_any_text_is_either_refused_or_a_condition(text: str) -> None:
     with contextlib.suppress(ValueError):
         parse_condition(text)
         with contextlib.suppress(SampleError):

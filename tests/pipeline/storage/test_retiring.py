@@ -94,7 +94,5 @@ def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none
         cluster.stop()
     assert met == {1, 2}
     assert isinstance(events[-1], ShardDone)
-    run_all(
-        config.model_copy(update={"output": config.output.model_copy(update={"path": str(tmp_path / "calm")})}), tiny
-    )
+    run_all(config.replaced({"output.path": str(tmp_path / "calm")}), tiny)
     assert output_files(out) == output_files(tmp_path / "calm")

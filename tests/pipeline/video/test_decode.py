@@ -24,7 +24,8 @@ from support.paths import ROOT
 import pipeline.video.decode
 from encoder.spec import LatentSpec
 from pipeline.clips.plan import ClipRules
-from pipeline.config.load import ClipConfig, LimitsConfig
+from pipeline.config.latents import ClipConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Chunk, DecodeItem, Failure, Geometry, Opened, Reason, Uint8Frames
 from pipeline.video.decode import decode_sample, memory_file
 from pipeline.video.resize import fit

@@ -11,7 +11,7 @@ import pytest
 from av.video.stream import VideoStream
 from support.paths import SHARED_VIDEOS
 
-from pipeline.config.load import LimitsConfig
+from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.video.probe import Probe, probe
 from pipeline.video.signatures import container_of
