@@ -1,7 +1,7 @@
 """From the `input.shards` or `input.table` of a configuration to named shards.
 
-It does not open a tar: a worker does when its turn comes, so that 100,000 shards cost the driver no round trips. Tables
-it looks at, as their rows are what becomes shards.
+Tars are not opened here, so that 100,000 shards cost the driver no round trips. Tables are, as shards are ranges of
+their rows.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def shards_of(rules: InputConfig) -> tuple[ShardRef, ...]:
     """The shards of an input: its tars, or ranges of the rows of its tables.
 
     Raises:
-        UserError: as `list_shards`; or a table that cannot be read, has not the columns, or no rows.
+        UserError: as `list_shards`; or a table cannot be read, lacks a column, or has no rows.
     """
     if rules.table is None:
         return list_shards(rules.shards)
@@ -35,7 +35,7 @@ def shards_of(rules: InputConfig) -> tuple[ShardRef, ...]:
         found = list(pool.map(partial(_row_shards, rules.table), _named(rules.table.files, TABLES)))
     shards = tuple(shard for of_table in found for shard in of_table)
     if not shards:
-        raise UserError(f"{TABLES}: no table has a row")
+        raise UserError(f"{TABLES}: the tables have no rows")
     return shards
 
 
@@ -43,7 +43,7 @@ def list_shards(patterns: Iterable[str]) -> tuple[TarShard, ...]:
     """The tars of `patterns`: braces, globs and `@file` (one URL a line), in the order given.
 
     Raises:
-        UserError: nothing matches, or one shard is named twice.
+        UserError: nothing matches, or a shard is listed twice.
     """
     return tuple(TarShard(name, url) for name, url in _named(patterns, "input.shards"))
 
@@ -52,9 +52,9 @@ def _named(patterns: Iterable[str], key: str) -> list[tuple[str, str]]:
     """(name, URL) of each file that the patterns under the configuration's `key` match. Raises as `list_shards`."""
     urls = [url for pattern in patterns for url in _listed(pattern, key)]
     if not urls:
-        raise UserError(f"{key}: no file is named")
+        raise UserError(f"{key}: the list of files is empty")
     files = [(shard_name(url), url) for url in urls]
-    _refuse_twins(files, key)
+    _refuse_duplicates(files, key)
     return files
 
 
@@ -69,9 +69,8 @@ def _row_shards(rules: TableConfig, table: tuple[str, str]) -> list[TableShard]:
         raise UserError(f"{TABLES}: {where}: {error}") from None
     for key, column in (("video", rules.video), ("key", rules.key)):
         if found.ranges and column is not None and column not in found.columns:
-            raise UserError(
-                f"input.table.{key}: {where} has no column {column!r}; it has {', '.join(found.columns) or 'none'}"
-            )
+            columns = ", ".join(found.columns) or "none"
+            raise UserError(f"input.table.{key}: {where} has no column {column!r}; its columns are {columns}")
     return [
         TableShard(f"{name}-{rows.start:08d}-{rows.stop:08d}", url, rows, rows_bytes)
         for rows, rows_bytes in found.ranges
@@ -79,7 +78,7 @@ def _row_shards(rules: TableConfig, table: tuple[str, str]) -> list[TableShard]:
 
 
 def shard_name(url: str) -> str:
-    """A readable name, unique by the URL: two inputs may share a base name, and a run may be given more of them."""
+    """A readable name, unique to the URL: shards may have the same base name, and a run may be given more shards."""
     public = public_url(url)
     stem = public.rpartition("/")[2].removesuffix(".tar")
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:80].strip("-")
@@ -106,7 +105,7 @@ def _lines(path: str, key: str) -> list[str]:
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{key}: the list @{public_url(path)} does not exist") from None
     except UnicodeDecodeError:
-        raise UserError(f"{key}: the list @{public_url(path)} is no text in UTF-8") from None
+        raise UserError(f"{key}: the list @{public_url(path)} is not UTF-8 text") from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -120,9 +119,9 @@ def _globbed(pattern: str, key: str) -> list[str]:
     return found
 
 
-def _refuse_twins(files: Iterable[tuple[str, str]], key: str) -> None:
+def _refuse_duplicates(files: Iterable[tuple[str, str]], key: str) -> None:
     seen: set[str] = set()
     for name, url in files:
         if name in seen:
-            raise UserError(f"{key} names {public_url(url)} twice (URLs that differ only in their query count as one)")
+            raise UserError(f"{key} lists {public_url(url)} twice (URLs that differ only in their query are the same)")
         seen.add(name)

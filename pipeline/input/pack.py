@@ -1,7 +1,4 @@
-"""Folders of videos into WebDataset shards, with the captions and JSON that lie beside them.
-
-It does not open the videos: a run judges them.
-"""
+"""Packs folders of videos, with the captions and JSON beside them, into WebDataset shards. Videos are not opened."""
 
 import tarfile
 import tempfile
@@ -19,7 +16,7 @@ BESIDE = (".txt", ".json")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a shard: its name there, and where it lies."""
+    """One file of a shard: its name in the tar, and its path on disk."""
 
     name: str
     path: Path
@@ -27,7 +24,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What `pack` made: URLs of the shards, and how many samples they hold."""
+    """The shards that `pack` wrote, and how many samples they contain."""
 
     urls: tuple[str, ...]
     samples: int
@@ -37,7 +34,7 @@ def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samp
     """Writes shards `OUT/videos-000000.tar` … of at most `shard_samples` samples, the same bytes each time.
 
     Raises:
-        UserError: no video is found, two would share a key, or OUT holds shards already.
+        UserError: no video is found, two would have the same key, or OUT already contains shards.
     """
     samples = find_samples([Path(folder) for folder in folders], frozenset(extensions))
     store = Store(out)
@@ -55,10 +52,10 @@ def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samp
 
 
 def find_samples(folders: list[Path], extensions: frozenset[str]) -> list[tuple[Member, ...]]:
-    """The videos below some folders (or named themselves), each with what lies beside it, sorted by key."""
+    """The videos in folders (or given as files), each with the files beside it, sorted by key."""
     found = [(root, path) for root in folders for path in _videos(root, extensions)]
     if not found:
-        raise UserError(f"no video below {', '.join(map(str, folders))}; looked for {', '.join(sorted(extensions))}")
+        raise UserError(f"no video in {', '.join(map(str, folders))}; looked for {', '.join(sorted(extensions))}")
     plain = Counter(_key(root, path) for root, path in found)
     keyed = [(_distinct_key(root, path, plain), path) for root, path in found]
     _refuse_shared_keys(keyed)
@@ -79,7 +76,7 @@ def _key(root: Path, path: Path) -> str:
 
 
 def _distinct_key(root: Path, path: Path, plain: Counter[str]) -> str:
-    """Where `a.mp4` and `a.mkv` lie together, their keys are `a_mp4` and `a_mkv`."""
+    """The keys of `a.mp4` and `a.mkv` in one folder are `a_mp4` and `a_mkv`."""
     key = _key(root, path)
     return key if plain[key] == 1 else f"{key}_{path.suffix.lower().lstrip('.')}"
 
@@ -88,7 +85,9 @@ def _refuse_shared_keys(keyed: list[tuple[str, Path]]) -> None:
     seen: dict[str, Path] = {}
     for key, path in keyed:
         if key in seen:
-            raise UserError(f"{seen[key]} and {path} would share the key {key}: rename one, or pack them apart")
+            raise UserError(
+                f"{seen[key]} and {path} would both have the key {key}: rename one, or pack them separately"
+            )
         seen[key] = path
 
 

@@ -1,16 +1,13 @@
-"""The samples of a shard, whichever kind it is: the members of a tar, or rows of a table.
-
-It does not read either: shards.py and table_samples.py do.
-"""
+"""The samples of a shard of either kind: files of a tar (tar.py), or rows of a table (table.py)."""
 
 from collections.abc import Iterator
 
 from pipeline.config.load import Config
-from pipeline.errors import ShardError
+from pipeline.input.shard_errors import shard_errors
 from pipeline.input.table import read_row_samples
 from pipeline.input.tar import read_samples
 from pipeline.records import FileInfo, Sample, ShardRef, TableShard
-from pipeline.storage.store import public_url, stat_url
+from pipeline.storage.store import stat_url
 
 
 def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: int = 0) -> Iterator[Sample]:
@@ -21,7 +18,7 @@ def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: 
 
     Raises:
         ShardError: the shard is missing, damaged, cut short, or has changed.
-        TransientError: the same may pass when it is tried again.
+        TransientError: reading it again may succeed.
     """
     if isinstance(shard, TableShard):
         return read_row_samples(shard, config, position)
@@ -29,7 +26,7 @@ def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: 
 
 
 def slice_begins(shard: ShardRef, config: Config) -> list[int]:
-    """The position of each slice. A tar is read to its end for it; nothing is decoded."""
+    """The position of each slice. A tar is read to its end to find them; nothing is decoded."""
     part_samples = config.output.part_samples
     if isinstance(shard, TableShard):
         return list(range(0, len(shard.rows), part_samples))
@@ -39,7 +36,5 @@ def slice_begins(shard: ShardRef, config: Config) -> list[int]:
 
 def shard_info(shard: ShardRef) -> FileInfo:
     """Size and version tag of the shard's file. Raises ShardError where it is missing."""
-    try:
+    with shard_errors(shard.url):
         return stat_url(shard.url)
-    except FileNotFoundError:
-        raise ShardError(f"{public_url(shard.url)} does not exist") from None

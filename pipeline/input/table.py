@@ -1,7 +1,4 @@
-"""Samples from the rows of a table, as they come from a tar: a video, its captions, its JSON.
-
-It does not read tables (tables.py) or decide what becomes of a sample without a video.
-"""
+"""Samples from the rows of a table, like those of a tar: a video, its captions, and all other columns as its JSON."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +7,10 @@ from typing import Any
 
 from pipeline.config.input import TableConfig
 from pipeline.config.load import Config
-from pipeline.errors import SampleError, ShardError, UserError
+from pipeline.errors import SampleError, UserError
+from pipeline.input.annotations import captions_of, spans_of
+from pipeline.input.shard_errors import shard_errors
 from pipeline.input.table_rows import json_value, read_rows
-from pipeline.input.tar import captions_of, spans_of
 from pipeline.input.text_rows import BadRowError
 from pipeline.metadata.fields import printable
 from pipeline.metadata.filters import check_metadata
@@ -32,42 +30,36 @@ def read_row_samples(shard: TableShard, config: Config, begin: int = 0) -> Itera
     """
     table = config.input.table
     assert table is not None, "shards of rows come from tables"
-    try:
-        twins = _twins(shard, table)
+    with shard_errors(shard.url, ValueError):
+        duplicates = _duplicates(shard, table)
         for index, row in enumerate(read_rows(shard, begin, video=table.video), start=begin):
-            yield _sample(shard, index, row, config, index in twins)
-    except FileNotFoundError:
-        raise ShardError(f"{public_url(shard.url)} does not exist") from None
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise ShardError(f"{public_url(shard.url)}: {error}") from error
+            yield _sample(shard, index, row, config, index in duplicates)
 
 
-def _twins(shard: TableShard, table: TableConfig) -> frozenset[int]:
-    """Rows whose key a row before them in the shard has already."""
+def _duplicates(shard: TableShard, table: TableConfig) -> frozenset[int]:
+    """Rows with the key of an earlier row of the shard."""
     if table.key is None:
         return frozenset()
     seen: set[str] = set()
-    twins = set()
+    duplicates = set()
     for index, row in enumerate(read_rows(shard, only=[table.key])):
         key = _key(shard, index, row, table)
         if key in seen:
-            twins.add(index)
+            duplicates.add(index)
         seen.add(key)
-    return frozenset(twins)
+    return frozenset(duplicates)
 
 
-def _sample(shard: TableShard, index: int, row: Row, config: Config, is_twin: bool) -> Sample:
+def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicate: bool) -> Sample:
     table = config.input.table
     assert table is not None
     key, metadata = _key(shard, index, row, table), _metadata(row, table)
     spans, bad_spans = spans_of(metadata, config.input)
-    name, video, problem = "", b"", _problem(row, table, is_twin, key) or bad_spans
+    name, video, problem = "", b"", _problem(row, table, is_duplicate, key) or bad_spans
     if isinstance(row, dict):
         cell = _video_cell(row, table)
         name = key if isinstance(cell, bytes) else _public_name(cell)
-        if not problem and _is_wanted(metadata, config):  # what is filtered is not worth fetching
+        if not problem and _is_wanted(metadata, config):  # a filtered video need not be fetched
             video, problem = _video(cell, shard.url, config.limits.max_video_bytes)
     return Sample(
         key=key,
@@ -86,7 +78,7 @@ def _sample(shard: TableShard, index: int, row: Row, config: Config, is_twin: bo
 
 
 def _key(shard: TableShard, index: int, row: Row, table: TableConfig) -> str:
-    """The row's key; where it has none, the table's name and the row's number in it."""
+    """The row's key, or the table's name and the row's number where there is none."""
     key = row.get(table.key) if isinstance(row, dict) and table.key else None
     if key is None:
         return printable(f"{PurePosixPath(public_url(shard.url)).stem}-{shard.rows.start + index:08d}")
@@ -94,7 +86,7 @@ def _key(shard: TableShard, index: int, row: Row, table: TableConfig) -> str:
 
 
 def _metadata(row: Row, table: TableConfig) -> str:
-    """All other columns as JSON. The video's is left out: its URL may be signed."""
+    """All columns but the video's as JSON: a URL may contain a signature."""
     if isinstance(row, BadRowError):
         return ""
     values = {
@@ -103,10 +95,10 @@ def _metadata(row: Row, table: TableConfig) -> str:
     return printable(json.dumps(values, ensure_ascii=False))
 
 
-def _problem(row: Row, table: TableConfig, is_twin: bool, key: str) -> Problem | None:
+def _problem(row: Row, table: TableConfig, is_duplicate: bool, key: str) -> Problem | None:
     if isinstance(row, BadRowError):
-        return "bad_row", f"the row is {row}"
-    if is_twin:
+        return "bad_row", str(row)
+    if is_duplicate:
         return "duplicate_key", f"another row of the shard has the {table.key} {key}"
     if table.key and row.get(table.key) is None:
         return "no_key", f"the column {table.key} is null"
@@ -116,7 +108,7 @@ def _problem(row: Row, table: TableConfig, is_twin: bool, key: str) -> Problem |
 
 
 def _video_cell(row: dict[str, Any], table: TableConfig) -> bytes | str | None:
-    """The bytes, path or URL of a row; some tables hold a pair of `bytes` and `path`, of which one is null."""
+    """The bytes, path or URL of a row. Some tables have pairs of `bytes` and `path`, one of them null."""
     cell = row.get(table.video)
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
@@ -143,7 +135,7 @@ def _fetched(url: str, limit_bytes: int) -> tuple[bytes, Problem | None]:
     try:
         return read_at_most(url, limit_bytes), None
     except UserError as error:
-        if isinstance(error.__context__, ImportError):  # what is not installed is no fault of one row
+        if isinstance(error.__context__, ImportError):  # a missing package is not the row's fault
             raise
         return b"", ("bad_url", str(error))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -155,7 +147,7 @@ def _fetched(url: str, limit_bytes: int) -> tuple[bytes, Problem | None]:
 
 
 def beside(table_url: str, path: str) -> str:
-    """A path or URL as a table means it: a relative one begins in the table's folder."""
+    """The path or URL in a table's cell; relative paths start in the table's folder."""
     if "://" in path or path.startswith("/"):
         return path
     folder = table_url.partition("?")[0] if "://" in table_url else table_url
@@ -163,5 +155,5 @@ def beside(table_url: str, path: str) -> str:
 
 
 def _public_name(cell: str | None) -> str:
-    """What a row calls its video, without what a URL may hide."""
+    """The name of a row's video, without the credentials of a URL."""
     return printable(public_url(cell) if cell and "://" in cell else cell or "")

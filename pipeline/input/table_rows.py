@@ -1,7 +1,4 @@
-"""Tables of videos: the ranges of rows that become shards, and the rows of one. Reads Parquet with pyarrow.
-
-It does not know what a sample is (table_samples.py) and does not fetch the videos that a table names.
-"""
+"""Tables of videos: the ranges of rows that become shards, and the rows of one shard. Reads Parquet with pyarrow."""
 
 import datetime
 import io
@@ -27,26 +24,26 @@ BATCH_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A table's columns (of JSON Lines those of its first good row), its rows in ranges, and the bytes of each."""
+    """A table's columns (of JSON Lines those of its first good row), and ranges of its rows with their bytes."""
 
     columns: tuple[str, ...]
     ranges: tuple[tuple[range, range], ...]
 
 
 def kind_of(url: str) -> str:
-    """parquet | csv | tsv | jsonl, by the file's name. Raises ValueError where it is another."""
+    """parquet | csv | tsv | jsonl, by the file's extension. Raises ValueError for any other."""
     suffix = public_url(url).rpartition(".")[2].lower()
     if suffix not in KINDS:
-        raise ValueError(f"is no table that we read: its name ends with .{suffix}, of .{', .'.join(KINDS)} none")
+        raise ValueError(f"unknown kind of table .{suffix}: use .{', .'.join(KINDS)}")
     return KINDS[suffix]
 
 
 def survey(url: str, video: str, rows_per_shard: int) -> Survey:
-    """Looks at a whole table: at the footer of Parquet, through every line of text.
+    """Finds the rows of a whole table: from the footer of Parquet, or by reading every line of a text.
 
     Raises:
-        ValueError: it is no such table, or its column `video` can hold no videos.
-        FileNotFoundError: nothing is there.
+        ValueError: the file is not such a table, or the type of its column `video` cannot hold videos.
+        FileNotFoundError: the file does not exist.
     """
     kind = kind_of(url)
     with open_url(url) as file:
@@ -57,14 +54,14 @@ def survey(url: str, video: str, rows_per_shard: int) -> Survey:
         groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         schema = parquet.schema_arrow
         if video in schema.names and not any(word in str(schema.field(video).type) for word in VIDEO_TYPES):
-            raise ValueError(f"its column {video} holds {schema.field(video).type}: paths, URLs or bytes are needed")
+            raise ValueError(f"column {video} has type {schema.field(video).type}: it must hold paths, URLs or bytes")
         return Survey(tuple(schema.names), tuple((rows, range(0)) for rows in cut_rows(groups, rows_per_shard)))
 
 
 def cut_rows(groups: Sequence[int], most: int) -> list[range]:
-    """Rows in ranges of at most `most`: whole row groups together while they fit, and larger groups in pieces.
+    """Ranges of at most `most` rows: whole row groups together while they fit, larger groups in pieces.
 
-    Reading from within a row group means to read past what lies before it.
+    A reader that starts inside a row group must read everything before its start, so groups are kept whole.
     """
     ranges: list[range] = []
     begin = end = 0
@@ -83,13 +80,13 @@ def _pieces(begin: int, end: int, most: int) -> list[range]:
 def read_rows(
     shard: TableShard, begin: int = 0, only: Collection[str] | None = None, video: str = ""
 ) -> Iterator[dict[str, Any] | BadRowError]:
-    """The rows of a shard, from its row number `begin` on, by column; a row that cannot be read is its error.
+    """The rows of a shard as dictionaries, from its row number `begin` on; an unreadable row is a BadRowError.
 
     Args:
-        only: the columns that are wanted, None for all but those of bytes, of which `video` alone is.
+        only: the columns to read; None for all but columns of bytes, except `video`.
 
     Raises:
-        ValueError: the table is damaged or no longer what it was when it was listed.
+        ValueError: the table is damaged, or has changed since it was listed.
     """
     kind = kind_of(shard.url)
     with open_url(shard.url) as file:
@@ -101,7 +98,7 @@ def read_rows(
 
 
 def _buffered(file: IO[bytes]) -> IO[bytes]:
-    """Readers of remote storage give lines a byte at a time."""
+    """Remote files read lines byte by byte; a buffer avoids that."""
     return io.BufferedReader(cast(io.RawIOBase, file), BUFFER_BYTES)
 
 
@@ -109,7 +106,7 @@ def _parquet_rows(
     parquet: pq.ParquetFile, rows: range, begin: int, only: Collection[str] | None, video: str
 ) -> Iterator[dict[str, Any]]:
     if parquet.metadata.num_rows < rows.stop:
-        raise ValueError(f"has {parquet.metadata.num_rows:,} rows, and had {rows.stop:,} when it was listed")
+        raise ValueError(f"it has {parquet.metadata.num_rows:,} rows, but had {rows.stop:,} when it was listed")
     types = {field.name: str(field.type) for field in parquet.schema_arrow}
     wanted = [name for name in types if (name in only if only else name == video or "binary" not in types[name])]
     batch_rows = 1 if "binary" in types.get(video, "") else BATCH_ROWS
@@ -127,7 +124,7 @@ def _parquet_rows(
 
 
 def _groups_from(parquet: pq.ParquetFile, row: int) -> tuple[list[int], int]:
-    """The row groups from the one that holds a row on, and how many rows lie before it there."""
+    """The row groups starting with the one that contains a row, and how many of its rows come before that row."""
     for group in range(parquet.num_row_groups):
         rows = parquet.metadata.row_group(group).num_rows
         if row < rows:
@@ -137,7 +134,7 @@ def _groups_from(parquet: pq.ParquetFile, row: int) -> tuple[list[int], int]:
 
 
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    # Python's times end at microseconds; times with a zone become UTC
+    # Python's datetime has microseconds at most; times with a zone become UTC
     columns = [
         column.cast(pa.timestamp("us"), safe=False) if pa.types.is_timestamp(column.type) else column
         for column in batch.columns
@@ -149,11 +146,11 @@ def _parquet(file: IO[bytes]) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"no whole Parquet file: {error}") from error
+        raise ValueError(f"not a complete Parquet file: {error}") from error
 
 
 def json_value(value: Any) -> Any:
-    """A table's value as JSON can hold it: times and exact decimals as text; null for bytes and what is no number."""
+    """A table's value as JSON: times and decimals as text; null for bytes, infinities and NaN."""
     match value:
         case dict():
             return {str(key): json_value(one) for key, one in value.items()}

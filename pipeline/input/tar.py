@@ -1,6 +1,6 @@
-"""WebDataset shards: a tar becomes samples, as WebDataset groups them, and the tar's end is proved.
+"""WebDataset shards: the samples of a tar, as WebDataset groups its files.
 
-It does not judge videos, and it never shortens a damaged shard in silence: that is a ShardError.
+A tar must be read to a proven end: a damaged one is a ShardError, never silently shorter.
 """
 
 import tarfile
@@ -12,16 +12,18 @@ from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from pipeline.config.input import InputConfig
 from pipeline.errors import ShardError
-from pipeline.metadata.fields import field_at, printable, read_json, spans_at, texts_of
-from pipeline.records import Sample, Span
-from pipeline.storage.store import open_url, public_url
+from pipeline.input.annotations import captions_of, spans_of
+from pipeline.input.shard_errors import shard_errors
+from pipeline.metadata.fields import printable
+from pipeline.records import Sample
+from pipeline.storage.store import open_url
 
 BLOCK_BYTES = 512
 STREAM_BUFFER_BYTES = 1 << 20
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """Turns every damaged header into an error; tarfile itself takes most of them for the end of the archive."""
+    """Turns every damaged header into an error, where tarfile takes most of them for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_StrictTarInfo":
@@ -42,12 +44,12 @@ class _Member:
 
 @dataclass(slots=True)
 class _Cursor:
-    """What the tar walk knows and WebDataset's grouping does not pass on."""
+    """What is known while walking the tar and lost in WebDataset's grouping."""
 
     offset_bytes: int
     at_end: bool = False
     ignored_files: int = 0
-    twins: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
     first_offsets: list[int] = field(default_factory=list)
 
 
@@ -57,30 +59,21 @@ def read_samples(
     """Streams the samples of a tar from `offset_bytes`, where sample number `first_index` begins.
 
     Raises:
-        ShardError: the tar is missing, no tar, damaged, cut short, or followed by other data.
+        ShardError: the file is missing, not a tar, damaged, cut short, or followed by other data.
     """
-    try:
-        with open_url(url) as file:
-            file.seek(offset_bytes)
-            cursor = _Cursor(offset_bytes)
-            files = _walk(file, cursor, rules, max_video_bytes)
-            yield from _numbered(group_by_keys(files, handler=_remember(cursor)), cursor, rules, first_index)
-    except FileNotFoundError:
-        raise ShardError(f"{public_url(url)} does not exist") from None
-    except IsADirectoryError:
-        raise ShardError(f"{public_url(url)} is a folder") from None
-    except tarfile.TarError as error:
-        raise ShardError(f"{public_url(url)}: {error}") from error
-    except ShardError as error:
-        raise ShardError(f"{public_url(url)}: {error}") from error
+    with shard_errors(url, tarfile.TarError, ShardError), open_url(url) as file:
+        file.seek(offset_bytes)
+        cursor = _Cursor(offset_bytes)
+        files = _walk(file, cursor, rules, max_video_bytes)
+        yield from _numbered(group_by_keys(files, handler=_remember(cursor)), cursor, rules, first_index)
 
 
 def _numbered(groups: Iterator[dict[str, Any]], cursor: _Cursor, rules: InputConfig, first: int) -> Iterator[Sample]:
-    # A group is complete when the first file of the next one was read, or the tar's end: the cursor stands there.
+    # A group is complete when the first file of the next one, or the tar's end, has been read: the cursor is there.
     for index, group in enumerate(groups, start=first):
         yield _sample(index, group, cursor, rules)
         cursor.ignored_files = 0
-        cursor.twins.clear()
+        cursor.duplicates.clear()
 
 
 def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConfig) -> Sample:
@@ -88,7 +81,7 @@ def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConf
     videos = [member for suffix, member in members.items() if _is_video(suffix, rules)]
     metadata = _text(members.get("json"))
     spans, bad_spans = spans_of(metadata, rules)
-    problem = _problem(videos, cursor.twins) or bad_spans
+    problem = _problem(videos, cursor.duplicates) or bad_spans
     return Sample(
         key=group["__key__"],
         index=index,
@@ -105,42 +98,17 @@ def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConf
     )
 
 
-def _problem(videos: list[_Member], twins: list[str]) -> tuple[str, str] | None:
+def _problem(videos: list[_Member], duplicates: list[str]) -> tuple[str, str] | None:
     names = ", ".join(member.name for member in videos)
-    if twins:
-        return "duplicate_file", f"the shard holds {twins[0]} twice in one sample"
+    if duplicates:
+        return "duplicate_file", f"the sample contains {duplicates[0]} twice"
     if not videos:
-        return "no_video", "no file of the sample has an extension of input.video"
+        return "no_video", "no file of the sample has an extension that input.video lists"
     if len(videos) > 1:
-        return "several_videos", f"{names} share a key: WebDataset's key ends at the first dot of the name"
+        return "several_videos", f"{names} have the same key, as WebDataset's key ends at the first dot of the name"
     if videos[0].data is None:
         return "unreadable_video", f"{names} is a link, or larger than limits.max_video_bytes: {videos[0].size_bytes:,}"
     return None
-
-
-def spans_of(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None, tuple[str, str] | None]:
-    """The sample's spans, None without `input.spans`; and the problem that it has with them, if any."""
-    if rules.spans is None:
-        return None, None
-    try:
-        return spans_at(metadata, rules.spans.removeprefix("json:"), rules.spans_unit), None
-    except ValueError as error:
-        return None, ("bad_spans", f"input.spans: {error}")
-
-
-def captions_of(texts: Mapping[str, str], rules: InputConfig) -> tuple[str, ...]:
-    """The texts of the first source that has any: a file, or a field of its JSON, which may list several.
-
-    Args:
-        texts: the contents of the sample's files, by extension.
-    """
-    for source in rules.caption:
-        suffix, _, path = source.partition(":")
-        if suffix in texts:
-            found = texts_of(field_at(read_json(texts[suffix]), path)) if path else (texts[suffix],)
-            if found:
-                return found
-    return ()
 
 
 def _texts(members: Mapping[str, _Member], rules: InputConfig) -> dict[str, str]:
@@ -157,12 +125,12 @@ def _is_video(suffix: str, rules: InputConfig) -> bool:
 
 
 def _remember(cursor: _Cursor) -> Any:
-    """WebDataset's handler for a name that stands twice in a sample: note it and read on; the sample is rejected."""
+    """WebDataset's handler for a duplicate name in a sample: note it and read on; the sample is rejected later."""
 
     def handler(error: Exception) -> bool:
         if not isinstance(error, ValueError):
             raise error
-        cursor.twins.append(str(error.args[0]).partition(":")[0])
+        cursor.duplicates.append(str(error.args[0]).partition(":")[0])
         return True
 
     return handler
@@ -171,15 +139,15 @@ def _remember(cursor: _Cursor) -> Any:
 def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes: int) -> Iterator[dict[str, Any]]:
     """Yields `{fname, data, __url__}` for each file of the tar, then proves that the tar ends here.
 
-    Hidden files and those without extension belong to no sample, nor do suffixes that WebDataset keeps for itself:
-    `__bad__` would make it drop the sample.
+    Ignored are hidden files, files without extension, and the suffixes that WebDataset reserves: `__bad__` would make
+    it drop the sample.
     """
     start = cursor.offset_bytes
     wanted = {"json", *(source.partition(":")[0] for source in rules.caption)}
     group: str | None = None
     with tarfile.open(fileobj=file, mode="r|", bufsize=STREAM_BUFFER_BYTES, tarinfo=_StrictTarInfo) as tar:
         for info in tar:
-            tar.members.clear()  # type: ignore[attr-defined] # tarfile keeps every header otherwise
+            tar.members.clear()  # type: ignore[attr-defined] # or tarfile would keep every header
             cursor.offset_bytes = start + info.offset
             if info.isdir():
                 continue
@@ -207,14 +175,14 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:
     assert content is not None, "a regular file has content"
     data = content.read()
     if len(data) != info.size:
-        raise ShardError(f"cut short inside {info.name}: {len(data):,} of {info.size:,} bytes are there")
+        raise ShardError(f"cut short inside {info.name}: it has {len(data):,} of {info.size:,} bytes")
     return data
 
 
 def _prove_end(tar: tarfile.TarFile, start: int) -> None:
-    """After the last file a tar holds a block of zeros, and nothing but zeros may follow."""
+    """After its last file a tar has a block of zeros, and nothing but zeros may follow."""
     stream: Any = tar.fileobj
     while block := stream.read(STREAM_BUFFER_BYTES):
         if block.strip(b"\0"):
             end = start + tar.offset
-            raise ShardError(f"other data follows the end of the tar at byte {end:,}: are these tars put together?")
+            raise ShardError(f"other data follows the end of the tar at byte {end:,}: were several tars concatenated?")

@@ -1,6 +1,6 @@
-"""Tables that are text: CSV, TSV and JSON Lines; where their rows begin, and the rows of a range of bytes.
+"""Tables that are text: CSV, TSV and JSON Lines; where their rows begin, and the rows in a range of bytes.
 
-It does not open files (store.py does) or know what the columns mean. Columns get no type: each value has its own.
+Columns have no types: each value has its own.
 """
 
 import csv
@@ -16,23 +16,24 @@ PANDAS_WORDS = {"True": True, "False": False}
 
 
 class BadRowError(ValueError):
-    """One row that cannot be read, among others that can."""
+    """A row that cannot be read, in a table whose other rows can."""
 
 
 @dataclass(slots=True)
 class _Bytes:
-    """Where in a text the reading stands."""
+    """How many bytes of a text have been read."""
 
     used: int = 0
 
 
 def survey_text(file: IO[bytes], kind: str, most: int) -> tuple[tuple[str, ...], tuple[tuple[range, range], ...]]:
-    """Reads the whole text once: the columns (of JSON Lines those of the first good row), its rows in ranges.
+    """Reads the whole text once.
 
-    Ranges have `most` rows each but the last, and beside them the bytes that they are.
+    Returns:
+        Its columns (of JSON Lines those of the first good row), and ranges of `most` rows with their ranges of bytes.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is not what `kind` says.
     """
     at = _Bytes()
     records = _records(file, kind, at)
@@ -59,7 +60,7 @@ def read_text_rows(
     """The rows of a range that `survey_text` gave.
 
     Raises:
-        ValueError: the text is no longer what it was then.
+        ValueError: the text has changed since then.
     """
     file.seek(0)
     header = _header(_records(file, kind, _Bytes()), kind)
@@ -70,7 +71,7 @@ def read_text_rows(
         record = next(records, None)
         is_last = number == rows[-1]
         if record is None or is_last != (at.used >= rows_bytes.stop):
-            raise ValueError(f"row {number:,} is not where it was when the table was listed: it has changed")
+            raise ValueError(f"row {number:,} is not where it was when the table was listed: the table has changed")
         yield _row(record, header)
 
 
@@ -79,7 +80,7 @@ def _header(records: Iterator[list[str] | bytes], kind: str) -> list[str]:
 
 
 def _records(file: IO[bytes], kind: str, at: _Bytes) -> Iterator[list[str] | bytes]:
-    """Lines of JSON, or cells of CSV, without blank ones; `at` stands behind the one that was given."""
+    """Lines of JSON, or cells of CSV, without blank lines; `at` counts the bytes up to the end of the last one."""
     lines = _lines(file, at)
     if kind not in DELIMITERS:
         yield from (line for line in lines if line.strip())
@@ -88,13 +89,13 @@ def _records(file: IO[bytes], kind: str, at: _Bytes) -> Iterator[list[str] | byt
     try:
         yield from (cells for cells in csv.reader(texts, delimiter=DELIMITERS[kind], strict=True) if cells)
     except csv.Error as error:
-        raise ValueError(f"no {kind.upper()} before byte {at.used:,}: {error}") from None
+        raise ValueError(f"not {kind.upper()} before byte {at.used:,}: {error}") from None
 
 
 def _lines(file: IO[bytes], at: _Bytes) -> Iterator[bytes]:
     while line := file.readline(LONGEST_LINE_BYTES):
         if len(line) == LONGEST_LINE_BYTES:
-            raise ValueError(f"a line of more than {LONGEST_LINE_BYTES:,} bytes: is it one row a line?")
+            raise ValueError(f"a line is longer than {LONGEST_LINE_BYTES:,} bytes: write one row per line")
         is_first, at.used = at.used == 0, at.used + len(line)
         yield line.removeprefix(BYTE_ORDER_MARK) if is_first else line
 
@@ -104,7 +105,7 @@ def _row(record: list[str] | bytes, header: list[str]) -> dict[str, Any] | BadRo
         if isinstance(record, bytes):
             return _object(record)
         if len(record) != len(header):
-            raise BadRowError(f"{len(record)} cells, the header has {len(header)}")
+            raise BadRowError(f"the row has {len(record)} cells, the header {len(header)}")
         return {name: cell_value(cell) for name, cell in zip(header, record, strict=True)}
     except BadRowError as error:
         return error
@@ -114,14 +115,14 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         values = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        raise BadRowError(f"no JSON: {error}") from None
+        raise BadRowError(f"the row is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise BadRowError(f"{str(values)[:100]} is no JSON object")
+        raise BadRowError(f"the row is not a JSON object: {str(values)[:100]}")
     return values
 
 
 def cell_value(text: str) -> Any:
-    """A cell's value: a number, true or false, a list or an object where it is JSON; null where empty; else text."""
+    """A cell's value: a number, boolean, list or object where it is JSON; None where it is empty; text otherwise."""
     if not text:
         return None
     if text in PANDAS_WORDS:

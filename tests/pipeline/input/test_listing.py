@@ -1,4 +1,4 @@
-"""Every shard that the user names is found once, under a name of its own, or the user hears why not."""
+"""Every shard that the user names is found once, under a name of its own, or the error says why not."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_a_list_holds_a_pattern_a_line_and_comments(tmp_path: Path) -> None:
     assert urls(f"@{tmp_path}/list", "last.tar") == ["old-0.tar", "old-1.tar", "s3://bucket/new.tar", "last.tar"]
 
 
-def test_a_query_is_no_glob() -> None:
+def test_the_query_of_a_url_is_not_a_glob() -> None:
     assert urls("https://host/a.tar?signature=x*y") == ["https://host/a.tar?signature=x*y"]
 
 
@@ -56,13 +56,13 @@ def test_a_query_is_no_glob() -> None:
         ("{folder}/*.tar", "nothing matches {folder}/*.tar"),
         ("@{folder}/nothing", "the list @{folder}/nothing does not exist"),
         ("@{folder}", "the list @{folder} does not exist"),
-        ("@{folder}/empty", "no file is named"),
-        ("@{folder}/binary", "the list @{folder}/binary is no text in UTF-8"),
+        ("@{folder}/empty", "the list of files is empty"),
+        ("@{folder}/binary", "the list @{folder}/binary is not UTF-8 text"),
         ("{folder}/{{1..3.tar", "has unbalanced braces"),
         ("nope://bucket/*.tar", "nope://bucket/*.tar cannot be opened"),
     ],
 )
-def test_what_names_no_shard_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
+def test_a_pattern_without_a_shard_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
     (tmp_path / "empty").write_text("# nothing yet\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError) as caught:

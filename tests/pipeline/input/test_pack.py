@@ -97,9 +97,9 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("one/a.mp4", "two/a.mp4"), r"one/a\.mp4 and .*two/a\.mp4 would share the key a"),
-        (("one/a.b.mp4", "one/a_b.mp4"), "would share the key a_b_mp4"),
-        (("one/a.mp4", "one/a.mkv", "one/a_mkv.mp4"), "would share the key a_mkv"),
+        (("one/a.mp4", "two/a.mp4"), r"one/a\.mp4 and .*two/a\.mp4 would both have the key a"),
+        (("one/a.b.mp4", "one/a_b.mp4"), "would both have the key a_b_mp4"),
+        (("one/a.mp4", "one/a.mkv", "one/a_mkv.mp4"), "would both have the key a_mkv"),
     ],
 )
 def test_videos_that_would_share_a_key_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
@@ -111,7 +111,7 @@ def test_videos_that_would_share_a_key_are_refused(tmp_path: Path, names: tuple[
 
 def test_nothing_to_pack_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "in", "a.txt", "mp4")
-    with pytest.raises(UserError, match=r"no video below .*in; looked for .*mp4"):
+    with pytest.raises(UserError, match=r"no video in .*in; looked for .*mp4"):
         packed(tmp_path / "out", tmp_path / "in")
     with pytest.raises(UserError, match="nothing does not exist"):
         packed(tmp_path / "out", tmp_path / "nothing")

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from support.runs import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
@@ -36,6 +37,7 @@ from pipeline.monitor.events import ShardDone
 from pipeline.output.ledger import done_shards
 from pipeline.output.parts import read_rows as read_part_rows
 from pipeline.records import Sample
+from pipeline.storage import store as storage
 from pipeline.storage.store import Store, read_at_most
 from pipeline.video.decoder import LocalDecoder
 
@@ -132,7 +134,7 @@ def test_bytes_in_parquet_give_the_same_samples_as_paths(
             assert ours.video_name == ours.key
 
 
-def test_a_run_that_was_stopped_goes_on_and_verifies(
+def test_a_run_that_was_stopped_resumes_and_verifies(
     tmp_path: Path, named: Rows, table_config: Made, tiny: VideoEncoder
 ) -> None:
     named += [{"id": "bad", "url": "v/nothing.mp4", "caption": None, "score": 1}]
@@ -210,7 +212,7 @@ def test_bad_rows_of_text_are_rejects_of_their_own(tmp_path: Path, named: Rows, 
     (tmp_path / "t.csv").write_text('id,url,caption\n1,v/1.mp4,"two\nlines, ""quoted"""\n\n2,v/2.mp4\n')
     first, second = all_samples(table_config({"files": str(tmp_path / "t.csv")}))
     assert (first.key, first.caption, first.problem) == ("1", 'two\nlines, "quoted"', None)
-    assert second.problem == ("bad_row", "the row is 2 cells, the header has 3")
+    assert second.problem == ("bad_row", "the row has 2 cells, the header 3")
 
 
 def test_a_filtered_row_is_not_fetched(tmp_path: Path, named: Rows, table_config: Made, tiny: VideoEncoder) -> None:
@@ -229,7 +231,7 @@ def test_rows_without_a_key_column_are_numbered_through_the_table(
     assert [sample.key for sample in all_samples(config)] == [f"t-{number:08d}" for number in range(5)]
 
 
-def test_values_that_json_has_not_become_text_or_null(tmp_path: Path, table_config: Made) -> None:
+def test_values_without_a_json_type_become_text_or_null(tmp_path: Path, table_config: Made) -> None:
     moment = datetime(2024, 2, 3, 4, 5, 6, 789, tzinfo=timezone.utc)
     row = {"url": b"x", "thumb": b"y", "at": moment, "price": Decimal("1.50"), "nan": float("nan"), "spans": [[0, 1.5]]}
     table = pa.Table.from_pylist([row])
@@ -261,17 +263,20 @@ def test_a_shard_has_a_readable_name_of_its_own(tmp_path: Path, named: Rows, tab
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"video": "link"}, r"input.table.video: .*/t.csv has no column 'link'; it has id, url, caption, score"),
+        (
+            {"video": "link"},
+            r"input.table.video: .*/t.csv has no column 'link'; its columns are id, url, caption, score",
+        ),
         ({"key": "name"}, r"input.table.key: .*/t.csv has no column 'name'"),
         ({"files": "{0}/nothing.csv"}, "input.table.files: .*/nothing.csv does not exist"),
         ({"files": "{0}/*.arrow"}, "input.table.files: nothing matches .*"),
-        ({"files": "{0}/v/0.mp4"}, "0.mp4: is no table that we read: its name ends with .mp4"),
-        ({"files": "{0}/bad.parquet"}, "bad.parquet: no whole Parquet file"),
-        ({"files": "{0}/bad.csv"}, "bad.csv: no CSV before byte 8: unexpected end of data"),
-        ({"files": "{0}/bad.jsonl"}, "bad.jsonl has no column 'url'; it has none"),
-        ({"files": "{0}/empty.csv"}, "input.table.files: no table has a row"),
-        ({"files": "{0}/number.parquet"}, "its column url holds int64: paths, URLs or bytes are needed"),
-        ({"files": ["{0}/t.csv", "{0}/t.csv"]}, "input.table.files names .*/t.csv twice"),
+        ({"files": "{0}/v/0.mp4"}, "0.mp4: unknown kind of table .mp4: use .parquet, .csv"),
+        ({"files": "{0}/bad.parquet"}, "bad.parquet: not a complete Parquet file"),
+        ({"files": "{0}/bad.csv"}, "bad.csv: not CSV before byte 8: unexpected end of data"),
+        ({"files": "{0}/bad.jsonl"}, "bad.jsonl has no column 'url'; its columns are none"),
+        ({"files": "{0}/empty.csv"}, "input.table.files: the tables have no rows"),
+        ({"files": "{0}/number.parquet"}, "column url has type int64: it must hold paths, URLs or bytes"),
+        ({"files": ["{0}/t.csv", "{0}/t.csv"]}, "input.table.files lists .*/t.csv twice"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(
@@ -305,7 +310,7 @@ def test_a_table_that_changed_since_it_was_listed_is_an_error(
 def test_a_video_that_cannot_be_fetched_now_is_no_reject(
     tmp_path: Path, named: Rows, table_config: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.store.ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
     named[0]["url"] = "http://127.0.0.1:1/a.mp4"
     config = table_config({"files": str(write_table(tmp_path / "t.csv", named))})
     with pytest.raises(TransientError):
@@ -325,7 +330,7 @@ def test_what_a_server_refuses_is_not_asked_for_again(monkeypatch: pytest.Monkey
         asked.append(1)
         raise StatusError
 
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.open", refuse)
+    monkeypatch.setattr(LocalFileSystem, "open", refuse)
     with pytest.raises(PermissionError, match="403"):
         read_at_most(str(tmp_path / "x"), 1)
     assert len(asked) == 1
@@ -358,7 +363,7 @@ class _Server(BaseHTTPRequestHandler):
 def test_videos_behind_http_are_fetched_refused_or_tried_again(
     tmp_path: Path, table_config: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.store.ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
     with HTTPServer(("127.0.0.1", 0), _Server) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
