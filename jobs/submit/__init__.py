@@ -1,4 +1,4 @@
-"""The same run as a job on a cluster.
+"""The same run as a job of a cluster.
 
 submit.py, then rayjob.py, slurm.py, kuberay.py.
 """

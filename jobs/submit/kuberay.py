@@ -1,7 +1,4 @@
-"""A run as a KubeRay RayJob: the options that matter, and the manifests that they make.
-
-It does not talk to Kubernetes: submit.py hands the manifests to kubectl.
-"""
+"""A run as a KubeRay RayJob: its options, and the manifests that submit.py hands to kubectl."""
 
 import re
 from dataclasses import dataclass
@@ -22,13 +19,13 @@ PREEMPTIBLE_TAINTS = (
     "cloud.google.com/gke-preemptible",
     "kubernetes.azure.com/scalesetpriority",
 )
-LONGEST_NAME = 47  # KubeRay makes names of 63 characters of it
+LONGEST_NAME = 47  # KubeRay appends to it, up to Kubernetes' 63 characters
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 QUANTITY = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPE])?")
 
 
 class _Readable(yaml.SafeDumper):
-    """Writes what a person can review: texts line by line, and every value where it belongs."""
+    """Writes YAML for review by people: block texts, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -42,7 +39,7 @@ _Readable.add_representer(str, _Readable.represent_str)
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many pods of a group there may be; more than one number makes the group autoscale."""
+    """The least and most pods of a group, which autoscales where they differ."""
 
     least: int
     most: int
@@ -54,17 +51,17 @@ class Workers:
         try:
             workers = cls(int(least), int(most or least))
         except ValueError:
-            raise UserError(f"{text!r} is no number of pods: write 4, or 0:8 to let it grow and shrink") from None
+            raise UserError(f"cannot read {text!r} as a number of pods: write 4, or 0:8 to autoscale") from None
         if not 0 <= workers.least <= workers.most:
-            raise UserError(f"{text!r} pods: the first number must be 0 or more, the second not smaller")
+            raise UserError(f"{text!r} pods: the first number must be at least 0, the second at least the first")
         return workers
 
 
 @dataclass(frozen=True, slots=True)
 class KubeRayJob:
-    """What is asked of Kubernetes. `secret` names Secrets whose keys become environment variables of every pod.
+    """What is requested from Kubernetes. The keys of each `secret` become environment variables of every pod.
 
-    `gpu_workers` and `decode_workers` count pods; a GPU pod holds `gpus`, a decode pod none.
+    `gpu_workers` and `decode_workers` count pods; a GPU pod has `gpus` GPUs, a decode pod none.
     """
 
     image: str = ""
@@ -84,21 +81,21 @@ class KubeRayJob:
     def __post_init__(self) -> None:
         if not self.image:
             raise UserError(
-                "--on kuberay needs --image: the image that jobs/docker/Dockerfile builds, as you pushed it"
+                "--on kuberay needs --image: the image that jobs/docker/Dockerfile builds, in your registry"
             )
         if len(self.name) > LONGEST_NAME or not NAME.fullmatch(self.name):
             raise UserError(
-                f"--name {self.name}: Kubernetes takes at most {LONGEST_NAME} characters, lower-case letters, digits "
-                "and dashes, a letter first and no dash last"
+                f"--name {self.name}: use at most {LONGEST_NAME} characters, lower-case letters, digits and dashes, "
+                "beginning with a letter and not ending with a dash"
             )
         for option, memory in (("--gpu-memory", self.gpu_memory), ("--decode-memory", self.decode_memory)):
             if not QUANTITY.fullmatch(memory):
-                raise UserError(f"{option} {memory} is no amount of memory as Kubernetes writes it: 64Gi, or 64G")
+                raise UserError(f"{option} {memory}: write memory as Kubernetes does, such as 64Gi or 64G")
         if self.retries < 0:
-            raise UserError(f"--retries {self.retries}: it takes 0 or more")
+            raise UserError(f"--retries {self.retries}: write 0 or more")
 
     def manifests(self, config: Config) -> str:
-        """A ConfigMap that holds the configuration, and the RayJob that runs it, as YAML for `kubectl create`."""
+        """A ConfigMap with the configuration and the RayJob that runs it, as YAML for `kubectl create`."""
         most = Workers.parse(self.gpu_workers).most * self.gpus
         here: dict[str, Any] = {"runtime.address": "auto"}
         if config.runtime.replicas == "auto":  # an autoscaler adds only the GPUs that are requested
@@ -134,7 +131,7 @@ class KubeRayJob:
             "rayVersion": metadata.version("ray"),
             "enableInTreeAutoscaling": any(workers.least < workers.most for workers in (gpu, decode)),
             "headGroupSpec": {
-                "rayStartParams": {"num-cpus": "0"},  # nothing but the run's own loop
+                "rayStartParams": {"num-cpus": "0"},  # only the run's own loop runs there
                 "template": self._pod("ray-head", self._limits(4, "16Gi"), [], [_config_mount()], self._volumes()),
             },
             "workerGroupSpecs": groups,

@@ -1,7 +1,4 @@
-"""A run as a job of a Ray cluster that is already there: what is shipped, and the `ray job` commands that send it.
-
-It does not run them: submit.py does.
-"""
+"""A run as a job of an existing Ray cluster: what is shipped, and the `ray job` commands that submit.py calls."""
 
 import re
 import secrets
@@ -24,9 +21,9 @@ STOPPED_EXIT_CODE = 143  # Ray stops a job by SIGTERM
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """How to reach the cluster. Without an address, Ray's own RAY_API_SERVER_ADDRESS or RAY_ADDRESS says where.
+    """How to reach the cluster. Without an address, Ray uses RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
 
-    `stop` names a job to stop instead of sending one; `detach` sends one and does not wait for it.
+    `stop` is the id of a job to stop instead of submitting one; with `detach`, a job is submitted and not waited for.
     """
 
     address: str = ""
@@ -50,29 +47,29 @@ class RayJob:
 
 
 def new_job_id() -> str:
-    """A name for a job that no other has, and that says when it was sent."""
+    """A unique id for a job, with the time of its submission."""
     return f"latentmill-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 def exit_code(status: str, submitted: int) -> int:
-    """The exit code of a run, from what `ray job status` says of its job; `submitted` where that says nothing.
+    """The exit code of a run, from the output of `ray job status`; `submitted` where that has none.
 
-    `ray job submit` itself ends with 1 whatever the run's code was, and with 0 where the job was stopped.
+    `ray job submit` exits with 1 whatever the run's code was, and with 0 if the job was stopped.
     """
     failed = FAILED.search(status)
     if failed is None:
         return STOPPED_EXIT_CODE if WAS_STOPPED in status else submitted
     code = int(failed[1])
-    return code if code > 0 else 128 - code  # below 0: the number of the signal that ended it
+    return code if code > 0 else 128 - code  # negative: the signal that ended the process
 
 
 def run_command(config: str, overrides: Sequence[str] = ()) -> list[str]:
-    """What a cluster's machine is told to run."""
+    """The command that a machine of the cluster runs."""
     return ["python", "-m", "jobs", "run", config, *overrides]
 
 
 def stage(folder: Path, config_text: str) -> None:
-    """Fills a folder with all that a job needs: our packages and the configuration. Data never goes along."""
+    """Fills a folder with what a job needs: our packages and the configuration, never data."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / CONFIG_FILE).write_text(config_text)

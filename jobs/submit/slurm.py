@@ -1,7 +1,4 @@
-"""A run as a Slurm batch job: the options that matter, and the script that they make.
-
-It does not call sbatch: submit.py does.
-"""
+"""A run as a Slurm batch job: its options, and the script that submit.py hands to sbatch."""
 
 import os
 import shlex
@@ -17,14 +14,14 @@ TEMPLATE = Path(__file__).parents[1] / "templates" / "slurm.sbatch"
 
 
 class _AtTemplate(string.Template):
-    """`@name` is filled in, so that the shell keeps its `$name`."""
+    """Replaces `@name`, and leaves `$name` to the shell."""
 
     delimiter = "@"
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """What is asked of Slurm. `directive` holds further lines, such as `account=vision`, as sbatch knows them."""
+    """What is requested from Slurm. `directive` adds options of sbatch, such as `account=vision`."""
 
     nodes: int = 1
     gpus_per_node: int = 0
@@ -34,7 +31,7 @@ class SlurmJob:
     directive: tuple[str, ...] = ()
 
     def script(self, config_file: str, overrides: Sequence[str]) -> str:
-        """The batch script that runs a configuration; queued again, it goes on where it stopped."""
+        """The batch script that runs a configuration; submitted again, it continues where it stopped."""
         command = run_command(os.path.abspath(config_file), overrides)
         return _AtTemplate(TEMPLATE.read_text()).substitute(
             directives="\n".join(f"#SBATCH --{directive}" for directive in self._directives()),

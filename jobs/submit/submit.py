@@ -25,13 +25,13 @@ from pipeline.errors import UserError
 TARGETS = {"ray": RayJob, "slurm": SlurmJob, "kuberay": KubeRayJob}
 HELP = {
     "address": "the cluster's dashboard, such as http://head:8265",
-    "detach": "send the job and leave; otherwise its logs are followed to its end",
-    "stop": "a submission id: stop that job instead of sending one",
+    "detach": "submit the job and return; otherwise follow its logs to the end",
+    "stop": "a submission id: stop that job instead of submitting one",
     "directive": "one more line for sbatch, such as account=vision; may be repeated",
     "gpu_workers": "GPU pods: 4, or 0:8 to autoscale",
-    "decode_workers": "pods without a GPU that decode: 4, or 0:8 to autoscale",
+    "decode_workers": "pods without GPU, for decoding: 4, or 0:8 to autoscale",
     "preemptible": "tolerate the taints of preemptible and spot nodes",
-    "retries": "how often Kubernetes starts the run again when it ends badly; it goes on where it stopped",
+    "retries": "how often Kubernetes restarts a run that failed; it continues where it stopped",
     "secret": "a Secret whose keys become environment variables; may be repeated",
 }
 
@@ -41,7 +41,7 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "submit", submit, "the same run as a job of a Ray cluster, Slurm or Kubernetes")
     add_config(parser, required=False)
     parser.add_argument("--on", required=True, choices=TARGETS, help="where the run goes")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, without submitting it")
     for target, kind in TARGETS.items():
         group = parser.add_argument_group(f"--on {target}")
         for field in dataclasses.fields(kind):
@@ -77,7 +77,7 @@ def submit(chosen: argparse.Namespace) -> int:
 
 
 def _job(chosen: argparse.Namespace) -> RayJob | SlurmJob | KubeRayJob:
-    """The target with the options that were given; an option of another target is an error."""
+    """The target with the options given. Raises UserError for an option of another target."""
     kind = TARGETS[chosen.on]
     own = [field.name for field in dataclasses.fields(kind)]
     every = [field.name for other in TARGETS.values() for field in dataclasses.fields(other)]
@@ -85,7 +85,7 @@ def _job(chosen: argparse.Namespace) -> RayJob | SlurmJob | KubeRayJob:
     foreign = [f"--{name.replace('_', '-')}" for name in given if name not in own]
     if foreign:
         known = ", ".join(f"--{name.replace('_', '-')}" for name in own)
-        raise UserError(f"{', '.join(foreign)} means nothing to --on {chosen.on}, which takes {known}")
+        raise UserError(f"{', '.join(foreign)} is not an option of --on {chosen.on}: use {known}")
     job: RayJob | SlurmJob | KubeRayJob = kind(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     )
@@ -93,14 +93,16 @@ def _job(chosen: argparse.Namespace) -> RayJob | SlurmJob | KubeRayJob:
 
 
 def refuse_relative_paths(config: Config) -> None:
-    """A job runs in another folder on another machine, where a relative path means something else."""
+    """Raises UserError for relative paths: the job runs in another folder, on another machine."""
     paths = {"output.path": [config.output.path], "input.shards": list(config.input.shards)}
     paths["input.table.files"] = list(config.input.table.files) if config.input.table else []
     paths["encoder.weights"] = [] if config.encoder.weights.startswith("random:") else [config.encoder.weights]
     for key, values in paths.items():
         for value in values:
             if "://" not in value and not os.path.isabs(value.removeprefix("@")):
-                raise UserError(f"{key}: {value} is relative: give a URL, or a full path that every node can reach")
+                raise UserError(
+                    f"{key}: {value} is relative: give a URL, or an absolute path that every node can reach"
+                )
 
 
 def _submit_to_ray(job: RayJob, config: Config, dry_run: bool) -> int:
@@ -119,11 +121,13 @@ def _submit_to_ray(job: RayJob, config: Config, dry_run: bool) -> int:
 
 
 def _send(command: Sequence[str], dry_run: bool, content: str = "") -> int:
-    """Runs a command with `content` on its standard input, and returns its exit code; or prints both."""
+    """Runs a command with `content` as its standard input and returns its exit code; a dry run prints instead."""
     if dry_run:
         print(content or shlex.join(command))
         return 0
     try:
         return subprocess.run(command, input=content or None, text=True, check=False).returncode
     except FileNotFoundError:
-        raise UserError(f"{command[0]} is not on this machine: submit from one that has it, or use --dry-run") from None
+        raise UserError(
+            f"{command[0]} is not installed here: submit from a machine that has it, or use --dry-run"
+        ) from None

@@ -145,7 +145,7 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(
         ("output.path=/dev/null/out", "/dev/null/out cannot be written: Not a directory"),
     ],
 )
-def test_wrong_input_is_said_in_a_line_with_exit_code_2(
+def test_wrong_input_is_reported_in_one_line_with_exit_code_2(
     shards: None, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, said: str
 ) -> None:
     assert main(["run", config_file(make_config(), tmp_path / "c.yaml"), override]) == 2

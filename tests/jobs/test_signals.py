@@ -23,7 +23,7 @@ def test_a_signal_stops_what_runs_and_says_how(number: signal.Signals) -> None:
     assert (caught.value.name, caught.value.exit_code) == (number.name, EXIT_CODES[number])
 
 
-def test_nothing_takes_a_signal_for_a_fault() -> None:
+def test_a_signal_is_not_an_exception_that_handlers_catch() -> None:
     assert not issubclass(Stopped, Exception)
 
 

@@ -55,7 +55,7 @@ def test_only_the_diffusers_backend_needs_diffusers(
         (["--name", "tinny"], "did you mean tiny"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_with_what_can(
+def test_arguments_that_cannot_be_measured_are_refused_with_what_is_allowed(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", "encoder", "--name", "tiny", "--rounds", "1", "--dtypes", "float32", *arguments]) == 2

@@ -137,7 +137,7 @@ def test_every_slurm_option_becomes_a_directive(job: SlurmJob, line: str) -> Non
     assert f"\n{line}\n" in directives
 
 
-def test_a_slurm_script_leaves_out_what_was_not_asked_for() -> None:
+def test_a_slurm_script_leaves_out_options_that_were_not_given() -> None:
     script = script_of(SlurmJob())
     assert "gpus-per-node" not in script
     assert "partition" not in script
@@ -191,7 +191,7 @@ def test_the_head_pod_neither_encodes_nor_decodes(make_config: MakeConfig) -> No
     assert "nvidia.com/gpu" not in container_of(head)["resources"]["limits"]
 
 
-def test_gpu_pods_hold_what_was_asked_for(make_config: MakeConfig) -> None:
+def test_gpu_pods_have_the_resources_requested(make_config: MakeConfig) -> None:
     config_map, job = manifests(make_config(), gpu_workers="2:8", gpus=4, gpu_cpu=48, gpu_memory="256Gi")
     held = parse_config(yaml.safe_load(config_map["data"]["config.yaml"]))
     assert held.runtime.replica_bounds == (32, 32)
@@ -246,17 +246,20 @@ def test_the_image_runs_as_a_user_without_rights_and_holds_every_package() -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--on", "slurm", "--image", "x"], "--image means nothing to --on slurm, which takes --nodes"),
+        (["--on", "slurm", "--image", "x"], "--image is not an option of --on slurm: use --nodes"),
         (["--on", "kuberay"], "--on kuberay needs --image"),
-        (["--on", "kuberay", "--image", "x", "--gpu-workers", "many"], "'many' is no number of pods"),
+        (["--on", "kuberay", "--image", "x", "--gpu-workers", "many"], "cannot read 'many' as a number of pods"),
         (["--on", "kuberay", "--image", "x", "--gpu-workers", "4:2"], "'4:2' pods"),
         (
             ["--on", "kuberay", "--image", "x", "--name", "Night"],
-            "--name Night: Kubernetes takes at most 47 characters",
+            "--name Night: use at most 47 characters",
         ),
         (["--on", "kuberay", "--image", "x", "--name", "n" * 48], "at most 47 characters"),
-        (["--on", "kuberay", "--image", "x", "--gpu-memory", "64GB"], "--gpu-memory 64GB is no amount of memory"),
-        (["--on", "kuberay", "--image", "x", "--retries", "-1"], "--retries -1: it takes 0 or more"),
+        (
+            ["--on", "kuberay", "--image", "x", "--gpu-memory", "64GB"],
+            "--gpu-memory 64GB: write memory as Kubernetes does",
+        ),
+        (["--on", "kuberay", "--image", "x", "--retries", "-1"], "--retries -1: write 0 or more"),
         (["output.path=out/x", "--on", "ray"], "output.path: out/x is relative"),
         (["input.shards='@list.txt'", "--on", "ray"], "input.shards: @list.txt is relative"),
         (
@@ -278,13 +281,13 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
     assert said in capsys.readouterr().err
 
 
-def test_a_machine_without_the_cluster_s_command_says_so(
+def test_a_missing_cluster_command_is_named(
     make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     path = config_file(make_config(), tmp_path / "c.yaml")
     assert main(["submit", path, "--on", "kuberay", "--image", "x"]) == 2
-    assert "kubectl is not on this machine" in capsys.readouterr().err
+    assert "kubectl is not installed here" in capsys.readouterr().err
 
 
 # --- real clusters

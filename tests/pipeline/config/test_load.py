@@ -193,7 +193,7 @@ def test_the_last_override_of_a_key_counts() -> None:
         ("clip.fps=!!python/object:os.system x", "is not YAML: could not determine a constructor"),
     ],
 )
-def test_an_override_that_makes_no_sense_is_named(override: str, message: str) -> None:
+def test_an_override_that_cannot_be_read_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         apply_overrides(TREE, [override])
 

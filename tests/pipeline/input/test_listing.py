@@ -111,5 +111,5 @@ def test_a_name_is_safe_as_a_file_name(url: str) -> None:
     assert not name.startswith("-")
 
 
-def test_names_that_differ_only_in_what_files_cannot_be_called_differ() -> None:
+def test_urls_that_differ_only_in_characters_unfit_for_file_names_have_different_names() -> None:
     assert len({shard_name(f"s3://bucket/clip{mark}1.tar") for mark in ("#", ".", " ", "-", "+")}) == 5

@@ -307,7 +307,7 @@ def test_a_table_that_changed_since_it_was_listed_is_an_error(
         list(samples_in(first, config))
 
 
-def test_a_video_that_cannot_be_fetched_now_is_no_reject(
+def test_a_video_that_cannot_be_fetched_now_is_not_a_reject(
     tmp_path: Path, named: Rows, table_config: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "ATTEMPTS", 1)
@@ -323,7 +323,7 @@ class StatusError(Exception):
     status = 403
 
 
-def test_what_a_server_refuses_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_request_that_a_server_refuses_is_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
     def refuse(*_: object, **__: object) -> io.BytesIO:

@@ -93,7 +93,7 @@ def test_the_caption_is_the_first_that_exists(read: Read, caption: list[str], ex
 
 
 @pytest.mark.parametrize("metadata", [b"no json", b"[1]", b"[" * 100_000, b"", b'"\xff"'])
-def test_metadata_that_is_no_object_has_no_caption_and_harms_nothing(read: Read, metadata: bytes) -> None:
+def test_metadata_that_is_not_an_object_gives_no_caption_and_no_error(read: Read, metadata: bytes) -> None:
     (sample,) = read(("a.mp4", b"A"), ("a.json", metadata))
     assert (sample.caption, sample.video) == ("", b"A")
     assert sample.metadata == metadata.decode(errors="replace")
@@ -152,7 +152,7 @@ def test_a_video_of_the_largest_size_is_read(read: Read) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_a_video_that_is_no_file_is_a_problem(tmp_path: Path, kind: bytes) -> None:
+def test_a_video_that_is_not_a_regular_file_is_a_problem(tmp_path: Path, kind: bytes) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         info = tarfile.TarInfo("a.mp4")
         info.type, info.linkname = kind, "/etc/hostname"
@@ -270,7 +270,7 @@ def test_wherever_a_shard_is_cut_that_is_an_error(length: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), [("nothing.tar", "does not exist"), ("", "is a folder")])
-def test_a_shard_that_is_no_file_is_an_error(tmp_path: Path, name: str, words: str) -> None:
+def test_a_shard_that_is_not_a_file_is_an_error(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(ShardError, match=rf"{tmp_path}/?{name} {words}"):
         list(read_samples(f"{tmp_path}/{name}", rules_of(), MAX_VIDEO_BYTES))
 

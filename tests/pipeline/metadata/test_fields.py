@@ -76,7 +76,7 @@ def test_a_column_of_an_unknown_kind_is_refused(source: str, make_config: MakeCo
         make_config(input={"columns": {"score": source}})
 
 
-def test_names_of_columns_are_plain_and_not_ours(make_config: MakeConfig) -> None:
+def test_column_names_are_plain_and_differ_from_ours(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="column name 'a-b' is not allowed"):
         make_config(input={"columns": {"a-b": "json:a"}})
     for name in ("caption", "vae_latent_bytes", "first_frame_latent_shape"):
