@@ -22,7 +22,7 @@ def add(subparsers: Subparsers) -> None:
     """Adds `plan`."""
     parser = add_command(subparsers, "plan", plan, "what a run would do, before it takes any GPU")
     add_config(parser)
-    text = "look at N samples, time the encoder here, and estimate clips, bytes and device-hours"
+    text = "read N samples, time the encoder here, and estimate clips, bytes and device-hours"
     parser.add_argument("--probe", type=positive, default=0, metavar="N", help=text)
 
 
@@ -76,7 +76,7 @@ def _say_buckets(config: Config, loaded: "VideoEncoder") -> None:
     say_table(("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes"), rows)
     if clip.segments > 1 and loaded.recall:
         most = f"up to {loaded.recall.warm_up_frames} frames"
-        say(f"each of {clip.segments} segments of a video but the first encodes {most} before its own")
+        say(f"each of the {clip.segments} segments of a video except the first also encodes {most} before its own")
 
 
 def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> None:
@@ -84,9 +84,9 @@ def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> No
 
     seen = preview(prepared.config, prepared.left, loaded, count)
     expected = seen.estimate
-    how = "counted" if expected.samples_are_counted else "by the size of the shards"
+    how = "counted" if expected.samples_are_counted else "estimated from the size of the shards"
     say(
-        f"looked at {expected.looked:,} samples at the beginning of shards; "
+        f"looked at {expected.looked:,} samples from the beginning of shards; "
         f"samples left: {expected.samples:,.0f} ({how}). ± is the standard error of {expected.looked:,} samples"
     )
     for problem in seen.unreadable:
@@ -120,9 +120,11 @@ def _hours(seen: "Preview") -> str:
     if hours is None:
         return f"device-hours: unknown, as {seen.device} has too little memory to time the encoder"
     scaled = any(seen.timings[shape[1:]].size != shape for shape in seen.estimate.buckets)
-    figure = f"device-hours of encoding: {hours.value:,.4g} ± {hours.error:,.2g}, timed on {seen.device}"
-    figure += ", from smaller clips by their pixels" if scaled else ""
-    return figure + "; probe on the device that will run: speeds differ"
+    source = ", scaled by pixels from smaller clips" if scaled else ""
+    return (
+        f"device-hours of encoding: {hours.value:,.4g} ± {hours.error:,.2g}, timed on {seen.device}{source}; "
+        "probe on the device that will do the run, as speeds differ"
+    )
 
 
 def _space(expected: Estimate, free: int | None, path: str) -> str:
@@ -131,5 +133,5 @@ def _space(expected: Estimate, free: int | None, path: str) -> str:
         return f"space at {path}: unknown"
     needed = expected.size_bytes.value + expected.size_bytes.error
     if needed <= free:
-        return f"space at {path}: {free:,} bytes are free, enough"
+        return f"space at {path}: {free:,} bytes are free, which is enough"
     return f"space at {path}: {free:,} bytes are free, {needed - free:,.0f} more may be needed"
