@@ -9,7 +9,7 @@ from jobs.commands import bench_encoder, bench_pipeline, demo, inspect, pack, pl
 from jobs.signals import Stopped, stoppable
 from jobs.submit import submit
 from pipeline.errors import LatentmillError, UserError
-from pipeline.storage.store import without_secrets
+from pipeline.storage.urls import without_secrets
 
 EXIT_CODES = """exit codes:
   0  every sample is accounted for and rejects are within limits.max_reject_fraction

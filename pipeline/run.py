@@ -27,7 +27,8 @@ from pipeline.monitor.events import Event, ShardFailed
 from pipeline.output.ledger import RUN_FILE, SUCCESS_FILE, done_shards
 from pipeline.output.parts import check_columns
 from pipeline.records import ShardRef
-from pipeline.storage.store import Store, public_url
+from pipeline.storage.store import Store
+from pipeline.storage.urls import public_url
 
 LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdataset", "fsspec", "numpy", "pillow")
 

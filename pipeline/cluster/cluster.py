@@ -26,8 +26,8 @@ from pipeline.errors import LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import Event, ReplicaJoined, ReplicaLost, ShardBegun, ShardDone, SliceDone, WaitingForGpus
 from pipeline.monitor.metrics import of_event, of_work, thinned
-from pipeline.storage.retiring import RetiringStore
-from pipeline.storage.store import without_secrets
+from pipeline.storage.store import RetiringStore
+from pipeline.storage.urls import without_secrets
 
 POLL_SECONDS = 0.5
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has

@@ -16,7 +16,8 @@ from pipeline.config.input import InputConfig, TableConfig
 from pipeline.errors import UserError
 from pipeline.input.table_rows import survey
 from pipeline.records import ShardRef, TableShard, TarShard
-from pipeline.storage.store import glob_urls, public_url, read_url
+from pipeline.storage.files import glob_urls, read_url
+from pipeline.storage.urls import public_url
 
 TABLES = "input.table.files"
 READERS = 16

@@ -7,7 +7,7 @@ from pipeline.input.shard_errors import shard_errors
 from pipeline.input.table import read_row_samples
 from pipeline.input.tar import read_samples
 from pipeline.records import FileInfo, Sample, ShardRef, TableShard
-from pipeline.storage.store import stat_url
+from pipeline.storage.files import stat_url
 
 
 def samples_of(shard: ShardRef, config: Config, position: int = 0, first_index: int = 0) -> Iterator[Sample]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import ShardError, UserError
-from pipeline.storage.store import public_url
+from pipeline.storage.urls import public_url
 
 
 @contextmanager

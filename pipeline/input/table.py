@@ -15,7 +15,8 @@ from pipeline.input.text_rows import BadRowError
 from pipeline.metadata.fields import printable
 from pipeline.metadata.filters import check_metadata
 from pipeline.records import Sample, TableShard
-from pipeline.storage.store import public_url, read_at_most, without_secrets
+from pipeline.storage.files import read_at_most
+from pipeline.storage.urls import public_url, without_secrets
 
 Problem = tuple[str, str]
 Row = dict[str, Any] | BadRowError

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.input.text_rows import BadRowError, read_text_rows, survey_text
 from pipeline.records import TableShard
-from pipeline.storage.store import open_url, public_url
+from pipeline.storage.files import open_url
+from pipeline.storage.urls import public_url
 
 KINDS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
 VIDEO_TYPES = ("string", "binary", "struct", "null")

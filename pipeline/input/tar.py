@@ -16,7 +16,7 @@ from pipeline.input.annotations import captions_of, spans_of
 from pipeline.input.shard_errors import shard_errors
 from pipeline.metadata.fields import printable
 from pipeline.records import Sample
-from pipeline.storage.store import open_url
+from pipeline.storage.files import open_url
 
 BLOCK_BYTES = 512
 STREAM_BUFFER_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.config.latents import ClipConfig, EncoderConfig
 from pipeline.errors import ConfigError, UserError
 from pipeline.storage.node_cache import local_copy
-from pipeline.storage.store import is_remote, public_url
+from pipeline.storage.urls import is_remote, public_url
 
 
 def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:

@@ -22,7 +22,8 @@ from pipeline.monitor.events import Event, Progress, ShardDone, SliceDone
 from pipeline.output.ledger import WHOLE_SAMPLE, ShardLedger, bucket_names
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
 from pipeline.records import CommittedSlice, DecodeItem, Reason, Row, Sample, ShardRef
-from pipeline.storage.store import Store, public_url
+from pipeline.storage.store import Store
+from pipeline.storage.urls import public_url
 from pipeline.video.decoder import Decoder
 
 ROWS_BEHIND = 4  # rows that may wait for the writer: bounds the memory, hides its time

@@ -20,7 +20,7 @@ from pipeline.monitor.events import (
     WaitingForGpus,
 )
 from pipeline.records import Reject
-from pipeline.storage.store import without_secrets
+from pipeline.storage.urls import without_secrets
 
 Values = dict[str, Any]
 

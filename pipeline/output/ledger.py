@@ -15,7 +15,8 @@ from typing import IO, Any
 from pipeline.errors import ShardError
 from pipeline.output.parts import merge_statistics, read_footer, record_from_json, record_to_json, sha256_of
 from pipeline.records import CommittedSlice, FileInfo, PartInfo, Reject, ShardRef, SliceRecord
-from pipeline.storage.store import Store, public_url
+from pipeline.storage.store import Store
+from pipeline.storage.urls import public_url
 
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS.json"

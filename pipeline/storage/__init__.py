@@ -1,4 +1,5 @@
 """Any file anywhere, by fsspec.
 
-store.py (create if absent), retiring.py, local_files.py, node_cache.py.
+urls.py (as text), files.py (reading by URL), store.py (an output root: create if absent), local_files.py (the same on a
+local disk), node_cache.py (one download for a node).
 """

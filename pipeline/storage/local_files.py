@@ -1,7 +1,4 @@
-"""The local half of create-if-absent: a file appears under its name whole and flushed to disk, or not at all.
-
-It does not know what is written, or other storage.
-"""
+"""Create-if-absent on a local disk: a file appears under its name whole and flushed to disk, or not at all."""
 
 import errno
 import os
@@ -14,16 +11,23 @@ from pipeline.errors import TransientError
 
 TEMPORARY = ".tmp-"
 BLOCK_BYTES = 4 << 20
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def beside(target: Path) -> Path:
-    """A new temporary name in the folder of a file, which listings leave out."""
+    """A new temporary name in the folder of a file; listings omit such names."""
     return target.with_name(f"{TEMPORARY}{target.name}-{uuid4().hex}")
 
 
 def create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
-    """Temporary file beside the target, flushed to disk, then linked to its name, which fails if the name exists."""
+    """Writes a temporary file beside the target, flushes it to disk, and links it to the name unless that exists.
+
+    Returns:
+        Whether this call created the file.
+
+    Raises:
+        TransientError: the disk is full.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = beside(target)
     try:
@@ -35,7 +39,7 @@ def create_local(target: Path, write: Callable[[IO[bytes]], object]) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL:
             raise TransientError(f"no room to write {target}: {error.strerror}") from error
         raise
     finally:

@@ -1,7 +1,4 @@
-"""What is fetched once for every process of a node: weights.
-
-It does not know what it keeps, and never removes any of it.
-"""
+"""Files that are fetched once for all processes of a node: weights. They are never removed."""
 
 import fcntl
 import hashlib
@@ -9,11 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from pipeline.storage.store import fetch_url, own_name
+from pipeline.storage.files import fetch_url
+from pipeline.storage.urls import own_name
 
 
 def local_copy(url: str) -> str:
-    """A file or folder brought to this node, once: whoever comes while it is fetched waits for it.
+    """The local copy of a remote file or folder; concurrent callers wait for one download.
 
     Raises:
         FileNotFoundError: nothing is there.

@@ -23,7 +23,7 @@ from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
 from pipeline.output.ledger import done_shards
-from pipeline.storage import store as store_module
+from pipeline.storage import files as storage_files
 from pipeline.storage.node_cache import local_copy
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
@@ -205,7 +205,7 @@ def test_a_lost_acknowledgement_of_a_large_upload_is_found_out(s3: S3, tmp_path:
 def test_a_storage_that_stays_away_ends_as_an_error_that_may_pass(
     s3: S3, shard: Path, config: Config, tiny: VideoEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "ATTEMPTS", 2)  # more would only wait longer
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 2)  # more would only wait longer
     s3.proxy.reset({"refused": 1.0})
     with pytest.raises(TransientError, match="still fails after 2 attempts"):
         run_all(config, tiny)
@@ -240,7 +240,7 @@ def test_a_shard_whose_connections_always_break_is_never_a_short_shard(
     monkeypatch: pytest.MonkeyPatch,
     requests_answered: int,
 ) -> None:
-    monkeypatch.setattr(store_module, "ATTEMPTS", 1)  # more would only wait longer
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 1)  # more would only wait longer
     config = reading("out")
     s3.proxy.reset({"cut": 1.0}, "GET", script=[""] * requests_answered)
     with pytest.raises(TransientError):
@@ -253,7 +253,7 @@ def test_a_part_that_cannot_be_read_now_is_not_called_damaged(
 ) -> None:
     run_all(config, tiny)
     assert problems(config, tiny) == []
-    monkeypatch.setattr(store_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 1)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     for answered in range(8):
         s3.proxy.reset({"refused": 1.0}, "GET", script=[""] * answered)

@@ -20,6 +20,7 @@ from support.runs import MakeConfig, run_all, samples_of, write_tar
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
 from pipeline.output.parts import read_rows
+from pipeline.storage import files as storage_files
 
 SECRETS = ("u5er", "pa55w@rd", "s1gnature", "acce55key")
 SCRIPT = "<script>alert(1)</script>"
@@ -82,7 +83,7 @@ def test_no_secret_is_in_what_is_said_of_a_url_that_does_not_answer(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.store.ATTEMPTS", 1)  # more would only wait longer
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 1)  # more would only wait longer
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_tar(tmp_path / "a.tar", [])
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))

@@ -37,8 +37,9 @@ from pipeline.monitor.events import ShardDone
 from pipeline.output.ledger import done_shards
 from pipeline.output.parts import read_rows as read_part_rows
 from pipeline.records import Sample
-from pipeline.storage import store as storage
-from pipeline.storage.store import Store, read_at_most
+from pipeline.storage import files as storage_files
+from pipeline.storage.files import read_at_most
+from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
 
 Rows = list[dict[str, Any]]
@@ -310,7 +311,7 @@ def test_a_table_that_changed_since_it_was_listed_is_an_error(
 def test_a_video_that_cannot_be_fetched_now_is_not_a_reject(
     tmp_path: Path, named: Rows, table_config: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 1)
     named[0]["url"] = "http://127.0.0.1:1/a.mp4"
     config = table_config({"files": str(write_table(tmp_path / "t.csv", named))})
     with pytest.raises(TransientError):
@@ -363,7 +364,7 @@ class _Server(BaseHTTPRequestHandler):
 def test_videos_behind_http_are_fetched_refused_or_tried_again(
     tmp_path: Path, table_config: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 1)
     with HTTPServer(("127.0.0.1", 0), _Server) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"

@@ -17,7 +17,7 @@ from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone
 from pipeline.storage import store as store_module
-from pipeline.storage.retiring import RetiringStore
+from pipeline.storage.store import RetiringStore
 
 
 def test_retiring_waits_for_the_file_that_is_being_created_and_none_begins_after_it(

@@ -1,4 +1,4 @@
-"""Storage keeps the first file under a name, tells the truth about what is there, and hides no fault."""
+"""Storage keeps the first file under a name, sees what other processes wrote, and hides no error."""
 
 import os
 import pickle
@@ -14,8 +14,9 @@ import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import TransientError, UserError
-from pipeline.storage import store as store_module
-from pipeline.storage.store import Store, glob_urls, open_url, public_url, read_url, stat_url
+from pipeline.storage import files as storage_files
+from pipeline.storage.files import glob_urls, open_url, read_url, stat_url
+from pipeline.storage.store import Store
 
 BUCKET = "bucket-of-tests"
 MULTIPART_BYTES = 100 << 20  # from here on s3fs uploads in several requests
@@ -166,13 +167,13 @@ def test_nothing_but_the_file_is_left(local: Store, tmp_path: Path) -> None:
     assert files_below(Path(local.root)) == ["a/x", "a/y"]
 
 
-def test_what_a_killed_writer_left_is_not_listed(local: Store) -> None:
+def test_a_half_written_file_of_a_killed_writer_is_not_listed(local: Store) -> None:
     local.create("a/.tmp-x-123", b"half")
     local.create("a/x", b"whole")
     assert local.names("a") == ["x"]
 
 
-def test_a_file_in_place_of_a_folder_is_no_lost_race(local: Store) -> None:
+def test_a_file_in_place_of_a_folder_is_an_error_and_not_a_lost_race(local: Store) -> None:
     local.create("a", b"")
     with pytest.raises(OSError, match="a"):
         local.create("a/x", b"")
@@ -239,24 +240,26 @@ def flaky_store(tmp_path: Path, *faults: Exception) -> Store:
     return store
 
 
-FAULTS = (ConnectionResetError("reset"), TimeoutError("slow"), OSError(5, "I/O"), StorageError("no endpoint"))
+ERRORS = (ConnectionResetError("reset"), TimeoutError("slow"), OSError(5, "I/O"), StorageError("no endpoint"))
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_passing_fault_is_tried_again(tmp_path: Path, fault: Exception) -> None:
+@pytest.mark.parametrize("fault", ERRORS)
+def test_a_storage_error_that_passes_is_retried(tmp_path: Path, fault: Exception) -> None:
     assert flaky_store(tmp_path, fault).read("x") == b"content"
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_lasting_fault_is_called_transient(tmp_path: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "ATTEMPTS", 2)  # more would only wait longer
+@pytest.mark.parametrize("fault", ERRORS)
+def test_a_storage_error_that_lasts_is_transient(
+    tmp_path: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_files, "ATTEMPTS", 2)  # more would only wait longer
     store = flaky_store(tmp_path, fault, fault)
     with pytest.raises(TransientError, match=f"still fails after 2 attempts: .*{fault.args[-1]}"):
         store.read("x")
 
 
 @pytest.mark.parametrize("kind", [FileNotFoundError, PermissionError, IsADirectoryError, TypeError])
-def test_a_fault_that_will_not_pass_is_raised_at_once(tmp_path: Path, kind: type[Exception]) -> None:
+def test_an_error_that_will_not_pass_is_raised_at_once(tmp_path: Path, kind: type[Exception]) -> None:
     store = flaky_store(tmp_path, kind("x"))
     with pytest.raises(kind, match="x"):
         store.read("x")
@@ -272,25 +275,3 @@ def test_a_missing_library_is_named() -> None:
     fsspec.register_implementation("missing-library", "no_such_library.FileSystem", clobber=True)
     with pytest.raises(UserError, match="missing-library://x/y needs a library that is not installed"):
         Store("missing-library://x/y")
-
-
-@pytest.mark.parametrize(
-    ("url", "public"),
-    [
-        ("/data/a.tar", "/data/a.tar"),
-        ("/data/../b/a.tar", "/b/a.tar"),
-        ("s3://bucket/a.tar", "s3://bucket/a.tar"),
-        ("https://user:secret@host:8080/a.tar?signature=secret", "https://host:8080/a.tar"),
-        ("https://user:p@ss@host/a.tar", "https://host/a.tar"),
-        ("s3://bucket/clip#1.tar", "s3://bucket/clip#1.tar"),
-        ("https://host/a.tar?signature=secret#there", "https://host/a.tar"),
-        ("s3://bucket/{000..999}.tar", "s3://bucket/{000..999}.tar"),
-    ],
-)
-def test_a_public_url_names_the_file_and_no_secret(url: str, public: str) -> None:
-    assert public_url(url) == public
-
-
-def test_a_public_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert public_url("a.tar") == f"{tmp_path}/a.tar"
