@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.audit.verify import Verified, verify
-from pipeline.output.ledger import MANIFESTS, REJECTS, bucket_names, bucket_path
+from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_rows
+from pipeline.output.paths import done_shards, latent_files, reject_files
 from pipeline.storage.store import Store
 from pipeline.video.synthetic import make_video
 
@@ -207,16 +208,15 @@ class Soak:
 
 def read_root(store: Store) -> Root:
     """Parts and reject files by path; how often each clip has a row; samples with a row or a reject in manifests."""
-    parts = [f"{path}/{name}" for path in map(bucket_path, bucket_names(store)) for name in store.names(path)]
+    parts = list(latent_files(store))
     files = {path: store.read(path) for path in parts}
-    files |= {f"{REJECTS}/{name}": store.read(f"{REJECTS}/{name}") for name in store.names(REJECTS)}
+    files |= {path: store.read(path) for path in reject_files(store)}
     clips: Counter[tuple[str, int, int]] = Counter()
     for path in parts:
         rows = read_rows(io.BytesIO(files[path]))
         clips.update((row["shard"], row["sample_index"], row["window_index"]) for row in rows)
     accounted = {(shard, sample) for shard, sample, _ in clips}
-    for name in store.names(MANIFESTS):
-        manifest = json.loads(store.read(f"{MANIFESTS}/{name}"))
+    for manifest in read_manifests(store, done_shards(store)):
         accounted |= {(manifest["shard"]["name"], reject["sample_index"]) for reject in manifest["rejects"]}
     return files, clips, accounted
 

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue, shards_left
 from pipeline.input.listing import list_shards
 from pipeline.latents.helping import WORKERS_PER_SHARD, helping_order
-from pipeline.output.ledger import done_shards
+from pipeline.output.paths import done_shards
 from pipeline.records import TarShard
 from pipeline.storage.store import Store
 

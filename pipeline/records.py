@@ -1,12 +1,9 @@
-"""The frozen values that flow through the pipeline, from a shard's URL to a committed part.
-
-It computes nothing with them: rules live in the rooms.
-"""
+"""The frozen values that flow through the pipeline, from a shard's URL to a committed part."""
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -228,17 +225,6 @@ class Reject:
         """Whether the sample was left out on purpose: such rejects are counted apart."""
         return self.why.stage == FILTER_STAGE
 
-    def as_json(self) -> dict[str, Any]:
-        """As it is stored: the reason's keys beside its own."""
-        values = asdict(self)
-        why = values.pop("why")
-        return {**values, **why}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Reject":
-        why = Reason(values["stage"], values["reason"], values["detail"])
-        return cls(values["key"], values["sample_index"], values["window_index"], why)
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -290,12 +276,23 @@ class SliceRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentStatistics:
+    """Of some latents: values in a channel, and for each channel sum, sum of squares, least and largest value."""
+
+    count: int = 0
+    sum: tuple[float, ...] = ()
+    sum_squares: tuple[float, ...] = ()
+    min: tuple[float, ...] = ()
+    max: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CommittedSlice:
     """What storage holds of one slice. It is complete when every bucket that its record names has its part."""
 
     record: SliceRecord
     parts: tuple[PartInfo, ...]
-    statistics: dict[str, Any]
+    statistics: LatentStatistics
 
     @property
     def missing_buckets(self) -> frozenset[str]:

@@ -3,7 +3,6 @@
 It does not make latents (task.py), talk to Ray (cluster.py) or print (jobs/).
 """
 
-import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,19 +12,18 @@ from typing import Any
 
 from encoder.tuning import AUTO
 from encoder.video_encoder import VideoEncoder
-from pipeline.audit.status import read_run
 from pipeline.audit.summary import write_report
 from pipeline.clips.plan import check_clip_config, check_segments
 from pipeline.cluster.cluster import Cluster, connected, measure_convolutions
 from pipeline.cluster.fleet import WorkQueue, shards_left, within_limit
-from pipeline.config.identity import FORMAT_VERSION, differing_fields, fingerprint, identity, run_name
+from pipeline.config.identity import FORMAT_VERSION, fingerprint, identity, run_name
 from pipeline.config.load import Config
-from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.input.listing import shards_of
 from pipeline.latents.load import load_encoder, load_to_look_at
 from pipeline.monitor.events import Event, ShardFailed
-from pipeline.output.ledger import RUN_FILE, SUCCESS_FILE, done_shards
-from pipeline.output.parts import check_columns
+from pipeline.output.paths import done_shards
+from pipeline.output.run_file import RunFile, Summary, check_run, claim_run, create_success, find_run, read_run
+from pipeline.output.schema import check_columns
 from pipeline.records import ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
@@ -52,7 +50,7 @@ class Outcome:
     """How a run ended. `failed` names the shards given up, with the last error of each."""
 
     run: str
-    summary: dict[str, Any]
+    summary: Summary
     failed: dict[str, str]
     left: int
     within_limit: bool
@@ -81,7 +79,7 @@ def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncod
     store = Store(config.output.path)
     config = as_noted(config, store) if loaded.is_tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
-    check_root(store, values)
+    check_run(store, values)
     return Prepared(config, shards, done_shards(store), values), loaded
 
 
@@ -94,34 +92,14 @@ def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
 
 def as_noted(config: Config, store: Store) -> Config:
     """The configuration with what the root's run.json notes for `auto`; as it is where there is none."""
-    noted = _standing_run(store).get("identity", {}).get("encoder", {}).get("convolutions", AUTO)
+    run = find_run(store)
+    noted = run["identity"].get("encoder", {}).get("convolutions", AUTO) if run else AUTO
     return with_convolutions(config, noted) if isinstance(noted, dict) else config
 
 
-def check_root(store: Store, ours: Mapping[str, Any]) -> None:
-    """Refuses an output root that another configuration began."""
-    theirs = _standing_run(store)
-    if theirs and theirs["fingerprint"] != fingerprint(ours):
-        fields = "; ".join(differing_fields(theirs["identity"], ours))
-        raise RunMismatchError(f"{store.root} was begun with another configuration ({fields}): use a new output.path")
-
-
-def _standing_run(store: Store) -> dict[str, Any]:
-    """The run.json of a root; empty where none began there."""
-    try:
-        run: dict[str, Any] = json.loads(store.read(RUN_FILE))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return run
-
-
 def claim_root(store: Store, prepared: Prepared) -> None:
-    """Writes run.json unless it is there, then checks that the one that stands is ours.
-
-    Raises:
-        UserError: it is not, or the root cannot be written.
-    """
-    values = {
+    """Creates run.json unless it exists. Raises as `claim_run`."""
+    run: RunFile = {
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint(prepared.identity),
         "identity": prepared.identity,
@@ -129,11 +107,7 @@ def claim_root(store: Store, prepared: Prepared) -> None:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "created_unix_seconds": int(time.time()),
     }
-    try:
-        store.create(RUN_FILE, json.dumps(values, indent=1).encode())
-    except OSError as error:
-        raise ConfigError(f"output.path: {store.root} cannot be written: {error.strerror or error}") from None
-    check_root(store, prepared.identity)
+    claim_run(store, run)
 
 
 def public_config(config: Config) -> dict[str, Any]:
@@ -230,5 +204,5 @@ def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Out
         ),
     )
     if not outcome.left:
-        store.create(SUCCESS_FILE, json.dumps(summary, indent=1).encode())
+        create_success(store, summary)
     return outcome

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from jobs.arguments import Subparsers, add_command, add_overrides
 from jobs.console import say, say_columns
 from jobs.signals import DeferredSignals, stoppable
-from pipeline.audit.summary import read_manifests, summarise
+from pipeline.audit.summary import summarise
 from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
 from pipeline.input.listing import shards_of
 from pipeline.input.pack import pack
 from pipeline.monitor.events import Event, Progress, ShardBegun, ShardDone
+from pipeline.output.manifests import read_manifests
 from pipeline.storage.store import Store
 from pipeline.video.synthetic import make_video
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from jobs.arguments import Subparsers, add_command
 from jobs.console import say, say_table
-from pipeline.audit.status import ShardStatus, read_run, read_status
+from pipeline.audit.status import ShardStatus, read_status
 from pipeline.audit.summary import mixed_devices, write_report
 from pipeline.errors import LatentmillError
-from pipeline.output.parts import latent_of
+from pipeline.output.latent_bytes import latent_of
+from pipeline.output.parts import Footer
+from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
 
 LISTED_SHARDS = 40
@@ -76,7 +78,7 @@ def show(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _write_picture(store: Store, row: dict[str, Any], footer: dict[str, Any], file: Path) -> None:
+def _write_picture(store: Store, row: dict[str, Any], footer: Footer, file: Path) -> None:
     from pipeline.audit.reencode import frames_of
     from pipeline.audit.show import picture
 

@@ -8,6 +8,7 @@ from jobs.arguments import Subparsers, add_command, add_config, positive, read_c
 from jobs.console import say, say_table
 from pipeline.config.load import Config
 from pipeline.estimate.extrapolate import Estimate
+from pipeline.storage.files import stat_url
 from pipeline.storage.urls import public_url
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Stored latents decoded again, and compared with the frames that the encoder was given.
 
-It does not judge what is good enough: that depends on the VAE.
+Which PSNR is good enough depends on the VAE, so none is demanded here.
 """
 
 import math
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.audit.reencode import frames_of, rows_of_parts
-from pipeline.audit.status import read_run
 from pipeline.config.load import recorded_config
 from pipeline.errors import UserError
 from pipeline.latents.load import load_decoder
-from pipeline.output.parts import latent_of
+from pipeline.output.latent_bytes import latent_of
+from pipeline.output.run_file import read_run
 from pipeline.records import Uint8Frames
 from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A clip: its frames `t h w c`, those that its latent gives, and how near they are."""
+    """A clip: its frames `t h w c`, and those that its latent decodes to."""
 
     id: str
     frames: Uint8Frames
@@ -34,13 +34,13 @@ class Decoded:
 
 
 def redecode(store: Store, count: int, vae: str | None) -> Iterator[Decoded]:
-    """Decodes `count` clips, evenly spread over the parts, less those that continue another: decoders begin anew.
+    """Decodes `count` clips, evenly spread over the parts, without those that continue another clip.
 
     Args:
         vae: a diffusers VAE folder, None for that of the run's weights.
 
     Raises:
-        UserError: there is no decoder, or it is of another VAE; or inputs of the run cannot be read any more.
+        UserError: there is no decoder, or it is of another VAE; or inputs of the run can no longer be read.
         ShardError: an input has changed.
     """
     decoder = load_decoder(recorded_config(read_run(store)).encoder, vae)
@@ -56,10 +56,10 @@ def redecode(store: Store, count: int, vae: str | None) -> Iterator[Decoded]:
 
 
 def aligned(decoded: Uint8Frames, frames: Uint8Frames) -> Uint8Frames:
-    """As many frames as were encoded. CogVideoX gives of an even number of latent frames four of the first, not one."""
+    """As many frames as were encoded: CogVideoX decodes the first of an even number of latent frames to four frames."""
     extra = len(decoded) - len(frames)
     if extra < 0 or decoded.shape[1:] != frames.shape[1:]:
-        raise UserError(f"the VAE gives {decoded.shape} of a latent that was made of {frames.shape}: it is another one")
+        raise UserError(f"the VAE decodes frames of shape {frames.shape} to {decoded.shape}: it is not the run's VAE")
     return decoded[extra:]
 
 

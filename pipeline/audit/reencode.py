@@ -1,9 +1,5 @@
-"""Stored clips made again from their input: frames to look at, latents to compare with what is stored.
+"""Stored clips encoded again from their input: frames to look at, latents to compare with the stored ones."""
 
-It does not change anything in storage.
-"""
-
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -12,7 +8,6 @@ import numpy as np
 
 from encoder.spec import LatentSpec
 from encoder.video_encoder import VideoEncoder
-from pipeline.audit.status import read_run
 from pipeline.audit.verify import Problem
 from pipeline.clips.continuous import rows_of
 from pipeline.config.load import Config, recorded_config
@@ -21,8 +16,11 @@ from pipeline.input.listing import shards_of
 from pipeline.input.samples import samples_of
 from pipeline.latents.encode import Stopwatch, encode_sample
 from pipeline.latents.load import load_encoder
-from pipeline.output.ledger import bucket_names, bucket_path, part_path, rejects_path, slice_of_file
-from pipeline.output.parts import latent_of, read_footer, read_rows
+from pipeline.output.accounts import SliceNumbers, read_json
+from pipeline.output.latent_bytes import latent_of
+from pipeline.output.parts import Footer, first_row, read_footer
+from pipeline.output.paths import bucket_names, latent_files, part_path, rejects_path, slice_of_file
+from pipeline.output.run_file import read_run
 from pipeline.records import Chunk, DecodeItem, FloatLatent, Opened, Row, Sample, Uint8Frames
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
@@ -32,7 +30,7 @@ TOLERANCE = {"float32": 2e-3, "bfloat16": 6e-2, "float16": 2e-2}
 
 
 def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sample:
-    """The sample of a row, read from its shard.
+    """The sample of a row, read again from its shard.
 
     Raises:
         UserError: the shard is no longer among the run's inputs.
@@ -40,18 +38,19 @@ def _sample_again(store: Store, config: Config, row: Mapping[str, Any]) -> Sampl
     """
     shards = {shard.name: shard for shard in shards_of(config.input)}
     if row["shard"] not in shards:
-        raise UserError(f"shard {row['shard']} is not among the inputs of the run any more")
-    number = row["sample_index"] // config.output.part_samples
-    offset_bytes = _slice_offset_bytes(store, row["shard"], number * config.clip.segments)
-    first = number * config.output.part_samples if offset_bytes else 0
+        raise UserError(f"shard {row['shard']} is no longer among the inputs of the run")
+    numbers = _numbers(config)
+    slice_index = numbers.slices(row["sample_index"])[0]
+    offset_bytes = _slice_offset_bytes(store, row["shard"], slice_index)
+    first = numbers.samples(slice_index)[0] if offset_bytes else 0
     for sample in samples_of(shards[row["shard"]], config, offset_bytes, first):
         if sample.index == row["sample_index"]:
             return sample
-    raise ShardError(f"shard {row['shard']} holds no sample {row['sample_index']} any more")
+    raise ShardError(f"shard {row['shard']} no longer holds sample {row['sample_index']}")
 
 
 def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
-    """Where a slice begins, as the account of the one before says; 0 where none is found."""
+    """Where a slice begins, from the record of the one before; 0 where there is none."""
     if slice_index == 0:
         return 0
     for bucket in bucket_names(store):
@@ -60,13 +59,13 @@ def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
             with store.open(path) as file:
                 return int(read_footer(file)["slice"]["next_offset_bytes"])
     path = rejects_path(shard, slice_index - 1)
-    return int(json.loads(store.read(path))["slice"]["next_offset_bytes"]) if store.exists(path) else 0
+    return int(read_json(store, path)["slice"]["next_offset_bytes"]) if store.exists(path) else 0
 
 
 def _latent_again(
     sample: Sample, segment: int, config: Config, encoder: VideoEncoder, window_index: int
 ) -> FloatLatent:
-    """The latent `c t h w` of one window of a sample, encoded again, the stream that it is of no further than that."""
+    """The latent `c t h w` of one window of a sample, encoded again; its stream is encoded only up to that window."""
     items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample, segment)
     for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
         if isinstance(made, Row) and made.clip.window_index == window_index:
@@ -75,7 +74,7 @@ def _latent_again(
 
 
 def relative_error(row: Mapping[str, Any], again: FloatLatent) -> float:
-    """Largest difference between a stored latent and the one made again, over the largest stored value."""
+    """Largest difference between a stored latent and the one encoded again, over the largest stored value."""
     stored = latent_of(row)
     if stored.shape != again.shape:
         return float("inf")
@@ -83,12 +82,12 @@ def relative_error(row: Mapping[str, Any], again: FloatLatent) -> float:
 
 
 def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | None]]:
-    """Encodes `count` clips again, evenly spread over the parts: (id, relative error, what is wrong or None).
+    """Encodes `count` clips again, evenly spread over the parts: (id, relative error, the problem or None).
 
-    The same machine gives no error at all; another device gives that of its arithmetic.
+    The error is zero on the same machine; another device has the error of its arithmetic.
 
     Raises:
-        UserError: inputs or weights of the run cannot be read any more.
+        UserError: inputs or weights of the run can no longer be read.
     """
     config = recorded_config(read_run(store))
     encoder = load_encoder(config.encoder, device="auto")
@@ -97,29 +96,32 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
         again = _latent_again(sample, segment, config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
-        what = f"clip {row['id']} encoded again differs by {error:.2g} of its largest value, {allowed:g} is allowed"
+        what = f"clip {row['id']}, encoded again, differs by {error:.2g} of its largest value; {allowed:g} is allowed"
         yield row["id"], error, Problem(path, what) if error > allowed else None
 
 
-def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The first row of `count` parts that are evenly spread: its part, the row, the part's footer."""
-    for path in _spread([part for bucket in bucket_names(store) for part in _parts(store, bucket)], count):
+def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], Footer]]:
+    """The first rows of `count` parts, evenly spread: the part, its row, its footer."""
+    for path in _spread(list(latent_files(store)), count):
         with store.open(path) as file:
-            row = next(read_rows(file))
-            file.seek(0)
-            yield path, row, read_footer(file)
+            if found := first_row(file, lambda _: True):
+                yield path, *found
 
 
 def _segment(path: str, config: Config) -> int:
-    owner = slice_of_file(path.rpartition("/")[2])
-    return owner[1] % config.clip.segments if owner else 0
+    owner = slice_of_file(path)
+    return _numbers(config).segment(owner[1]) if owner else 0
 
 
-def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -> Uint8Frames:
+def _numbers(config: Config) -> SliceNumbers:
+    return SliceNumbers(config.output.part_samples, config.clip.segments)
+
+
+def frames_of(store: Store, row: Mapping[str, Any], footer: Footer) -> Uint8Frames:
     """The frames `t h w c` that the encoder was given for a row. Raises as `reencode`, and ShardError.
 
     Args:
-        footer: of the row's file; it says what the encoder is without loading it.
+        footer: of the row's file; it describes the encoder, which is not loaded.
     """
     config = recorded_config(read_run(store))
     spec = LatentSpec(**{field.name: footer["encoder"][field.name] for field in fields(LatentSpec)})
@@ -132,8 +134,8 @@ def frames_of(store: Store, row: Mapping[str, Any], footer: Mapping[str, Any]) -
 
 
 def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: int) -> Iterator[Uint8Frames]:
-    """The frames of one row, `h w c`, out of the clip that it is of; nothing more is decoded."""
-    places: dict[int, int] = {}  # by window of a clip, the position in it of the row's first frame
+    """The frames of one row, `h w c`, from the clip that holds it; nothing beyond them is decoded."""
+    places: dict[int, int] = {}  # by window of a clip, where in it the row begins
     for item in items:
         if isinstance(item, Opened):
             rows = ((spec, row, start) for spec in item.clips for row, start in rows_of(spec))
@@ -146,13 +148,9 @@ def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: in
                 return
 
 
-def _parts(store: Store, bucket: str) -> list[str]:
-    return [f"{bucket_path(bucket)}/{name}" for name in store.names(bucket_path(bucket))]
-
-
 def _spread(items: list[str], count: int) -> list[str]:
     return items[:: max(1, len(items) // count)][:count]
 
 
 def _changed(sample: Sample, window_index: int) -> ShardError:
-    return ShardError(f"{sample.key} gives no window {window_index} any more: its video has changed")
+    return ShardError(f"{sample.key} no longer has window {window_index}: its video has changed")

@@ -1,32 +1,30 @@
-"""Setting aside what must be made again: bad parts, or slices whose rejects deserve another try.
+"""Setting aside what must be made again: bad parts, or slices whose rejects should be retried.
 
-It makes nothing, and deletes only what killed writers left half-written: other files move below `set-aside/`, and the
-next run makes what is missing.
+Files move below `set-aside/`, and the next run makes what is missing. Only half-written files of killed writers are
+deleted.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from pipeline.audit.status import read_run
-from pipeline.audit.summary import read_manifests
 from pipeline.audit.verify import Problem
-from pipeline.output.ledger import (
+from pipeline.output.accounts import RejectJson, reject_from_json, slice_numbers
+from pipeline.output.manifests import read_manifests
+from pipeline.output.paths import (
     MANIFESTS,
+    SET_ASIDE,
     SUCCESS_FILE,
     bucket_names,
     done_shards,
+    file_name,
     manifest_path,
     part_path,
     rejects_path,
-    segments_of,
     slice_of_file,
 )
-from pipeline.records import Reject
+from pipeline.output.run_file import read_run
 from pipeline.storage.local_files import TEMPORARY
 from pipeline.storage.store import Store
-
-SET_ASIDE = "set-aside"
 
 
 def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
@@ -35,7 +33,7 @@ def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
     Half-written files of killed writers are deleted.
     """
     bad = {problem.path for problem in problems}
-    half_written = {path for path in bad if path.rpartition("/")[2].startswith(TEMPORARY)}
+    half_written = {path for path in bad if file_name(path).startswith(TEMPORARY)}
     for path in half_written:
         store.remove_left_behind(path)
     return set_aside(store, sorted({path for one in bad - half_written for path in _with_manifest(one)}))
@@ -43,9 +41,8 @@ def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
 
 def _with_manifest(path: str) -> Iterator[str]:
     yield path
-    name = path.rpartition("/")[2]
-    if (slice_ := slice_of_file(name)) and not path.startswith(f"{MANIFESTS}/"):
-        yield manifest_path(slice_[0])
+    if (owner := slice_of_file(path)) and not path.startswith(f"{MANIFESTS}/"):
+        yield manifest_path(owner[0])
 
 
 def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[int, list[str]]:
@@ -55,38 +52,38 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
         How many rejects will be tried again, and the paths that were moved.
 
     Raises:
-        UserError: the root is not that of a run.
+        UserError: no run began in this root.
     """
-    identity = read_run(store)["identity"]
-    part_samples, segments = identity["output"]["part_samples"], segments_of(identity)
-    buckets = bucket_names(store)
+    numbers, buckets = slice_numbers(read_run(store)["identity"]), bucket_names(store)
     rejects, paths = 0, []
     for manifest in read_manifests(store, sorted(done_shards(store))):
-        chosen = [reject for reject in manifest["rejects"] if _is_asked_for(reject, stage, reason)]
+        chosen = [reject for reject in manifest["rejects"] if _is_chosen(reject, stage, reason)]
         rejects += len(chosen)
         shard = manifest["shard"]["name"]
-        ranges = sorted({reject["sample_index"] // part_samples for reject in chosen})
-        for number in (number * segments + segment for number in ranges for segment in range(segments)):
-            paths += [rejects_path(shard, number), *(part_path(shard, number, bucket) for bucket in buckets)]
+        for slice_index in sorted({index for reject in chosen for index in numbers.slices(reject["sample_index"])}):
+            paths += [rejects_path(shard, slice_index), *(part_path(shard, slice_index, name) for name in buckets)]
         paths += [manifest_path(shard)] if chosen else []
     return rejects, set_aside(store, paths)
 
 
-def _is_asked_for(reject: Mapping[str, Any], stage: str | None, reason: str | None) -> bool:
-    """Filtered samples were left out on purpose: they are tried again only where their stage or reason is named."""
+def _is_chosen(reject: RejectJson, stage: str | None, reason: str | None) -> bool:
+    """Filtered samples were left out on purpose: they are chosen only where their stage or reason is named."""
     named = stage or reason
     chosen = stage in (None, reject["stage"]) and reason in (None, reject["reason"])
-    return chosen and bool(named or not Reject.from_json(reject).is_filtered)
+    return chosen and bool(named or not reject_from_json(reject).is_filtered)
 
 
 def set_aside(store: Store, paths: Iterable[str]) -> list[str]:
-    """Moves those of `paths` that exist to `set-aside/TIME/`; manifests first, so that no kill leaves a false one."""
-    there = [path for path in paths if store.exists(path)]
-    if not there:
+    """Moves those of `paths` that exist to `set-aside/TIME/`.
+
+    Manifests go first, so that a kill in between leaves none that names a missing part.
+    """
+    found = [path for path in paths if store.exists(path)]
+    if not found:
         return []
     if store.exists(SUCCESS_FILE):
-        there.append(SUCCESS_FILE)
+        found.append(SUCCESS_FILE)
     folder = f"{SET_ASIDE}/{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}"
-    for path in sorted(there, key=lambda path: (path != SUCCESS_FILE, not path.startswith(f"{MANIFESTS}/"))):
+    for path in sorted(found, key=lambda path: (path != SUCCESS_FILE, not path.startswith(f"{MANIFESTS}/"))):
         store.move(path, f"{folder}/{path}")
-    return there
+    return found

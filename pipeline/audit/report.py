@@ -1,12 +1,12 @@
-"""The HTML report of a run: one self-contained file, everything from users escaped.
+"""The HTML report of a run: one self-contained file, with everything from users escaped."""
 
-It does not compute totals (summary.py).
-"""
-
-import math
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
+
+from pipeline.output.run_file import RunFile, Summary
+from pipeline.output.statistics import channels, statistics_from_json
+from pipeline.records import LatentStatistics
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733 }
@@ -15,29 +15,30 @@ table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #3b7dd8; height: .7rem; display: inline-block } .note { color: #5b6775 }
 """
+NONE = '<p class="note">none</p>'
 
 
-def render_report(summary: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+def render_report(summary: Summary, run: RunFile) -> str:
     """The report of a run as HTML, from summary.json and run.json."""
     state = "complete" if not summary["shards_left"] else f"{summary['shards_left']:,} shards left"
     body = [
         f"<h1>Latentmill run, {escape(state)}</h1>",
         f'<p class="note">fingerprint {escape(run["fingerprint"])}</p>',
-        _section("Account", _numbers(_account(summary))),
+        _section("Account", _numbers(_counts(summary))),
         _section("Time of the replicas, seconds", _bars(summary["seconds_by_stage"])),
         _section("Rejects by stage and reason", _bars(summary["rejects_by_reason"])),
         _section("Filtered samples by reason", _bars(summary["filtered_by_reason"])),
         _section("Rows by bucket (latent c x t x h x w)", _bars(summary["rows_by_bucket"])),
-        _section("Shards given up", _bars_or_none(summary["shards_failed"])),
+        _section("Shards given up", _errors(summary["shards_failed"])),
         _section("Parts by what computed them (last bits differ between kinds)", _bars(summary["parts_by_device"])),
-        _section("Latent means per channel", _channels(summary["latent_statistics"])),
+        _section("Latent means per channel", _channels(statistics_from_json(summary["latent_statistics"]))),
         _section("Configuration", f"<pre>{escape(_pretty(run['config']))}</pre>"),
     ]
     head = f'<meta charset="utf-8"><title>Latentmill run</title><style>{STYLE}</style>'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(body)}</body></html>\n"
 
 
-def _account(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _counts(summary: Summary) -> dict[str, Any]:
     busy = summary["encoder_busy_fraction"]
     return {
         "shards done": summary["shards"],
@@ -68,7 +69,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 def _bars(values: Mapping[str, float]) -> str:
     if not values:
-        return '<p class="note">none</p>'
+        return NONE
     largest = max(values.values()) or 1
     rows = (
         f'<tr><td>{escape(name)}</td><td class="number">{value:,}</td>'
@@ -78,21 +79,17 @@ def _bars(values: Mapping[str, float]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _bars_or_none(failed: Mapping[str, str]) -> str:
-    return _table(failed.items()) if failed else '<p class="note">none</p>'
+def _errors(failed: Mapping[str, str]) -> str:
+    return _table(failed.items()) if failed else NONE
 
 
-def _channels(statistics: Mapping[str, Any]) -> str:
-    if not statistics:
-        return '<p class="note">none</p>'
-    count = statistics["count"]
+def _channels(statistics: LatentStatistics) -> str:
+    if not statistics.count:
+        return NONE
     rows = ["<tr><th>channel</th><th>mean</th><th>std</th><th>least</th><th>largest</th></tr>"]
-    columns = zip(statistics["sum"], statistics["sum_squares"], statistics["min"], statistics["max"], strict=True)
-    for channel, (total, squares, least, largest) in enumerate(columns):
-        mean = total / count
-        std = math.sqrt(max(squares / count - mean**2, 0.0))
-        values = "".join(f'<td class="number">{value:.4f}</td>' for value in (mean, std, least, largest))
-        rows.append(f"<tr><td>{channel}</td>{values}</tr>")
+    for channel, values in enumerate(channels(statistics)):
+        cells = "".join(f'<td class="number">{value:.4f}</td>' for value in values)
+        rows.append(f"<tr><td>{channel}</td>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 

@@ -1,7 +1,4 @@
-"""One stored clip for a person: its row, statistics per channel, and a picture of latent and frames.
-
-It does not print (jobs/) or make latents.
-"""
+"""One stored clip for a person: its row, its statistics per channel, and a picture of latent and frames."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -11,64 +8,64 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.output.ledger import bucket_names, bucket_path
-from pipeline.output.parts import read_footer, read_rows
+from pipeline.output.parts import Footer, first_row
+from pipeline.output.paths import latent_files
+from pipeline.output.schema import LATENTS
+from pipeline.output.statistics import channels, statistics_of
 from pipeline.records import FloatLatent, Uint8Frames
 from pipeline.storage.store import Store
 
 PICTURE_HEIGHT_PX = 160
-LARGEST_STRIP = 16  # latent frames side by side
-LATENT_COLUMNS = ("vae_latent_bytes", "vae_logvar_bytes", "first_frame_latent_bytes")
+MAX_PICTURES = 16  # side by side
+LATENT_COLUMNS = tuple(f"{name}_bytes" for name in LATENTS)
 
 
-def find_row(store: Store, clip_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def find_row(store: Store, clip_id: str) -> tuple[dict[str, Any], Footer]:
     """The row with this id and its file's footer; of several, the first by bucket and file.
 
     Raises:
         UserError: there is none.
     """
-    for bucket in bucket_names(store):
-        for name in store.names(bucket_path(bucket)):
-            with store.open(f"{bucket_path(bucket)}/{name}") as file:
-                found = next((row for row in read_rows(file) if row["id"] == clip_id), None)
-                if found:
-                    file.seek(0)
-                    return found, read_footer(file)
+    for path in latent_files(store):
+        with store.open(path) as file:
+            if found := first_row(file, lambda row: row["id"] == clip_id):
+                return found
     raise UserError(
-        f"{store.root} holds no clip {clip_id!r}: an id is the sample's key, and :WINDOW where it has several"
+        f"{store.root} holds no clip {clip_id!r}: an id is the sample's key, with :WINDOW where it has several clips"
     )
 
 
 def describing(row: Mapping[str, Any]) -> dict[str, str]:
-    """The row's columns but the latents themselves, as text; long lists are cut."""
+    """The row's columns as text, without the latents themselves; long values are cut."""
     return {name: _short(value) for name, value in row.items() if name not in LATENT_COLUMNS}
 
 
 def channel_lines(latent: FloatLatent) -> Iterable[tuple[float, float, float, float]]:
     """(mean, standard deviation, least, largest) of each channel of `c t h w`."""
-    for channel in latent:
-        yield float(channel.mean()), float(channel.std()), float(channel.min()), float(channel.max())
+    return channels(statistics_of(latent))
 
 
 def picture(latent: FloatLatent, frames: Uint8Frames | None, temporal_ratio: int) -> bytes:
-    """A PNG: the latent `c t h w` as colours, a picture for each latent frame, below the frame that begins it."""
+    """A PNG: a coloured picture of each frame of the latent `c t h w`, below the video frame that begins it."""
     strips = [_strip(list(_colours(latent)))]
     if frames is not None:
         alone = len(frames) % temporal_ratio  # the first frame of a video has a latent of its own
         starts = [*range(alone), *range(alone, len(frames), temporal_ratio)]
         strips.insert(0, _strip([frames[start] for start in starts]))
-    width_px = min(strip.shape[1] for strip in strips)
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([strip[:, :width_px] for strip in strips])).save(buffer, "PNG")
-    return buffer.getvalue()
+    return _png(strips)
 
 
 def side_by_side(frames: Uint8Frames, decoded: Uint8Frames, temporal_ratio: int) -> bytes:
-    """A PNG: frames `t h w c` that begin a latent frame, each above what was decoded in its place."""
+    """A PNG: the frames `t h w c` that begin a latent frame, each above the decoded one."""
     starts = [0, *range(1, len(frames), temporal_ratio)]
-    rows = [_strip([pictures[start] for start in starts]) for pictures in (frames, decoded)]
+    return _png([_strip([pictures[start] for start in starts]) for pictures in (frames, decoded)])
+
+
+def _png(strips: list[Uint8Frames]) -> bytes:
+    """Strips of pictures, one above the other, as wide as the narrowest."""
+    width_px = min(strip.shape[1] for strip in strips)
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(rows)).save(buffer, "PNG")
+    Image.fromarray(np.concatenate([strip[:, :width_px] for strip in strips])).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -87,7 +84,7 @@ def _colours(latent: FloatLatent) -> Uint8Frames:
 def _strip(pictures: list[Uint8Frames]) -> Uint8Frames:
     height, width, _ = pictures[0].shape
     size = (max(1, round(width * PICTURE_HEIGHT_PX / height)), PICTURE_HEIGHT_PX)
-    resized = (Image.fromarray(shown).resize(size, Image.Resampling.NEAREST) for shown in pictures[:LARGEST_STRIP])
+    resized = (Image.fromarray(shown).resize(size, Image.Resampling.NEAREST) for shown in pictures[:MAX_PICTURES])
     return np.concatenate([np.asarray(shown) for shown in resized], axis=1)
 
 

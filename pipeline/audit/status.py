@@ -1,18 +1,15 @@
-"""Where a run stands, read from its output root alone, while it goes on or later.
+"""The progress of a run, read from its output root alone, during the run or later."""
 
-It does not talk to Ray and opens no part.
-"""
-
-import json
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from pipeline.audit.summary import parts_by_device, read_manifests
+from pipeline.audit.summary import parts_by_device
 from pipeline.config.input import InputConfig
-from pipeline.errors import UserError
 from pipeline.input.listing import shards_of
-from pipeline.output.ledger import REJECTS, RUN_FILE, bucket_names, bucket_path, done_shards, slice_of_file
+from pipeline.output.manifests import Manifest, read_manifests, reject_count
+from pipeline.output.paths import done_shards, latent_files, reject_files, slice_of_file
+from pipeline.output.run_file import RunFile, read_run
 from pipeline.storage.store import Store
 
 
@@ -32,17 +29,8 @@ class ShardStatus:
     parts_by_device: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_run(store: Store) -> dict[str, Any]:
-    """run.json of a root. Raises UserError where there is none."""
-    try:
-        run: dict[str, Any] = json.loads(store.read(RUN_FILE))
-    except FileNotFoundError:
-        raise UserError(f"{store.root} is not the output of a run: it has no run.json") from None
-    return run
-
-
 def read_status(store: Store) -> list[ShardStatus]:
-    """Every shard of the run, in the order of its inputs."""
+    """Every shard of the run, in the order of its inputs. Raises UserError where no run began."""
     run = read_run(store)
     done = done_shards(store)
     names = _input_names(run)
@@ -52,8 +40,8 @@ def read_status(store: Store) -> list[ShardStatus]:
     return [_status(name, manifests.get(name), len(begun.get(name, ()))) for name in names]
 
 
-def _input_names(run: Mapping[str, Any]) -> list[str]:
-    """The run's shards as its inputs list them now; none where they are gone, or another version named them."""
+def _input_names(run: RunFile) -> list[str]:
+    """The run's shards as its inputs list them now; none where the inputs are gone, or their rules have changed."""
     try:
         return [shard.name for shard in shards_of(InputConfig.model_validate(run["config"]["input"]))]
     except ValueError:
@@ -62,16 +50,14 @@ def _input_names(run: Mapping[str, Any]) -> list[str]:
 
 def committed_slices(store: Store) -> dict[str, set[int]]:
     """Slices that have a part or a reject file, by shard."""
-    files = [name for bucket in bucket_names(store) for name in store.names(bucket_path(bucket))]
     slices: dict[str, set[int]] = {}
-    for shard, number in filter(None, map(slice_of_file, files + store.names(REJECTS))):
+    for shard, number in filter(None, map(slice_of_file, itertools.chain(latent_files(store), reject_files(store)))):
         slices.setdefault(shard, set()).add(number)
     return slices
 
 
-def _status(name: str, manifest: Mapping[str, Any] | None, slices: int) -> ShardStatus:
+def _status(name: str, manifest: Manifest | None, slices: int) -> ShardStatus:
     if manifest is None:
         return ShardStatus(name, "running" if slices else "left", slices=slices)
-    rejects = len(manifest["rejects"]) - manifest["samples_filtered"]
-    devices = parts_by_device(manifest)
+    rejects, devices = reject_count(manifest), parts_by_device(manifest)
     return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices, devices)

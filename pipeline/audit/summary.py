@@ -1,90 +1,76 @@
-"""Totals of a run from its manifests: samples, rows, rejects by reason, seconds by stage.
+"""Totals of a run from its manifests: samples, rows, rejects by reason, seconds by stage."""
 
-It does not open parts: verify.py does.
-"""
-
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from pipeline.audit.report import render_report
-from pipeline.errors import ShardError
-from pipeline.output.ledger import manifest_path
-from pipeline.output.parts import merge_statistics
-from pipeline.records import Reject
+from pipeline.output.accounts import reject_from_json
+from pipeline.output.manifests import Manifest, read_manifests, reject_count
+from pipeline.output.paths import REPORT_FILE
+from pipeline.output.run_file import RunFile, Summary, Totals, write_summary
+from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
+from pipeline.records import LatentStatistics
 from pipeline.storage.store import Store
 
-READERS = 16
-TOTALS: tuple[str, ...] = ("shards", "samples", "samples_with_clips", "samples_rejected", "samples_filtered")
-TOTALS += ("rows", "rejects", "ignored_files", "parts", "size_bytes")
 WAITING_STAGES = ("wait_for_samples", "wait_for_frames")
 
 
-def read_manifests(store: Store, shards: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The manifests of the named shards, in order, read several at a time."""
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda shard: _manifest(store, manifest_path(shard)), shards)
-
-
-def _manifest(store: Store, path: str) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(store.read(path))
-    except ValueError as error:
-        raise ShardError(f"{path} is damaged ({error}): set it aside with latentmill verify --repair") from None
-    return values
-
-
-def write_report(
-    store: Store, run: Mapping[str, Any], done: Iterable[str], left: int, failed: Mapping[str, str]
-) -> dict[str, Any]:
+def write_report(store: Store, run: RunFile, done: Iterable[str], left: int, failed: Mapping[str, str]) -> Summary:
     """Writes summary.json and report.html anew and returns the summary.
 
     Args:
         done: names of the shards that have a manifest; `left` counts those that have none.
         failed: the last error of each shard that was given up.
     """
-    summary = summarise(read_manifests(store, done)) | {"shards_left": left, "shards_failed": dict(failed)}
-    store.replace("summary.json", json.dumps(summary, indent=1).encode())
-    store.replace("report.html", render_report(summary, run).encode())
+    totals = summarise(read_manifests(store, done))
+    summary: Summary = {**totals, "shards_left": left, "shards_failed": dict(failed)}
+    write_summary(store, summary)
+    store.replace(REPORT_FILE, render_report(summary, run).encode())
     return summary
 
 
-def summarise(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Adds up manifests.
+def summarise(manifests: Iterable[Manifest]) -> Totals:
+    """The sums of some manifests.
 
     `encoder_busy_fraction` is the share of a replica's time in which it encoded rather than waited for frames.
     """
-    totals: Counter[str] = Counter()
-    reasons: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}  # of filtered samples, of rejects
+    counts: Counter[str] = Counter()
+    reasons: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}  # by whether they are filtered
     buckets: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
-    statistics: dict[str, Any] = {}
     devices: Counter[str] = Counter()
+    statistics = LatentStatistics()
     for manifest in manifests:
-        totals.update(_counts(manifest))
-        for reject in map(Reject.from_json, manifest["rejects"]):
+        counts.update(_counts(manifest))
+        devices.update(parts_by_device(manifest))
+        for reject in map(reject_from_json, manifest["rejects"]):
             reasons[reject.is_filtered][reject.why.code] += 1
         for part in manifest["parts"]:
             buckets[part["bucket"]] += part["rows"]
-        devices.update(parts_by_device(manifest))
         seconds.update(manifest["seconds"])
-        statistics = merge_statistics(statistics, manifest["latent_statistics"])
-    busy = seconds["encode"] + sum(seconds[stage] for stage in WAITING_STAGES)
+        statistics = merged(statistics, statistics_from_json(manifest["latent_statistics"]))
     return {
-        **{key: totals[key] for key in TOTALS},
+        "shards": counts["shards"],
+        "samples": counts["samples"],
+        "samples_with_clips": counts["samples_with_clips"],
+        "samples_rejected": counts["samples_rejected"],
+        "samples_filtered": counts["samples_filtered"],
+        "rows": counts["rows"],
+        "rejects": counts["rejects"],
+        "ignored_files": counts["ignored_files"],
+        "parts": counts["parts"],
+        "size_bytes": counts["size_bytes"],
         "rejects_by_reason": dict(sorted(reasons[False].items())),
         "filtered_by_reason": dict(sorted(reasons[True].items())),
         "rows_by_bucket": dict(sorted(buckets.items())),
         "seconds_by_stage": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
-        "encoder_busy_fraction": round(seconds["encode"] / busy, 4) if busy else None,
-        "latent_statistics": statistics,
+        "encoder_busy_fraction": _busy_fraction(seconds),
+        "latent_statistics": statistics_to_json(statistics),
         "parts_by_device": dict(sorted(devices.items())),
     }
 
 
-def parts_by_device(manifest: Mapping[str, Any]) -> Counter[str]:
+def parts_by_device(manifest: Manifest) -> Counter[str]:
     """How many parts of a shard each kind of processor and libraries computed, in words."""
     computed_by = (part.get("computed_by") or {"device": "unknown"} for part in manifest["parts"])
     return Counter(", ".join(f"{name} {value}" for name, value in each.items()) for each in computed_by)
@@ -98,7 +84,13 @@ def mixed_devices(parts: Mapping[str, int]) -> list[str]:
     return [several, *(f"  {count:,} parts: {device}" for device, count in sorted(parts.items()))]
 
 
-def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:
+def _busy_fraction(seconds: Mapping[str, float]) -> float | None:
+    encoding = seconds.get("encode", 0.0)
+    whole = encoding + sum(seconds.get(stage, 0.0) for stage in WAITING_STAGES)
+    return round(encoding / whole, 4) if whole else None
+
+
+def _counts(manifest: Manifest) -> dict[str, int]:
     return {
         "shards": 1,
         "samples": manifest["samples"],
@@ -106,7 +98,7 @@ def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:
         "samples_rejected": manifest["samples"] - manifest["samples_with_clips"] - manifest["samples_filtered"],
         "samples_filtered": manifest["samples_filtered"],
         "rows": manifest["rows"],
-        "rejects": len(manifest["rejects"]) - manifest["samples_filtered"],
+        "rejects": reject_count(manifest),
         "ignored_files": manifest["ignored_files"],
         "parts": len(manifest["parts"]),
         "size_bytes": sum(part["size_bytes"] for part in manifest["parts"]),

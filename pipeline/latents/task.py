@@ -19,7 +19,9 @@ from pipeline.latents.encode import Made, Stopwatch, encode_sample
 from pipeline.latents.helping import helping_order
 from pipeline.metadata.filters import without_decoding
 from pipeline.monitor.events import Event, Progress, ShardDone, SliceDone
-from pipeline.output.ledger import WHOLE_SAMPLE, ShardLedger, bucket_names
+from pipeline.output.accounts import WHOLE_SAMPLE
+from pipeline.output.ledger import ShardLedger
+from pipeline.output.paths import bucket_names
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
 from pipeline.records import CommittedSlice, DecodeItem, Reason, Row, Sample, ShardRef
 from pipeline.storage.store import Store

@@ -1,18 +1,22 @@
-"""One slice of a shard being made: its rows go to a scratch file per bucket, its rejects are kept, then it commits.
+"""One slice of a shard on its way to storage: rows go to a scratch file per bucket, and all is committed at the end.
 
-It does not decode or encode, and it publishes nothing before the whole slice is known.
+Nothing is published before the whole slice is known.
 """
 
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import IO
 
 from pipeline.errors import SampleError, ShardError, TransientError
 from pipeline.metadata.fields import Column, column_values
-from pipeline.output.ledger import ShardLedger, merge_records
-from pipeline.output.parts import Dtype, PartWriter, merge_statistics, row_values
-from pipeline.records import CommittedSlice, PartInfo, Reason, Reject, Row, Sample, SliceRecord
+from pipeline.output.accounts import merge_records
+from pipeline.output.latent_bytes import Dtype
+from pipeline.output.ledger import CommittedPart, ShardLedger
+from pipeline.output.parts import PartWriter
+from pipeline.output.schema import row_values
+from pipeline.output.statistics import merged
+from pipeline.records import CommittedSlice, LatentStatistics, Reason, Reject, Row, Sample, SliceRecord
 
 
 def bucket_of(latent_shape: tuple[int, ...]) -> str:
@@ -30,10 +34,10 @@ class _OpenPart:
 
 @dataclass(slots=True)
 class SliceCounts:
-    """What the walk over a slice's samples adds up.
+    """Counts over the samples of a slice.
 
-    Of the slices that share a range of samples, one for each segment, the first counts its samples, and the last goes
-    on to where the next range begins: the others lead back to `next_position` as it is given, where theirs does.
+    A range of samples has a slice for each segment of its videos. The first of them counts the samples. The last takes
+    `next_position` to where the next range begins; for the others it stays where their own range begins.
     """
 
     segment: int = 0
@@ -58,7 +62,7 @@ class SliceCounts:
 class SliceWriter:
     """Takes the rows and rejects of slice `index` and commits them.
 
-    `begun` is what storage holds of the slice already: rows of its parts are not taken again, its rejects stand.
+    `begun` is what storage already holds of the slice: rows of its parts are not taken again, its rejects are kept.
     """
 
     ledger: ShardLedger
@@ -74,14 +78,14 @@ class SliceWriter:
     _rejects: list[Reject] = field(default_factory=list)
 
     def wanted(self, sample_index: int) -> bool:
-        """Whether any clip of a sample is still to be made."""
+        """Whether a row of this sample may still be missing."""
         if self.begun is None:
             return True
         missing = self.begun.missing_buckets
         return any(sample_index == sample for bucket in missing for sample, _ in self.begun.record.clips[bucket])
 
     def add(self, row: Row) -> None:
-        """Takes a row; one whose values cannot be stored becomes a reject."""
+        """Adds a row; one whose values cannot be stored becomes a reject."""
         bucket = bucket_of(row.latent.shape)
         if self.begun and bucket not in self.begun.missing_buckets:
             return
@@ -104,7 +108,7 @@ class SliceWriter:
         self._rejects.append(Reject(sample.key, sample.index, window_index, short))
 
     def close(self) -> None:
-        """Drops what is not committed."""
+        """Drops all that is not committed."""
         while self._parts:
             _, part = self._parts.popitem()
             part.writer.abandon()
@@ -114,27 +118,30 @@ class SliceWriter:
         """Publishes every part of the slice, or its reject file where it has none.
 
         Raises:
-            TransientError: another writer's account of the slice names clips that are nowhere yet.
+            TransientError: another writer's record of the slice names clips that no part holds yet.
         """
         record = self._record()
         parts = list(self.begun.parts) if self.begun else []
-        statistics: dict[str, Any] = dict(self.begun.statistics) if self.begun else {}
+        statistics = self.begun.statistics if self.begun else LatentStatistics()
         own = {part.bucket: record for part in parts}
         for bucket in sorted(self._parts):
-            part, own[bucket], of_part = self._publish(bucket, record)
-            parts.append(part)
-            statistics = merge_statistics(statistics, of_part)
+            part = self._publish(bucket, record)
+            parts.append(part.info)
+            own[bucket] = part.record
+            statistics = merged(statistics, part.statistics)
         self.close()
         if not parts:
             self.ledger.commit_rejects(record)
         committed = CommittedSlice(merge_records(own, [record]), tuple(parts), statistics)
         if committed.missing_buckets:
-            raise TransientError(f"slice {self.index} is also being made by another writer, whose parts are awaited")
+            raise TransientError(
+                f"another writer has begun slice {self.index}, and some of its parts are still missing"
+            )
         return committed
 
-    def _publish(self, bucket: str, record: SliceRecord) -> tuple[PartInfo, SliceRecord, dict[str, Any]]:
+    def _publish(self, bucket: str, record: SliceRecord) -> CommittedPart:
         part = self._parts[bucket]
-        statistics = part.writer.statistics.as_json()
+        statistics = part.writer.statistics
         part.writer.close(self.ledger.footer(record, bucket, statistics))
         part.scratch.flush()
         return self.ledger.commit_part(part.scratch, record, bucket, statistics)

@@ -19,14 +19,14 @@ from support.stores import KilledError, MortalStore
 
 from encoder.video_encoder import OutOfMemoryError, Stream, VideoEncoder
 from pipeline.audit.repair import repair
-from pipeline.audit.summary import read_manifests
 from pipeline.audit.verify import Problem, Verified, verify
 from pipeline.config.load import Config
 from pipeline.errors import ShardError, TransientError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
-from pipeline.output.ledger import done_shards, manifest_path
+from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_rows
+from pipeline.output.paths import done_shards, manifest_path
 from pipeline.records import DecodeItem, Sample
 from pipeline.storage import store as store_module
 from pipeline.storage.store import Store

@@ -22,7 +22,7 @@ from pipeline.config.load import Config, parse_config
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
-from pipeline.output.ledger import done_shards
+from pipeline.output.paths import done_shards
 from pipeline.storage import files as storage_files
 from pipeline.storage.node_cache import local_copy
 from pipeline.storage.store import Store

@@ -23,7 +23,7 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.audit.reencode import frames_of, reencode
 from pipeline.audit.repair import retry_rejects
 from pipeline.audit.show import find_row
-from pipeline.audit.summary import read_manifests, summarise
+from pipeline.audit.summary import summarise
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.continuous import rows_of, windows_of_segment
 from pipeline.clips.plan import ClipRules, check_segments, plan_spans
@@ -33,8 +33,9 @@ from pipeline.errors import ConfigError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import Event, ShardDone, SliceDone
-from pipeline.output.ledger import done_shards
-from pipeline.output.parts import latent_of
+from pipeline.output.latent_bytes import latent_of
+from pipeline.output.manifests import read_manifests
+from pipeline.output.paths import done_shards
 from pipeline.records import Span
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder

@@ -5,15 +5,17 @@ It holds no tests.
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.output.ledger import ShardLedger, bucket_names
-from pipeline.output.parts import Dtype
+from pipeline.output.latent_bytes import Dtype
+from pipeline.output.ledger import ShardLedger
+from pipeline.output.manifests import Manifest
+from pipeline.output.paths import bucket_names
 from pipeline.output.slice_writer import SliceWriter, bucket_of
 from pipeline.records import (
     ClipSpec,
@@ -21,6 +23,7 @@ from pipeline.records import (
     FileInfo,
     FloatLatent,
     Geometry,
+    LatentStatistics,
     Reason,
     Reject,
     Row,
@@ -124,12 +127,12 @@ def fill_slice(
     return writer
 
 
-def numbers(statistics: Mapping[str, Any]) -> list[float]:
+def numbers(statistics: LatentStatistics) -> list[float]:
     """Statistics of latents as one list, for comparisons that leave the last bits of a sum open."""
-    return [number for _, values in sorted(statistics.items()) for number in np.ravel(values).tolist()]
+    return [number for values in astuple(statistics) for number in np.ravel(values).tolist()]
 
 
-def commit_shard(store: Store, name: str = "videos", url: str = "/data/videos.tar") -> dict[str, Any]:
+def commit_shard(store: Store, name: str = "videos", url: str = "/data/videos.tar") -> Manifest:
     """Writes every slice of a shard of eight samples, and its manifest: three rejects in a slice of their own."""
     ledger = made_ledger(store, name, url)
     slices = [fill_slice(ledger, shapes, index).commit() for index, shapes in enumerate(SLICES)]

@@ -23,7 +23,7 @@ from pipeline.audit.show import find_row, side_by_side
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.latents.load import load_encoder
-from pipeline.output.parts import latent_of
+from pipeline.output.latent_bytes import latent_of
 from pipeline.storage.store import Store
 
 
@@ -129,7 +129,7 @@ def test_frames_that_cogvideox_gives_of_its_first_latent_again_are_left_out(tmp_
     decoded = encoder.load_decoder(str(tmp_path)).decode(np.zeros((16, 2, 2, 2), np.float32))
     assert len(decoded) == 8, "of five frames"
     assert np.array_equal(aligned(decoded, np.zeros((5, 16, 16, 3), np.uint8)), decoded[3:])
-    with pytest.raises(UserError, match="it is another one"):
+    with pytest.raises(UserError, match="it is not the run's VAE"):
         aligned(decoded, np.zeros((9, 16, 16, 3), np.uint8))
 
 

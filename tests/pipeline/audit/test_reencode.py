@@ -13,7 +13,7 @@ from jobs.cli import main
 from pipeline.audit.reencode import frames_of, reencode
 from pipeline.audit.show import find_row, picture
 from pipeline.config.load import Config
-from pipeline.output.parts import latent_of
+from pipeline.output.latent_bytes import latent_of
 from pipeline.storage.store import Store
 
 

@@ -10,7 +10,7 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.audit.repair import repair, retry_rejects
 from pipeline.audit.verify import Problem, Verified, verify
 from pipeline.config.load import Config
-from pipeline.output.ledger import done_shards
+from pipeline.output.paths import done_shards
 from pipeline.storage.store import Store
 
 

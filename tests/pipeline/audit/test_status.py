@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from support.makers import DEVICE, SLICES, WIDE, WIDE_BUCKET, commit_run, commit_shard, fill_slice, made_ledger
 
-from pipeline.audit.status import ShardStatus, committed_slices, read_run, read_status
+from pipeline.audit.status import ShardStatus, committed_slices, read_status
 from pipeline.errors import UserError
 from pipeline.input.listing import shard_name
-from pipeline.output.ledger import bucket_path
+from pipeline.output.paths import bucket_path
+from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
 
 URLS = ["s3://bucket/left.tar", "s3://bucket/running.tar", "s3://bucket/rejected.tar", "s3://bucket/done.tar"]

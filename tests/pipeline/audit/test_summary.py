@@ -16,8 +16,9 @@ from support.makers import (
     numbers,
 )
 
-from pipeline.audit.summary import mixed_devices, parts_by_device, read_manifests, summarise
-from pipeline.output.parts import merge_statistics
+from pipeline.audit.summary import mixed_devices, parts_by_device, summarise
+from pipeline.output.manifests import read_manifests
+from pipeline.output.statistics import merged, statistics_from_json
 from pipeline.storage.store import Store
 
 
@@ -26,8 +27,8 @@ def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
     manifests = [commit_shard(store, name) for name in ("a", "b")]
     summary = summarise(manifests)
     size_bytes = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
-    statistics = merge_statistics(*(manifest["latent_statistics"] for manifest in manifests))
-    assert numbers(summary.pop("latent_statistics")) == pytest.approx(numbers(statistics))
+    statistics = merged(*(statistics_from_json(manifest["latent_statistics"]) for manifest in manifests))
+    assert numbers(statistics_from_json(summary.pop("latent_statistics"))) == pytest.approx(numbers(statistics))
     assert summary == {
         "shards": 2,
         "samples": 16,
@@ -80,6 +81,6 @@ def test_manifests_are_read_in_the_order_asked(tmp_path: Path) -> None:
     assert [manifest["shard"]["name"] for manifest in read_manifests(store, names)] == names
 
 
-def test_a_manifest_that_is_not_there_is_no_zero(tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(read_manifests(Store(str(tmp_path)), ["nothing"]))

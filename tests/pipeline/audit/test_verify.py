@@ -18,8 +18,8 @@ from support.runs import output_files
 
 from pipeline.audit.verify import Verified, verify
 from pipeline.errors import UserError
-from pipeline.output.ledger import bucket_path, manifest_path, part_path
 from pipeline.output.parts import FOOTER_KEY
+from pipeline.output.paths import bucket_path, manifest_path, part_path
 from pipeline.storage.store import Store
 
 URL = "/data/videos.tar"
@@ -116,13 +116,13 @@ def cut_short(root: Path) -> None:
 @pytest.mark.parametrize("damage", [flip_byte, cut_short])
 def test_a_damaged_part_is_found(root: Path, damage: Callable[[Path], None]) -> None:
     damage(root)
-    assert (PART, f"{(root / PART).stat().st_size:,} bytes with another sha256 than the manifest's") in problems(root)
+    assert (PART, f"{(root / PART).stat().st_size:,} bytes whose sha256 is not the manifest's") in problems(root)
 
 
 def test_a_missing_part_is_found_and_so_are_its_samples(root: Path) -> None:
     (root / PART).unlink()
     assert problems(root) == [
-        (PART, "is named by a manifest but is not there"),
+        (PART, "is named by a manifest but does not exist"),
         (MANIFEST, "of 8 samples, 2 have no row and no reject: [6, 7]"),
     ]
 
@@ -131,7 +131,7 @@ def test_a_missing_part_is_found_and_so_are_its_samples(root: Path) -> None:
 def test_a_file_among_the_latents_that_no_manifest_names_is_found(root: Path, name: str) -> None:
     path = f"{bucket_path(WIDE_BUCKET)}/{name}"
     shutil.copy(root / PART, root / path)
-    assert problems(root) == [(path, "is there, but no manifest names it")]
+    assert problems(root) == [(path, "exists, but no manifest names it")]
 
 
 def test_parts_of_a_shard_under_way_are_no_problem(root: Path) -> None:
@@ -156,9 +156,7 @@ def test_a_latent_of_another_length_is_found(root: Path) -> None:
 
 def test_a_latent_of_another_shape_is_found(root: Path) -> None:
     edit_cell(root, "vae_latent_shape", lambda shape: shape[::-1])
-    assert problems(root) == [
-        (PART, "row clip-006: vae_latent has shape [5, 3, 2, 2], its bucket asks for [2, 2, 3, 5]")
-    ]
+    assert problems(root) == [(PART, "row clip-006: vae_latent has shape [5, 3, 2, 2], its bucket needs [2, 2, 3, 5]")]
 
 
 def test_rows_that_the_footer_does_not_name_are_found(root: Path) -> None:
@@ -199,7 +197,7 @@ def test_a_part_of_something_else_is_found(root: Path, key: str, value: object, 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"<html>"])
 def test_a_part_that_is_no_parquet_is_found(root: Path, content: bytes) -> None:
     replace_part(root, content)
-    assert any(path == PART and what.startswith("no whole Parquet file") for path, what in problems(root))
+    assert any(path == PART and what.startswith("not a complete Parquet file") for path, what in problems(root))
 
 
 def test_a_sample_that_was_neither_written_nor_rejected_is_found(root: Path) -> None:
@@ -225,7 +223,7 @@ def test_a_manifest_of_another_configuration_is_found(root: Path) -> None:
 
 def test_a_damaged_manifest_is_found(root: Path) -> None:
     (root / MANIFEST).write_text("{")
-    assert (MANIFEST, "is no JSON") in [(path, what.partition(":")[0]) for path, what in problems(root)]
+    assert (MANIFEST, "is not valid JSON") in [(path, what.partition(":")[0]) for path, what in problems(root)]
 
 
 def test_a_lost_manifest_of_a_complete_run_is_found(root: Path) -> None:
@@ -249,7 +247,7 @@ def test_a_first_frame_of_its_own_is_looked_at_too(tmp_path: Path) -> None:
     assert problems(tmp_path / "out") == [
         (
             part_path("videos", 0, WIDE_BUCKET),
-            "row clip-001: first_frame_latent has shape [2, 2, 3, 5], its bucket asks for [2, 1, 3, 5]",
+            "row clip-001: first_frame_latent has shape [2, 2, 3, 5], its bucket needs [2, 1, 3, 5]",
         )
     ]
 

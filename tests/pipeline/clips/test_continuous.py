@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError, SampleError, ShardError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import SliceDone
-from pipeline.output.parts import latent_of
+from pipeline.output.latent_bytes import latent_of
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Reason, Sample, Span
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample

@@ -13,15 +13,15 @@ from support.clips import RULES, SPEC, clip_configs, clip_of, header_at, header_
 from support.runs import MakeConfig, run_all, run_json, write_tar
 
 from encoder.video_encoder import VideoEncoder
-from pipeline.audit.summary import read_manifests
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.frames import frames_of_span
 from pipeline.clips.plan import ClipRules, plan_clips, plan_spans
 from pipeline.config.latents import ClipConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.metadata.fields import spans_at
-from pipeline.output.ledger import done_shards
+from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_rows
+from pipeline.output.paths import done_shards
 from pipeline.records import Span, VideoHeader
 from pipeline.storage.store import Store
 from pipeline.video.synthetic import make_video

@@ -34,8 +34,8 @@ from pipeline.input.table_rows import cut_rows
 from pipeline.input.text_rows import cell_value, read_text_rows, survey_text
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import ShardDone
-from pipeline.output.ledger import done_shards
 from pipeline.output.parts import read_rows as read_part_rows
+from pipeline.output.paths import done_shards
 from pipeline.records import Sample
 from pipeline.storage import files as storage_files
 from pipeline.storage.files import read_at_most

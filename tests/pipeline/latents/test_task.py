@@ -20,8 +20,9 @@ from pipeline.input.tar import read_samples
 from pipeline.latents.load import load_encoder
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import ShardDone, SliceDone
-from pipeline.output.ledger import done_shards
-from pipeline.output.parts import decode_latent, read_rows
+from pipeline.output.latent_bytes import decode_latent
+from pipeline.output.parts import read_rows
+from pipeline.output.paths import done_shards
 from pipeline.records import Chunk, DecodeItem, Failure, Reason, Sample
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample

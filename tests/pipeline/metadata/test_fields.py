@@ -16,7 +16,8 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.audit.verify import Verified, verify
 from pipeline.errors import ConfigError
 from pipeline.metadata.fields import Column, column_values, field_at, parse_column, texts_of, typed
-from pipeline.output.parts import check_columns, read_rows, schema
+from pipeline.output.parts import read_rows
+from pipeline.output.schema import check_columns, schema
 from pipeline.storage.store import Store
 
 COLUMNS = {
@@ -80,7 +81,7 @@ def test_column_names_are_plain_and_differ_from_ours(make_config: MakeConfig) ->
     with pytest.raises(ConfigError, match="column name 'a-b' is not allowed"):
         make_config(input={"columns": {"a-b": "json:a"}})
     for name in ("caption", "vae_latent_bytes", "first_frame_latent_shape"):
-        with pytest.raises(ConfigError, match=f"has a column {name} already"):
+        with pytest.raises(ConfigError, match=f"already has a column {name}"):
             check_columns(["score", name])
     check_columns(["score"])
 

@@ -14,7 +14,7 @@ from support.runs import MakeConfig, run_all, run_json, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.status import read_status
-from pipeline.audit.summary import read_manifests, summarise
+from pipeline.audit.summary import summarise
 from pipeline.audit.verify import Verified, verify
 from pipeline.cluster.fleet import within_limit
 from pipeline.errors import ConfigError, SampleError
@@ -23,7 +23,8 @@ from pipeline.latents.task import ShardTask
 from pipeline.metadata.conditions import parse_condition
 from pipeline.metadata.filters import check_header, check_metadata
 from pipeline.monitor.events import ShardDone
-from pipeline.output.ledger import done_shards
+from pipeline.output.manifests import read_manifests
+from pipeline.output.paths import done_shards
 from pipeline.records import DecodeItem, Sample
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder

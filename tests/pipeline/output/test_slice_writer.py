@@ -22,8 +22,10 @@ from support.makers import (
 from support.runs import output_files
 
 from pipeline.errors import ShardError, TransientError
-from pipeline.output.ledger import ShardLedger, part_path, rejects_path
-from pipeline.output.parts import read_footer, read_rows, record_from_json
+from pipeline.output.accounts import record_from_json
+from pipeline.output.ledger import ShardLedger
+from pipeline.output.parts import read_footer, read_rows
+from pipeline.output.paths import part_path, rejects_path
 from pipeline.output.slice_writer import SliceWriter, bucket_of
 from pipeline.records import Reason
 from pipeline.storage.store import Store
@@ -179,7 +181,7 @@ def test_clips_that_another_writer_announced_are_awaited(store: Store) -> None:
     ours = fill_slice(made_ledger(store), (WIDE, WIDE, None))
     other.commit()
     (Path(store.root) / TALL_PART).unlink()  # it died before this part
-    with pytest.raises(TransientError, match="slice 0 is also being made by another writer"):
+    with pytest.raises(TransientError, match="another writer has begun slice 0"):
         ours.commit()
 
 

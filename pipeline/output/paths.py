@@ -1,0 +1,68 @@
+"""The names of all files below an output root, and how they are listed."""
+
+import re
+from collections.abc import Iterator
+
+from pipeline.storage.store import Store
+
+RUN_FILE = "run.json"
+SUCCESS_FILE = "_SUCCESS.json"
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
+MANIFESTS = "manifests"
+LATENTS = "latents"
+REJECTS = "rejects"
+SET_ASIDE = "set-aside"
+BUCKET_PREFIX = "bucket="
+SLICE_FILE = re.compile(r"(.+)-(\d{5,})\.(parquet|rejects\.json)")
+
+
+def bucket_path(bucket: str) -> str:
+    return f"{LATENTS}/{BUCKET_PREFIX}{bucket}"
+
+
+def part_path(shard: str, slice_index: int, bucket: str) -> str:
+    return f"{bucket_path(bucket)}/{shard}-{slice_index:05d}.parquet"
+
+
+def rejects_path(shard: str, slice_index: int) -> str:
+    return f"{REJECTS}/{shard}-{slice_index:05d}.rejects.json"
+
+
+def manifest_path(shard: str) -> str:
+    return f"{MANIFESTS}/{shard}.json"
+
+
+def file_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def slice_of_file(path: str) -> tuple[str, int] | None:
+    """(shard, slice index) of a part or reject file; None where the name is of neither."""
+    match = SLICE_FILE.fullmatch(file_name(path))
+    return (match[1], int(match[2])) if match else None
+
+
+def done_shards(store: Store) -> frozenset[str]:
+    """Names of the shards that have a manifest, by one listing."""
+    return frozenset(name.removesuffix(".json") for name in store.names(MANIFESTS) if name.endswith(".json"))
+
+
+def bucket_names(store: Store) -> list[str]:
+    folders = store.names(LATENTS)
+    return [name.removeprefix(BUCKET_PREFIX) for name in folders if name.startswith(BUCKET_PREFIX)]
+
+
+def latent_files(store: Store) -> Iterator[str]:
+    """Paths of all files in the folders of buckets, by bucket, then name: parts, and whatever else lies there."""
+    for folder in map(bucket_path, bucket_names(store)):
+        yield from (f"{folder}/{name}" for name in store.names(folder))
+
+
+def reject_files(store: Store) -> Iterator[str]:
+    return (f"{REJECTS}/{name}" for name in store.names(REJECTS))
+
+
+def written_folders(store: Store) -> list[str]:
+    """Every folder in which a run creates files, "" for the root."""
+    return ["", MANIFESTS, REJECTS, *map(bucket_path, bucket_names(store))]

@@ -1,0 +1,103 @@
+"""The files of a whole run: run.json and _SUCCESS.json, each created once, and summary.json."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from pipeline.config.identity import differing_fields, fingerprint
+from pipeline.errors import ConfigError, RunMismatchError, UserError
+from pipeline.output.paths import RUN_FILE, SUCCESS_FILE, SUMMARY_FILE
+from pipeline.output.statistics import StatisticsJson
+from pipeline.storage.store import Store
+
+
+class RunFile(TypedDict):
+    """run.json: what makes the run's rows, and the configuration and library versions that began it."""
+
+    format_version: int
+    fingerprint: str
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    created_unix_seconds: int
+
+
+class Totals(TypedDict):
+    """The sums of some manifests."""
+
+    shards: int
+    samples: int
+    samples_with_clips: int
+    samples_rejected: int
+    samples_filtered: int
+    rows: int
+    rejects: int
+    ignored_files: int
+    parts: int
+    size_bytes: int
+    rejects_by_reason: dict[str, int]
+    filtered_by_reason: dict[str, int]
+    rows_by_bucket: dict[str, int]
+    seconds_by_stage: dict[str, float]
+    encoder_busy_fraction: float | None
+    latent_statistics: StatisticsJson
+    parts_by_device: dict[str, int]
+
+
+class Summary(Totals):
+    """summary.json, and _SUCCESS.json where no shard is left."""
+
+    shards_left: int
+    shards_failed: dict[str, str]
+
+
+def find_run(store: Store) -> RunFile | None:
+    """The run.json of a root; None where no run began there."""
+    try:
+        run: RunFile = json.loads(store.read(RUN_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return run
+
+
+def read_run(store: Store) -> RunFile:
+    """The run.json of a root. Raises UserError where there is none."""
+    run = find_run(store)
+    if run is None:
+        raise UserError(f"{store.root} is not the output of a run: it has no run.json")
+    return run
+
+
+def check_run(store: Store, identity: Mapping[str, Any]) -> None:
+    """Raises RunMismatchError where a run with another identity began in this root."""
+    run = find_run(store)
+    if run and run["fingerprint"] != fingerprint(identity):
+        fields = "; ".join(differing_fields(run["identity"], identity))
+        raise RunMismatchError(f"{store.root} was begun with another configuration ({fields}): use a new output.path")
+
+
+def claim_run(store: Store, run: RunFile) -> None:
+    """Creates run.json unless it exists, then checks that the one that exists has the same identity.
+
+    Raises:
+        UserError: it has another one, or the root cannot be written.
+    """
+    try:
+        store.create(RUN_FILE, json.dumps(run, indent=1).encode())
+    except OSError as error:
+        raise ConfigError(f"output.path: {store.root} cannot be written: {error.strerror or error}") from None
+    check_run(store, run["identity"])
+
+
+def write_summary(store: Store, summary: Summary) -> None:
+    store.replace(SUMMARY_FILE, json.dumps(summary, indent=1).encode())
+
+
+def create_success(store: Store, summary: Summary) -> None:
+    """Marks the run as complete, unless it is marked already."""
+    store.create(SUCCESS_FILE, json.dumps(summary, indent=1).encode())
+
+
+def completed_shards(store: Store) -> int | None:
+    """How many shards _SUCCESS.json counts; None where the run was never complete."""
+    return int(json.loads(store.read(SUCCESS_FILE))["shards"]) if store.exists(SUCCESS_FILE) else None

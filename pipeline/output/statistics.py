@@ -1,0 +1,76 @@
+"""Statistics of latents per channel: of one latent, merged, and as JSON."""
+
+import math
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+
+from pipeline.records import FloatLatent, LatentStatistics
+
+
+class StatisticsJson(TypedDict, total=False):
+    """All keys, or none where there is no latent; a value per channel but for the count."""
+
+    count: int
+    sum: list[float]
+    sum_squares: list[float]
+    min: list[float]
+    max: list[float]
+
+
+def statistics_of(latent: FloatLatent) -> LatentStatistics:
+    """The statistics of one latent `c t h w`, in float64."""
+    flat = latent.reshape(latent.shape[0], -1).astype(np.float64)
+    return LatentStatistics(
+        count=flat.shape[1],
+        sum=tuple(flat.sum(1).tolist()),
+        sum_squares=tuple((flat**2).sum(1).tolist()),
+        min=tuple(flat.min(1).tolist()),
+        max=tuple(flat.max(1).tolist()),
+    )
+
+
+def merged(left: LatentStatistics, right: LatentStatistics) -> LatentStatistics:
+    """The statistics of the latents of both; either may be empty."""
+    if not left.count or not right.count:
+        return left if left.count else right
+    return LatentStatistics(
+        count=left.count + right.count,
+        sum=tuple(np.add(left.sum, right.sum).tolist()),
+        sum_squares=tuple(np.add(left.sum_squares, right.sum_squares).tolist()),
+        min=tuple(np.minimum(left.min, right.min).tolist()),
+        max=tuple(np.maximum(left.max, right.max).tolist()),
+    )
+
+
+def channels(statistics: LatentStatistics) -> Iterator[tuple[float, float, float, float]]:
+    """(mean, standard deviation, least, largest) of each channel."""
+    columns = zip(statistics.sum, statistics.sum_squares, statistics.min, statistics.max, strict=True)
+    for total, squares, least, largest in columns:
+        mean = total / statistics.count
+        yield mean, math.sqrt(max(squares / statistics.count - mean**2, 0.0)), least, largest
+
+
+def statistics_to_json(statistics: LatentStatistics) -> StatisticsJson:
+    if not statistics.count:
+        return {}
+    return {
+        "count": statistics.count,
+        "sum": list(statistics.sum),
+        "sum_squares": list(statistics.sum_squares),
+        "min": list(statistics.min),
+        "max": list(statistics.max),
+    }
+
+
+def statistics_from_json(values: StatisticsJson) -> LatentStatistics:
+    if not values:
+        return LatentStatistics()
+    return LatentStatistics(
+        count=values["count"],
+        sum=tuple(values["sum"]),
+        sum_squares=tuple(values["sum_squares"]),
+        min=tuple(values["min"]),
+        max=tuple(values["max"]),
+    )
