@@ -87,8 +87,8 @@ def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> No
     expected = seen.estimate
     how = "counted" if expected.samples_are_counted else "estimated from the size of the shards"
     say(
-        f"looked at {expected.looked:,} samples from the beginning of shards; "
-        f"samples left: {expected.samples:,.0f} ({how}). ± is the standard error of {expected.looked:,} samples"
+        f"looked at {expected.previewed:,} samples from the beginning of shards; "
+        f"samples left: {expected.samples:,.0f} ({how}). ± is the standard error of {expected.previewed:,} samples"
     )
     for problem in seen.unreadable:
         say(f"  cannot be read: {problem}")

@@ -1,4 +1,4 @@
-"""What a run will take, before any GPU is taken.
+"""What a run will take, before it takes a GPU.
 
-preview.py, extrapolate.py, ceiling.py.
+preview.py (a few samples), extrapolate.py (from them to the whole run), ceiling.py (the encoder alone).
 """

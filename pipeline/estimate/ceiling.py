@@ -1,7 +1,4 @@
-"""The limit of a run: its encoder alone, in one process, on the same clips, which lie decoded in memory.
-
-It does not run the pipeline, and compares nothing.
-"""
+"""The upper limit of a run's speed: its encoder alone, in one process, on the same clips decoded into memory."""
 
 import multiprocessing
 import os
@@ -26,7 +23,7 @@ from pipeline.video.decoder import LocalDecoder
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What the encoder does alone. `machine` is what it was measured on, `convolutions` how it computed."""
+    """The speed of the encoder alone, with the machine and the convolution algorithms that it was measured with."""
 
     machine: dict[str, Any]
     convolutions: dict[str, str]
@@ -36,33 +33,33 @@ class Limit:
 
 
 def encoder_alone(config: Config, shards: Sequence[ShardRef]) -> Limit:
-    """Encodes all clips of the shards in a new process, as a replica is one; the first shard is not counted.
+    """Encodes all clips of the shards in a process of its own, as a replica does; the first shard is a warm-up.
 
     Raises:
         UserError: the encoder cannot be loaded, or a video killed the process.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(sender, config, tuple(shards)), daemon=True)
+    process = context.Process(target=_send_limit, args=(sender, config, tuple(shards)), daemon=True)
     process.start()
     sender.close()
     try:
-        said: Limit | Exception = receiver.recv()
+        result: Limit | Exception = receiver.recv()
     except EOFError:
-        raise UserError("the process that encodes alone has died: a video may have killed its decoder") from None
+        raise UserError("the process that encodes alone has died: a video may have crashed its decoder") from None
     finally:
         process.terminate()
         process.join()
-    if isinstance(said, Exception):
-        raise said
-    return said
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _tell(sender: Connection, config: Config, shards: Sequence[ShardRef]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who waits for this process ends it
+def _send_limit(sender: Connection, config: Config, shards: Sequence[ShardRef]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     try:
         sender.send(encode_alone(config, shards))
-    except Exception as error:  # raised again by who waits
+    except Exception as error:  # raised again in the parent process
         sender.send(error)
 
 
@@ -72,23 +69,23 @@ def encode_alone(config: Config, shards: Sequence[ShardRef]) -> Limit:
     encoder.set_threads(threads)
     loaded = load_encoder(config.encoder, device="auto")
     check_memory(config.clip, loaded)
-    made, watch = 0, Stopwatch()
+    clips, watch = 0, Stopwatch()
     for number, shard in enumerate(shards):
-        if number == 1:  # the first sets things up
-            made, watch = 0, Stopwatch()
-        made += sum(isinstance(one, Row) for one in _made(config, loaded, shard, watch))
+        if number == 1:  # the first was a warm-up
+            clips, watch = 0, Stopwatch()
+        clips += sum(isinstance(one, Row) for one in _encoded(config, loaded, shard, watch))
     convolutions = loaded.identity["convolutions"] if loaded.is_tunable else {}
     seconds = watch.seconds.get("encode", 0.0)
-    return Limit(machine(loaded.device, threads), convolutions, made, watch.frames, seconds)
+    return Limit(machine(loaded.device, threads), convolutions, clips, watch.frames, seconds)
 
 
-def _made(config: Config, loaded: VideoEncoder, shard: ShardRef, watch: Stopwatch) -> Iterator[Made]:
+def _encoded(config: Config, loaded: VideoEncoder, shard: ShardRef, watch: Stopwatch) -> Iterator[Made]:
     for sample, items in _decoded(config, loaded, shard):
         yield from encode_sample(sample, iter(items), loaded, config.output, watch)
 
 
 def _decoded(config: Config, loaded: VideoEncoder, shard: ShardRef) -> Iterator[tuple[Sample, list[DecodeItem]]]:
-    """Every sample of a shard, for each segment of it, with its frames in memory."""
+    """Every sample of a shard, once for each segment of its video, with its frames in memory."""
     decoder = LocalDecoder(config, loaded.spec, loaded.recall)
     for sample in samples_of(shard, config):
         if without_decoding(config.filter.where, sample) is None:

@@ -1,7 +1,4 @@
-"""From a few samples that were looked at to what a whole run will make and take: pure sums, each with its error.
-
-It does not read samples or time an encoder: preview.py does.
-"""
+"""From a preview of a few samples to what a whole run will make and take: pure sums, each with its standard error."""
 
 import math
 from collections import Counter
@@ -14,28 +11,28 @@ SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """What one sample gives: the shapes of its clips, and `stage/reason` for what of it is left out."""
+class SamplePreview:
+    """What one sample will give: the shapes of its clips, and `stage/reason` of what is left out."""
 
     clips: tuple[Shape, ...]
     left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Samples at the beginning of a shard, and how much of the shard they are.
+class ShardPreview:
+    """The samples at the beginning of a shard, and the bytes that were read for them.
 
-    `total` is the number of the shard's samples where that is known: its end was reached, or it is of a table.
+    `total` is the number of the shard's samples where it is known, as its end was reached.
     """
 
-    looked: tuple[Looked, ...]
+    previewed: tuple[SamplePreview, ...]
     read_bytes: int
     total: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """An estimate and its standard error, which is that of having looked at some samples and not at all."""
+class Quantity:
+    """An estimated value and its standard error, from having read some of the samples and not all."""
 
     value: float
     error: float
@@ -46,68 +43,68 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is left to make. `buckets` says clips by shape; `left_out` counts in the samples looked at alone."""
+    """What is left to make. `buckets` has the clips by shape; `left_out` counts in the previewed samples only."""
 
-    looked: int
+    previewed: int
     samples: float
     samples_are_counted: bool
-    clips: Figure
-    frames: Figure
-    size_bytes: Figure
-    device_hours: Figure | None
-    buckets: dict[Shape, Figure]
+    clips: Quantity
+    frames: Quantity
+    size_bytes: Quantity
+    device_hours: Quantity | None
+    buckets: dict[Shape, Quantity]
     left_out: dict[str, int]
 
 
 def evenly(count: int, among: int) -> list[int]:
-    """`count` of `among` places, or all where there are fewer, evenly spread; the first is always one."""
+    """`count` of `among` positions, or all where there are fewer, evenly spread from the first on."""
     taken = min(count, among)
     return [index * among // taken for index in range(taken)]
 
 
 def shares(count: int, among: int) -> list[int]:
-    """`count` things dealt to `among` as equally as can be."""
+    """`count` split into `among` numbers that are as equal as possible."""
     return [count // among + (index < count % among) for index in range(among)]
 
 
-def count_samples(stretches: Sequence[Stretch], left: int, left_bytes: int, known: int | None) -> tuple[float, bool]:
+def count_samples(shards: Sequence[ShardPreview], left: int, left_bytes: int, known: int | None) -> tuple[float, bool]:
     """How many samples the `left` shards hold, and whether that was counted rather than estimated.
 
     Args:
-        known: the number, where the input says it.
+        known: the number, where the input states it.
     """
     if known is not None:
         return known, True
-    totals = [stretch.total for stretch in stretches]
+    totals = [shard.total for shard in shards]
     if len(totals) == left and None not in totals:
         return sum(total or 0 for total in totals), True
-    read_bytes = sum(stretch.read_bytes for stretch in stretches)
-    looked = sum(len(stretch.looked) for stretch in stretches)
-    return (looked * left_bytes / read_bytes if read_bytes else 0.0), False
+    read_bytes = sum(shard.read_bytes for shard in shards)
+    previewed = sum(len(shard.previewed) for shard in shards)
+    return (previewed * left_bytes / read_bytes if read_bytes else 0.0), False
 
 
 def estimate(
-    looked: Sequence[Looked],
+    previewed: Sequence[SamplePreview],
     samples: tuple[float, bool],
     bytes_of: Mapping[Shape, int],
     seconds_a_frame: Mapping[Picture, float],
 ) -> Estimate:
-    """Scales what the samples gave to all samples.
+    """Scales the previewed samples to all samples.
 
     Args:
-        samples: as `count_samples` says.
-        bytes_of: what is stored of a clip of each shape that occurs.
-        seconds_a_frame: that encoding takes by picture; empty where it was not timed.
+        samples: the result of `count_samples`.
+        bytes_of: stored bytes of a clip, for each shape that occurs.
+        seconds_a_frame: encoding time by picture size; empty where it was not timed.
     """
     total, counted = samples
     seconds = {shape: shape[0] * seconds_a_frame.get(shape[1:], math.nan) for shape in bytes_of}
 
-    def scaled(per_clip: Mapping[Shape, float], divisor: float = 1.0) -> Figure:
-        return _scaled([sum(per_clip.get(clip, 0.0) for clip in one.clips) / divisor for one in looked], total)
+    def scaled(per_clip: Mapping[Shape, float], divisor: float = 1.0) -> Quantity:
+        return _scaled([sum(per_clip.get(clip, 0.0) for clip in one.clips) / divisor for one in previewed], total)
 
     hours = scaled(seconds, SECONDS_PER_HOUR)
     return Estimate(
-        looked=len(looked),
+        previewed=len(previewed),
         samples=total,
         samples_are_counted=counted,
         clips=scaled(dict.fromkeys(bytes_of, 1.0)),
@@ -115,27 +112,27 @@ def estimate(
         size_bytes=scaled(bytes_of),
         device_hours=None if math.isnan(hours.value) else hours,
         buckets={shape: scaled({shape: 1.0}) for shape in sorted(bytes_of)},
-        left_out=dict(sorted(Counter(reason for one in looked for reason in one.left_out).items())),
+        left_out=dict(sorted(Counter(reason for one in previewed for reason in one.left_out).items())),
     )
 
 
-def _scaled(of_samples: Sequence[float], total: float) -> Figure:
-    """`total` times the mean, with the standard error of the mean; without an error from one sample alone."""
+def _scaled(of_samples: Sequence[float], total: float) -> Quantity:
+    """`total` times the mean, with its standard error, which is 0 for a single sample."""
     count = len(of_samples)
     if not count:
-        return Figure(0.0, 0.0)
+        return Quantity(0.0, 0.0)
     mean = sum(of_samples) / count
     variance = sum((value - mean) ** 2 for value in of_samples) / max(1, count - 1)
-    missing = max(0.0, 1 - count / total) if total else 0.0  # of a sample that is nearly all, little is unknown
-    return Figure(total * mean, total * math.sqrt(variance / count * missing))
+    missing = max(0.0, 1 - count / total) if total else 0.0  # once nearly all are read, little is unknown
+    return Quantity(total * mean, total * math.sqrt(variance / count * missing))
 
 
 def sizes_to_time(shape: Shape, first_frames: int, step_px: int) -> list[Shape]:
-    """Clips to time one after the other, each costing more, up to `shape` itself: small pictures come first.
+    """Clips to time one after the other, each costlier than the last, up to `shape` itself.
 
     Args:
-        first_frames: a legal count, such as that of the first chunk.
-        step_px: what sides are multiples of.
+        first_frames: a legal number of frames for the smaller clips, such as that of the first chunk.
+        step_px: sides are multiples of it.
     """
     _, height_px, width_px = shape
     sizes = []
@@ -146,5 +143,5 @@ def sizes_to_time(shape: Shape, first_frames: int, step_px: int) -> list[Shape]:
 
 
 def affordable(size: Shape, seconds: float, next_size: Shape, budget_seconds: float) -> bool:
-    """Whether the next clip can be timed in what is left, when `size` took `seconds` and cost goes with pixels."""
+    """Whether the next clip can be timed within the budget, where `size` took `seconds` and time grows with pixels."""
     return seconds * math.prod(next_size) / math.prod(size) <= budget_seconds

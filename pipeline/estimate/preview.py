@@ -1,6 +1,6 @@
-"""A look at a few samples before a run: what they would give, how fast this machine encodes it, the room that is there.
+"""A preview of a run from a few samples: their clips, the encoder's speed on this machine, the free space.
 
-It does not add up (estimate.py) and encodes nothing but blank frames, to time it.
+Only headers are decoded, and only blank frames encoded.
 """
 
 import itertools
@@ -25,10 +25,10 @@ from pipeline.config.load import Config
 from pipeline.errors import ShardError
 from pipeline.estimate.extrapolate import (
     Estimate,
-    Looked,
     Picture,
+    SamplePreview,
     Shape,
-    Stretch,
+    ShardPreview,
     affordable,
     count_samples,
     estimate,
@@ -39,13 +39,14 @@ from pipeline.estimate.extrapolate import (
 from pipeline.input.samples import samples_of, shard_info
 from pipeline.latents.encode import NO_MEMORY
 from pipeline.metadata.filters import without_decoding
+from pipeline.output.latent_bytes import VALUE_BYTES
 from pipeline.records import Failure, Opened, Sample, ShardRef, TableShard
+from pipeline.storage.urls import is_remote
 from pipeline.video.decoder import LocalDecoder
 
 READERS = 8
 TIMING_SECONDS = 30.0  # for all pictures together
 RUNS = 3
-VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What is expected of a run, and on which device it was timed. `unreadable` are shards that were not."""
+    """What to expect of a run, and on which device it was timed. `unreadable` has the errors of shards."""
 
     estimate: Estimate
     timings: dict[Picture, Timing]
@@ -73,25 +74,25 @@ class Preview:
 
 
 def preview(config: Config, left: Sequence[ShardRef], loaded: VideoEncoder, count: int) -> Preview:
-    """Looks at about `count` samples, at the beginning of shards that are evenly spread over those that are left.
+    """Reads about `count` samples, at the beginning of shards that are evenly spread over those that are left.
 
     Raises:
-        TransientError: storage does not answer now.
+        TransientError: storage does not answer.
     """
     tables = [shard for shard in left if isinstance(shard, TableShard)]
     chosen = [left[place] for place in evenly(count, len(left))]
     with ThreadPoolExecutor(READERS) as pool:
         wanted = shares(count, len(chosen)) if chosen else []
-        found = list(pool.map(lambda one: _look(config, loaded.spec, *one), zip(chosen, wanted, strict=True)))
+        found = list(pool.map(lambda one: _preview_shard(config, loaded.spec, *one), zip(chosen, wanted, strict=True)))
         sizes_bytes = list(pool.map(_size_bytes, () if tables else left))
-    stretches = [one for one in found if isinstance(one, Stretch)]
-    looked = [sample for stretch in stretches for sample in stretch.looked]
+    previews = [one for one in found if isinstance(one, ShardPreview)]
+    previewed = [sample for shard in previews for sample in shard.previewed]
     known = sum(len(shard.rows) for shard in tables) or None
-    clips = Counter(clip for sample in looked for clip in sample.clips)
+    clips = Counter(clip for sample in previewed for clip in sample.clips)
     timings = _timings(loaded, clips)
     expected = estimate(
-        looked,
-        count_samples(stretches, len(left), sum(sizes_bytes), known),
+        previewed,
+        count_samples(previews, len(left), sum(sizes_bytes), known),
         {shape: stored_bytes(config.output, loaded.spec, shape) for shape in clips},
         {picture: timing.median for picture, timing in timings.items()},
     )
@@ -105,32 +106,32 @@ def _size_bytes(shard: ShardRef) -> int:
         return 0
 
 
-def _look(config: Config, spec: LatentSpec, shard: ShardRef, count: int) -> Stretch | str:
-    """The first samples of a shard; or what is wrong with it."""
-    looked = []
+def _preview_shard(config: Config, spec: LatentSpec, shard: ShardRef, count: int) -> ShardPreview | str:
+    """The first samples of a shard; or the error that it gives."""
+    previewed = []
     sample: Sample | None = None
     try:
         for sample in itertools.islice(samples_of(shard, config), count):
-            looked.append(_looked(sample, config, spec))
+            previewed.append(_preview_sample(sample, config, spec))
     except ShardError as error:
         return str(error)
     ended = sample is None or sample.last
-    total = len(looked) if ended else None
-    return Stretch(tuple(looked), sample.next_position if sample else 0, total)
+    total = len(previewed) if ended else None
+    return ShardPreview(tuple(previewed), sample.next_position if sample else 0, total)
 
 
-def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
-    """What decoding a sample would begin with: its clips, by the run's own rules, from its header."""
+def _preview_sample(sample: Sample, config: Config, spec: LatentSpec) -> SamplePreview:
+    """The clips of a sample, by the run's own rules, from its header."""
     if error := without_decoding(config.filter.where, sample):
-        return Looked((), (error.code,))
+        return SamplePreview((), (error.code,))
     whole = config.replaced({"clip.segments": 1})
     items = LocalDecoder(whole, spec).start(sample)
     first = next(items)
     items.close()
     if isinstance(first, Failure):
-        return Looked((), (first.why.code,))
+        return SamplePreview((), (first.why.code,))
     assert isinstance(first, Opened), "a sample is opened before its frames come"
-    return Looked(
+    return SamplePreview(
         tuple(
             (row.frames, row.geometry.height_px, row.geometry.width_px)
             for clip in first.clips
@@ -141,7 +142,7 @@ def _looked(sample: Sample, config: Config, spec: LatentSpec) -> Looked:
 
 
 def stored_bytes(output: OutputConfig, spec: LatentSpec, shape: Shape) -> int:
-    """Bytes of a row's latents before they are compressed. One that continues another has 4k frames, not 1 + 4k."""
+    """Bytes of a row's latents before compression. A row that continues another has 4k frames, not 1 + 4k."""
     frames, height_px, width_px = shape
     one_frame = math.prod(spec.latent_shape(1, height_px, width_px))
     values = one_frame * math.ceil(frames / spec.temporal_ratio) * (2 if output.posterior == "moments" else 1)
@@ -162,7 +163,7 @@ def _timings(loaded: VideoEncoder, clips: "Counter[Shape]") -> dict[Picture, Tim
 
 
 def time_encoder(loaded: VideoEncoder, shape: Shape, budget_seconds: float) -> Timing | None:
-    """Encodes blank clips of growing size while the next fits the time; None where even the smallest has no memory."""
+    """Encodes blank clips of growing size within a time budget; None where even the smallest exceeds the memory."""
     ends = time.monotonic() + budget_seconds
     few_frames = next((total for total in itertools.accumulate(loaded.plan(shape[0])) if total > 1), 1)
     size, runs = shape, [0.0]
@@ -180,7 +181,7 @@ def time_encoder(loaded: VideoEncoder, shape: Shape, budget_seconds: float) -> T
 
 
 def _timing(size: Shape, shape: Shape, runs: list[float]) -> Timing:
-    """The seconds that clips of `size` took, as those of a frame of `shape`, by the number of pixels."""
+    """Seconds a frame of `shape`, from runs with frames of `size`, scaled by the number of pixels."""
     scale = math.prod(shape[1:]) / math.prod(size)
     seconds = sorted(run * scale for run in runs)
     return Timing(size, len(runs), seconds[0], seconds[len(seconds) // 2], seconds[-1])
@@ -198,8 +199,8 @@ def device_name(loaded: VideoEncoder) -> str:
 
 
 def free_bytes(path: str) -> int | None:
-    """Room where a local path is or would be; None where storage does not say."""
-    if "://" in path:
+    """Free bytes on the disk of a local path; None where storage does not tell."""
+    if is_remote(path):
         return None
-    there = next(folder for folder in (Path(path).absolute(), *Path(path).absolute().parents) if folder.is_dir())
-    return shutil.disk_usage(there).free
+    existing = next(folder for folder in (Path(path).absolute(), *Path(path).absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(existing).free

@@ -1,4 +1,4 @@
-"""Estimates are plain sums whose error falls to nothing as more of the input is looked at."""
+"""Estimates are plain sums whose error falls to nothing as more of the input is read."""
 
 import math
 from itertools import pairwise
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.estimate.extrapolate import (
-    Figure,
-    Looked,
+    Quantity,
+    SamplePreview,
     Shape,
-    Stretch,
+    ShardPreview,
     affordable,
     count_samples,
     estimate,
@@ -27,9 +27,14 @@ SECONDS = {WIDE[1:]: 0.5, TALL[1:]: 1.0}
 
 
 def test_the_whole_is_the_sample_scaled() -> None:
-    looked = [Looked((WIDE,)), Looked((WIDE, TALL)), Looked((), ("probe/not_a_video",)), Looked((TALL,), ("clip/x",))]
-    found = estimate(looked, (400, False), BYTES, SECONDS)
-    assert (found.looked, found.samples, found.samples_are_counted) == (4, 400, False)
+    previewed = [
+        SamplePreview((WIDE,)),
+        SamplePreview((WIDE, TALL)),
+        SamplePreview((), ("probe/not_a_video",)),
+        SamplePreview((TALL,), ("clip/x",)),
+    ]
+    found = estimate(previewed, (400, False), BYTES, SECONDS)
+    assert (found.previewed, found.samples, found.samples_are_counted) == (4, 400, False)
     assert (found.clips.value, found.frames.value) == (400, 2800)
     assert found.size_bytes.value == 80_000
     assert found.device_hours is not None
@@ -39,39 +44,44 @@ def test_the_whole_is_the_sample_scaled() -> None:
 
 
 def test_the_error_is_the_standard_error_of_the_mean() -> None:
-    found = estimate([Looked((WIDE,)), Looked((WIDE,) * 3)], (1e9, False), BYTES, SECONDS)
+    found = estimate([SamplePreview((WIDE,)), SamplePreview((WIDE,) * 3)], (1e9, False), BYTES, SECONDS)
     assert found.clips.error / 1e9 == pytest.approx(math.sqrt(2) / math.sqrt(2), rel=1e-6)
-    assert str(Figure(1234.5, 67.8)) == "1,234 ± 68"
+    assert str(Quantity(1234.5, 67.8)) == "1,234 ± 68"
 
 
 def test_nothing_is_unknown_where_every_sample_was_looked_at() -> None:
-    found = estimate([Looked((WIDE,)), Looked(())], (2, True), BYTES, SECONDS)
-    assert found.clips == Figure(1.0, 0.0)
+    found = estimate([SamplePreview((WIDE,)), SamplePreview(())], (2, True), BYTES, SECONDS)
+    assert found.clips == Quantity(1.0, 0.0)
 
 
 def test_hours_are_not_known_where_a_picture_was_not_timed() -> None:
-    assert estimate([Looked((WIDE,))], (1, True), {WIDE: 1}, {}).device_hours is None
+    assert estimate([SamplePreview((WIDE,))], (1, True), {WIDE: 1}, {}).device_hours is None
 
 
 def test_no_sample_is_an_estimate_of_nothing() -> None:
     found = estimate([], (0, True), {}, {})
-    assert (found.clips, found.size_bytes, found.device_hours) == (Figure(0, 0),) * 3
+    assert (found.clips, found.size_bytes, found.device_hours) == (Quantity(0, 0),) * 3
 
 
 @pytest.mark.parametrize(
-    ("stretches", "left", "known", "samples"),
+    ("shards", "left", "known", "samples"),
     [
-        ([Stretch((Looked(()),) * 4, 400, None)], 3, None, (120.0, False)),
-        ([Stretch((Looked(()),) * 4, 400, 4), Stretch((Looked(()),), 9, 1)], 2, None, (5, True)),
-        ([Stretch((Looked(()),), 1, None)], 3, 77, (77, True)),
+        ([ShardPreview((SamplePreview(()),) * 4, 400, None)], 3, None, (120.0, False)),
+        (
+            [ShardPreview((SamplePreview(()),) * 4, 400, 4), ShardPreview((SamplePreview(()),), 9, 1)],
+            2,
+            None,
+            (5, True),
+        ),
+        ([ShardPreview((SamplePreview(()),), 1, None)], 3, 77, (77, True)),
         ([], 3, None, (0.0, False)),
-        ([Stretch((), 0, 0)], 1, None, (0, True)),
+        ([ShardPreview((), 0, 0)], 1, None, (0, True)),
     ],
 )
 def test_samples_are_counted_where_that_is_possible(
-    stretches: list[Stretch], left: int, known: int | None, samples: tuple[float, bool]
+    shards: list[ShardPreview], left: int, known: int | None, samples: tuple[float, bool]
 ) -> None:
-    assert count_samples(stretches, left, 12_000, known) == samples
+    assert count_samples(shards, left, 12_000, known) == samples
 
 
 @given(st.integers(1, 50), st.integers(1, 50))

@@ -53,7 +53,7 @@ def test_a_look_at_every_sample_says_exactly_what_the_run_makes(
     store = Store(config.output.path)
     made = summarise(json.loads(store.read(f"manifests/{name}")) for name in store.names("manifests"))
     expected = look(config, tiny, 100).estimate
-    assert (expected.samples, expected.samples_are_counted, expected.looked) == (11, True, 11)
+    assert (expected.samples, expected.samples_are_counted, expected.previewed) == (11, True, 11)
     assert (expected.clips.value, expected.clips.error) == (made["rows"], 0.0) == (16, 0.0)
     assert expected.left_out == made["rejects_by_reason"] | made["filtered_by_reason"]
     counts = {
@@ -66,7 +66,7 @@ def test_a_few_samples_are_spread_over_the_shards_and_say_how_sure_they_are(
     shards: None, config: Config, tiny: VideoEncoder
 ) -> None:
     seen = look(config, tiny, 4)
-    assert seen.estimate.looked == 4
+    assert seen.estimate.previewed == 4
     assert not seen.estimate.samples_are_counted
     assert 6 < seen.estimate.samples < 20
     assert seen.device == look(config, tiny, 4).device
@@ -84,7 +84,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_count(
     seen = look(config, tiny, 6)
     assert len(seen.unreadable) == 1
     assert "b.tar" in seen.unreadable[0]
-    assert seen.estimate.looked == 4
+    assert seen.estimate.previewed == 4
 
 
 def test_every_row_of_a_continuous_clip_is_counted_in_all_its_segments(
