@@ -48,7 +48,7 @@ def test_slices_with_a_part_or_a_reject_file_are_committed(store: Store) -> None
     assert committed_slices(store) == {DONE: {0, 1, 2}, RUNNING: {0}, REJECTED: {0}}
 
 
-def test_files_of_others_are_passed_over(store: Store) -> None:
+def test_foreign_files_are_ignored(store: Store) -> None:
     before = read_status(store)
     bucket = bucket_path(WIDE_BUCKET)
     for path in (f"{bucket}/README", f"{bucket}/.DS_Store", "latents/notes.txt", "rejects/a-b.json"):

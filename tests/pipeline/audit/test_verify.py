@@ -90,7 +90,7 @@ def test_a_root_as_a_run_leaves_it_verifies(root: Path) -> None:
     assert seen == Verified(shards=1, parts=3, rows=4, samples=8, rejects=4, parts_by_device=Counter({DEVICE: 3}))
 
 
-def test_an_edit_that_changes_nothing_is_no_problem(root: Path) -> None:
+def test_a_file_that_is_rewritten_unchanged_is_fine(root: Path) -> None:
     edit_table(root, lambda table: table)
     edit_footer(root, lambda footer: None)
     edit_cell(root, "vae_latent_bytes", lambda latent: latent)
@@ -134,7 +134,7 @@ def test_a_file_among_the_latents_that_no_manifest_names_is_found(root: Path, na
     assert problems(root) == [(path, "exists, but no manifest names it")]
 
 
-def test_parts_of_a_shard_under_way_are_no_problem(root: Path) -> None:
+def test_parts_of_an_unfinished_shard_are_fine(root: Path) -> None:
     fill_slice(made_ledger(Store(str(root)), "under-way"), (WIDE, None)).commit()
     assert problems(root) == []
 
@@ -195,7 +195,7 @@ def test_a_part_of_something_else_is_found(root: Path, key: str, value: object, 
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"<html>"])
-def test_a_part_that_is_no_parquet_is_found(root: Path, content: bytes) -> None:
+def test_a_part_that_is_not_parquet_is_found(root: Path, content: bytes) -> None:
     replace_part(root, content)
     assert any(path == PART and what.startswith("not a complete Parquet file") for path, what in problems(root))
 
@@ -233,7 +233,7 @@ def test_a_lost_manifest_of_a_complete_run_is_found(root: Path) -> None:
     assert problems(root) == [("_SUCCESS.json", "says that 1 shards were done, 0 have a manifest")]
 
 
-def test_a_first_frame_of_its_own_is_looked_at_too(tmp_path: Path) -> None:
+def test_a_first_frame_latent_is_checked_too(tmp_path: Path) -> None:
     store = commit_run(tmp_path / "out", [URL])
     ledger = made_ledger(store, "videos", URL)
     ledger = made_ledger(store, "videos", URL, description={**ledger.description, "first_frame": True})

@@ -49,7 +49,7 @@ def test_the_error_is_the_standard_error_of_the_mean() -> None:
     assert str(Quantity(1234.5, 67.8)) == "1,234 ± 68"
 
 
-def test_nothing_is_unknown_where_every_sample_was_looked_at() -> None:
+def test_the_error_is_zero_where_every_sample_was_read() -> None:
     found = estimate([SamplePreview((WIDE,)), SamplePreview(())], (2, True), BYTES, SECONDS)
     assert found.clips == Quantity(1.0, 0.0)
 
@@ -85,7 +85,7 @@ def test_samples_are_counted_where_that_is_possible(
 
 
 @given(st.integers(1, 50), st.integers(1, 50))
-def test_places_are_spread_and_shares_add_up(count: int, among: int) -> None:
+def test_positions_are_spread_and_shares_add_up(count: int, among: int) -> None:
     places = evenly(count, among)
     assert len(set(places)) == len(places) == min(count, among)
     assert set(places) <= set(range(among))
@@ -103,6 +103,6 @@ def test_what_is_timed_grows_to_the_clip_itself_and_can_be_encoded(shape: Shape)
     assert all(side_px % 8 == 0 and side_px >= 8 for _, *sides in sizes for side_px in sides)
 
 
-def test_time_goes_with_pixels() -> None:
+def test_time_grows_with_pixels() -> None:
     assert affordable((9, 16, 16), 1.0, (9, 32, 32), 4.0)
     assert not affordable((9, 16, 16), 1.0, (9, 32, 32), 3.9)

@@ -1,4 +1,4 @@
-"""A few samples are looked at by the run's own rules; what a plan says of a whole run is what the run then makes."""
+"""A few samples are previewed by the run's own rules, and a plan predicts what the run then makes."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from support.runs import MakeConfig, run_all, write_tar
 
 from encoder.video_encoder import ClipMemoryError, VideoEncoder
 from jobs.cli import main
+from pipeline import run as run_module
 from pipeline.audit.summary import summarise
 from pipeline.config.load import Config
 from pipeline.estimate import preview as preview_module
@@ -46,7 +47,7 @@ def look(config: Config, tiny: VideoEncoder, count: int) -> Preview:
     return preview(config, shards_of(config.input), tiny, count)
 
 
-def test_a_look_at_every_sample_says_exactly_what_the_run_makes(
+def test_a_preview_of_every_sample_predicts_exactly_what_the_run_makes(
     shards: None, config: Config, tiny: VideoEncoder
 ) -> None:
     run_all(config, tiny)
@@ -146,7 +147,7 @@ def test_time_is_scaled_from_the_size_that_was_timed(tiny: VideoEncoder, monkeyp
         assert 49 * timing.median == pytest.approx(math.prod((49, 96, 160)) * 1e-6)
 
 
-def test_a_device_without_memory_gives_no_time(tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_enough_memory_is_not_timed(tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise ClipMemoryError("too large")
 
@@ -154,7 +155,7 @@ def test_a_device_without_memory_gives_no_time(tiny: VideoEncoder, monkeypatch: 
     assert time_encoder(tiny, (5, 32, 48), 1.0) is None
 
 
-def test_free_room_is_that_of_the_disk_the_output_will_be_on(tmp_path: Path) -> None:
+def test_free_space_is_that_of_the_disk_of_the_output(tmp_path: Path) -> None:
     assert (free_bytes(str(tmp_path / "not" / "yet")) or 0) > 0
     assert free_bytes("s3://bucket/out") is None
 
@@ -187,7 +188,7 @@ def test_plan_loads_the_encoder_once(
         loaded.append(1)
         return tiny
 
-    monkeypatch.setattr("pipeline.run.load_encoder", load)
+    monkeypatch.setattr(run_module, "load_encoder", load)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert main(["plan", str(tmp_path / "c.yaml"), "--probe", "2"]) == 0
     assert loaded == [1]

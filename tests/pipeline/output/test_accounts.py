@@ -13,20 +13,20 @@ from pipeline.records import SliceRecord
 A, B = WIDE_BUCKET, TALL_BUCKET
 
 
-def test_one_account_is_taken_as_it_is() -> None:
+def test_a_single_record_is_kept_as_it_is() -> None:
     record = made_record({A: ((0, 0),), B: ((1, 0),)}, made_reject(2))
     assert merge_records({A: record}) == record
     assert merge_records({}, [record]) == record
 
 
-def test_a_reject_falls_where_a_part_holds_the_row_after_all() -> None:
+def test_a_reject_is_dropped_where_a_part_holds_the_row() -> None:
     slow, later = made_record({A: ((0, 0),)}, made_reject(1, 0), made_reject(2)), made_record({A: ((0, 0), (1, 0))})
     merged = merge_records({A: later}, [slow])
     assert merged.clips == {A: ((0, 0), (1, 0))}
     assert [reject.sample_index for reject in merged.rejects] == [2]
 
 
-def test_a_reject_of_a_whole_sample_falls_where_a_part_holds_any_row_of_it() -> None:
+def test_a_reject_of_a_whole_sample_is_dropped_where_a_part_holds_any_row_of_it() -> None:
     crashed, later = made_record({A: ((0, 0),)}, made_reject(1)), made_record({B: ((1, 0), (1, 1))})
     assert merge_records({A: crashed, B: later}).rejects == ()
 
@@ -37,7 +37,7 @@ def test_the_record_of_a_part_decides_its_rows() -> None:
     assert (merged.clips, [reject.sample_index for reject in merged.rejects]) == ({A: ((0, 0),)}, [1])
 
 
-def test_a_bucket_without_a_part_keeps_the_clips_that_any_account_claims() -> None:
+def test_a_bucket_without_a_part_keeps_the_clips_that_any_record_claims() -> None:
     first, second = made_record({A: ((0, 0),), B: ((1, 0),)}), made_record({A: ((0, 0),), B: ((2, 0),)})
     assert merge_records({A: first}, [second]).clips == {A: ((0, 0),), B: ((1, 0), (2, 0))}
 
@@ -50,7 +50,7 @@ def test_a_claimed_clip_that_another_writer_rejected_is_no_longer_awaited(window
     assert (merged.clips, [reject.sample_index for reject in merged.rejects]) == ({A: ((0, 0),)}, [1])
 
 
-def test_a_slice_without_any_account_is_not_begun() -> None:
+def test_a_slice_without_a_record_was_not_begun() -> None:
     with pytest.raises(AssertionError, match="not begun"):
         merge_records({})
 
@@ -82,7 +82,7 @@ def test_whatever_writers_saw_each_sample_is_a_row_or_a_reject_and_not_both(
     assert all(merged.clips[bucket] == record.clips[bucket] for bucket, record in found[0].items())
 
 
-def test_an_account_of_a_slice_comes_back_through_json() -> None:
+def test_a_record_comes_back_through_json() -> None:
     record = made_record({"1x1x1x1": ((0, 0), (0, 1)), "2x2x2x2": ((1, 0),)}, made_reject(2), made_reject(1, 1))
     assert record_from_json(json.loads(json.dumps(record_to_json(record)))) == record
     keys = {"index", "samples", "next_offset_bytes", "last", "ignored_files", "clips", "rejects"}

@@ -82,7 +82,7 @@ def test_a_part_cut_short_is_refused_by_name(store: Store, keep: int) -> None:
         made_ledger(store).slice_of(0)
 
 
-def test_an_adopted_part_says_what_its_commit_said(store: Store) -> None:
+def test_an_adopted_part_equals_the_committed_one(store: Store) -> None:
     committed = fill_slice(made_ledger(store), (WIDE, WIDE)).commit()
     part = made_ledger(store).adopt(PART)
     assert ((part.info,), part.record, part.statistics) == (committed.parts, committed.record, committed.statistics)
@@ -149,7 +149,7 @@ def test_a_manifest_adds_up_the_statistics_of_its_parts(store: Store) -> None:
     assert numbers(found) == pytest.approx(numbers(expected))
 
 
-def test_the_first_manifest_stands(store: Store) -> None:
+def test_the_first_manifest_is_kept(store: Store) -> None:
     first = commit_shard(store)
     stored = store.read(manifest_path("videos"))
     second = made_ledger(store).commit_manifest([], {})

@@ -82,7 +82,7 @@ def test_a_row_says_where_it_comes_from_and_how_it_was_made() -> None:
     }
 
 
-def test_latents_stand_last_and_a_mean_alone_has_no_logvar() -> None:
+def test_latent_columns_come_last_and_a_mean_alone_has_no_logvar() -> None:
     names = schema("moments").names
     assert names[-6:-3] == ["vae_latent_shape", "vae_latent_dtype", "vae_latent_bytes"]
     assert names[-3:] == ["vae_logvar_shape", "vae_logvar_dtype", "vae_logvar_bytes"]

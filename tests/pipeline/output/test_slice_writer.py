@@ -119,7 +119,7 @@ def test_a_reject_given_twice_counts_once(store: Store) -> None:
     assert len(writer.commit().record.rejects) == 1
 
 
-def test_a_row_and_a_reject_of_other_windows_stand_beside_each_other(store: Store) -> None:
+def test_a_sample_can_have_a_row_and_a_reject_of_different_windows(store: Store) -> None:
     writer = fill_slice(made_ledger(store), (WIDE,))
     writer.reject(made_sample(0), 1, TOO_SHORT)
     record = writer.commit().record
@@ -140,7 +140,7 @@ def test_a_row_that_cannot_be_stored_is_a_reject(store: Store, dtype: str, value
     assert (reject.sample_index, reject.window_index, reject.why.reason) == (1, 0, reason)
 
 
-def test_the_words_of_a_reject_are_bounded(store: Store) -> None:
+def test_the_detail_of_a_reject_is_cut(store: Store) -> None:
     writer = fill_slice(made_ledger(store), ())
     writer.counts.add(made_sample(0))
     writer.reject(made_sample(0), -1, Reason("decode", "decoder_error", "x" * 10_000))
@@ -176,7 +176,7 @@ def test_two_writers_who_saw_different_faults_agree_in_the_end(store: Store) -> 
     assert again(store).slice_of(0) == committed
 
 
-def test_clips_that_another_writer_announced_are_awaited(store: Store) -> None:
+def test_clips_that_another_writer_has_on_record_are_waited_for(store: Store) -> None:
     other = fill_slice(made_ledger(store), SHAPES)
     ours = fill_slice(made_ledger(store), (WIDE, WIDE, None))
     other.commit()
@@ -185,7 +185,7 @@ def test_clips_that_another_writer_announced_are_awaited(store: Store) -> None:
         ours.commit()
 
 
-def test_an_account_adds_up_what_the_walk_saw(store: Store) -> None:
+def test_a_record_adds_up_the_samples_of_its_slice(store: Store) -> None:
     writer = SliceWriter(made_ledger(store), 4, "moments", "float32")
     for sample in (made_sample(12, ignored_files=2), made_sample(13, ignored_files=1, last=True)):
         writer.counts.add(sample)
