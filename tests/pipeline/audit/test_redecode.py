@@ -39,7 +39,7 @@ def test_every_class_decodes_as_diffusers_does(class_name: str, tmp_path: Path) 
     assert np.array_equal(decoder.decode(latent.numpy()), expected)
 
 
-def test_weights_that_cannot_be_decoded_are_refused(tmp_path: Path) -> None:
+def test_a_latent_that_the_vae_cannot_decode_is_refused(tmp_path: Path) -> None:
     save("AutoencoderKLWan", tmp_path)
     with pytest.raises(ValueError, match=r"the VAE decodes 16 channels, the latent is \(4, 1, 2, 2\)"):
         encoder.load_decoder(str(tmp_path)).decode(np.zeros((4, 1, 2, 2), np.float32))
