@@ -1,0 +1,146 @@
+"""The documents say what is there: links, paths and tests that exist, commands and options that the parser takes."""
+
+import re
+import shlex
+from argparse import ArgumentParser, _SubParsersAction
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from jobs.cli import build_parser
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # a changelog also names what is gone
+FOLDERS = ("benchmarks", "configs", "docs", "encoder", "jobs", "pipeline", "tests")
+README_LINES = 130
+FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return [text for known, text in FENCE.findall(path.read_text()) if known == language]
+
+
+def prose(path: Path) -> str:
+    return FENCE.sub("", path.read_text())
+
+
+def inline_code(path: Path) -> list[str]:
+    return re.findall(r"`([^`]+)`", prose(path))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(path: Path) -> list[str]:
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(path))
+    return [link for link in links if "://" not in link and not _leads_somewhere(path, link)]
+
+
+def _leads_somewhere(path: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = path.parent / name if name else path
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def missing_paths(path: Path) -> list[str]:
+    """Paths of this repository that a document names and that are not there, also files named without their folder."""
+    named = [word for word in inline_code(path) if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*-]*", word)]
+    files = [word for word in inline_code(path) if re.fullmatch(r"\w+\.(py|c|h)", word)]
+    everywhere = {file.name for folder in FOLDERS for file in (ROOT / folder).rglob("*.*")}
+    return [word for word in named if not any(ROOT.glob(word.rstrip("/")))] + [
+        word for word in files if word not in everywhere
+    ]
+
+
+def missing_tests(path: Path) -> list[str]:
+    """Names of test files, and parts `…like_this…` of the names of tests, that no test has."""
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    stems = {file.stem for file in files}
+    tests = {test for file in files for test in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
+    parts = [word.strip("…") for word in inline_code(path) if re.fullmatch(r"…\w+…?", word)]
+    return [word for word in inline_code(path) if re.fullmatch(r"test_\w+", word) and word not in stems | tests] + [
+        part for part in parts if not any(part in test for test in tests)
+    ]
+
+
+def parsers() -> dict[str, ArgumentParser]:
+    """Every command by its whole name, such as `bench encoder`, with its parser."""
+    return _below(build_parser(), "")
+
+
+def _below(parser: ArgumentParser, name: str) -> dict[str, ArgumentParser]:
+    groups = [action for action in parser._actions if isinstance(action, _SubParsersAction)]
+    if not groups:
+        return {name: parser}
+    return {
+        whole: leaf
+        for word, child in groups[0].choices.items()
+        for whole, leaf in _below(child, f"{name} {word}".strip()).items()
+    }
+
+
+def options_of(parser: ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+
+
+def command_lines(path: Path) -> list[str]:
+    lines = [line.split(" #")[0].strip() for text in code_blocks(path, "sh") for line in text.splitlines()]
+    return [line for line in lines if line.startswith("latentmill ")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_no_link_between_documents_is_dead(path: Path) -> None:
+    assert dead_links(path) == []
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=name_of)
+def test_every_path_that_a_document_names_exists(path: Path) -> None:
+    assert missing_paths(path) == []
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=name_of)
+def test_every_test_that_a_document_names_exists(path: Path) -> None:
+    assert missing_tests(path) == []
+
+
+def test_what_does_not_exist_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A\n[a](nowhere.md) [b](page.md#c) [d](#a) `pipeline/nowhere.py` `gone.py` `test_gone` `…gone_too…`"
+    )
+    assert dead_links(page) == ["nowhere.md", "page.md#c"]
+    assert missing_paths(page) == ["pipeline/nowhere.py", "gone.py"]
+    assert missing_tests(page) == ["test_gone", "gone_too"]
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=name_of)
+def test_every_command_in_a_document_is_one_that_the_parser_takes(path: Path) -> None:
+    for line in command_lines(path):
+        build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_the_page_of_commands_names_each_command_with_all_its_options_and_no_other() -> None:
+    _, *sections = re.split(r"^## latentmill ", (ROOT / "docs" / "commands.md").read_text(), flags=re.MULTILINE)
+    written = {section.splitlines()[0]: set(re.findall(r"--[a-z][a-z-]*", section)) for section in sections}
+    assert written == {name: options_of(parser) - {"--help"} for name, parser in parsers().items()}
+
+
+def test_the_index_links_every_page() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", index.read_text())}
+    assert set((ROOT / "docs").rglob("*.md")) - {index} <= linked
+
+
+def test_the_readme_is_short_and_names_what_to_run_before_a_change() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= README_LINES
+    assert "make test" in text
+    assert "make check" in text

@@ -1,0 +1,43 @@
+"""The pages on format and architecture name every column, key and room that there is."""
+
+import re
+
+from support.paths import ROOT
+
+from pipeline.output.ledger import ShardLedger
+from pipeline.output.parts import schema
+from pipeline.records import FileInfo, ShardRef
+from pipeline.storage.store import Store
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of every row of the tables in a page."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def section(heading: str) -> str:
+    text = (ROOT / "docs" / "format.md").read_text()
+    return text.split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def names_in(cells: list[list[str]]) -> set[str]:
+    return {name for first, *_ in cells for name in re.findall(r"`(\w+)`", first)}
+
+
+def test_the_page_on_format_has_the_columns_of_a_part_with_their_types_in_order() -> None:
+    columns = schema("moments", first_frame=True, continuous=True)
+    written = [(cells[0].strip("`"), cells[1]) for cells in rows_of(section("Rows")) if cells[0].startswith("`")]
+    assert written == [(column.name, str(column.type).replace("item: ", "")) for column in columns]
+
+
+def test_the_page_on_format_has_the_keys_of_a_manifest() -> None:
+    ledger = ShardLedger(
+        Store("/nowhere"), ShardRef("s", "s.tar"), FileInfo(0, ""), {"format_version": 0, "fingerprint": ""}, ()
+    )
+    assert names_in(rows_of(section("Manifest"))) == ledger.manifest([], {}).keys()
+
+
+def test_the_page_on_architecture_names_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    folders = {path.parent for package in ("encoder", "pipeline", "jobs") for path in (ROOT / package).rglob("*.py")}
+    assert [str(folder) for folder in folders if f"`{folder.relative_to(ROOT)}/" not in text] == []
