@@ -51,24 +51,33 @@ def _leads_somewhere(path: Path, link: str) -> bool:
 
 
 def missing_paths(path: Path) -> list[str]:
-    """Paths of this repository that a document names and that are not there, also files named without their folder."""
-    named = [word for word in inline_code(path) if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*-]*", word)]
-    files = [word for word in inline_code(path) if re.fullmatch(r"\w+\.(py|c|h)", word)]
+    """Paths, modules and names of source files in a document that this repository does not have."""
+    words = inline_code(path)
+    named = [word for word in words if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*-]*", word)]
+    modules = [match[1] for word in words if (match := re.match(r"python -m (benchmarks\.\w+)", word))]
+    files = [word for word in words if re.fullmatch(r"\w+\.(py|c|h)", word)]
     everywhere = {file.name for folder in FOLDERS for file in (ROOT / folder).rglob("*.*")}
-    return [word for word in named if not any(ROOT.glob(word.rstrip("/")))] + [
-        word for word in files if word not in everywhere
+    return [
+        *(word for word in named if not any(ROOT.glob(word.rstrip("/")))),
+        *(module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").exists()),
+        *(word for word in files if word not in everywhere),
     ]
 
 
 def missing_tests(path: Path) -> list[str]:
-    """Names of test files, and parts `…like_this…` of the names of tests, that no test has."""
-    files = [*(ROOT / "tests").rglob("test_*.py")]
-    stems = {file.stem for file in files}
-    tests = {test for file in files for test in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
-    parts = [word.strip("…") for word in inline_code(path) if re.fullmatch(r"…\w+…?", word)]
-    return [word for word in inline_code(path) if re.fullmatch(r"test_\w+", word) and word not in stems | tests] + [
-        part for part in parts if not any(part in test for test in tests)
-    ]
+    """Names of test files that do not exist, and `…parts…` of tests that the files named beside them do not have."""
+    tests: dict[str, list[str]] = {}
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        tests.setdefault(file.stem, []).extend(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
+    missing: list[str] = []
+    for line in prose(path).splitlines():
+        words = re.findall(r"`([^`]+)`", line)
+        names = [word for word in words if re.fullmatch(r"test_\w+", word)]
+        parts = [word.strip("…") for word in words if re.fullmatch(r"…\w+…?", word)]
+        beside = [test for name in names for test in tests.get(name, ())]
+        missing += [name for name in names if name not in tests]
+        missing += [part for part in parts if not any(part in test for test in beside)]
+    return missing
 
 
 def parsers() -> dict[str, ArgumentParser]:
@@ -114,10 +123,11 @@ def test_every_test_that_a_document_names_exists(path: Path) -> None:
 def test_what_does_not_exist_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "# A\n[a](nowhere.md) [b](page.md#c) [d](#a) `pipeline/nowhere.py` `gone.py` `test_gone` `…gone_too…`"
+        "# A\n[a](nowhere.md) [b](page.md#c) [d](#a)\n"
+        "`pipeline/nowhere.py` `gone.py` `python -m benchmarks.gone` `test_gone` `…gone_too…`"
     )
     assert dead_links(page) == ["nowhere.md", "page.md#c"]
-    assert missing_paths(page) == ["pipeline/nowhere.py", "gone.py"]
+    assert missing_paths(page) == ["pipeline/nowhere.py", "benchmarks.gone", "gone.py"]
     assert missing_tests(page) == ["test_gone", "gone_too"]
 
 

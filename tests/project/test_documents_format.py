@@ -9,6 +9,8 @@ from pipeline.output.parts import schema
 from pipeline.records import FileInfo, ShardRef
 from pipeline.storage.store import Store
 
+STAGES = ("read", "probe", "clip", "decode", "encode", "write")
+
 
 def rows_of(text: str) -> list[list[str]]:
     """The cells of every row of the tables in a page."""
@@ -35,6 +37,14 @@ def test_the_page_on_format_has_the_keys_of_a_manifest() -> None:
         Store("/nowhere"), ShardRef("s", "s.tar"), FileInfo(0, ""), {"format_version": 0, "fingerprint": ""}, ()
     )
     assert names_in(rows_of(section("Manifest"))) == ledger.manifest([], {}).keys()
+
+
+def test_the_page_on_format_has_every_reason_that_the_code_gives_beside_its_stage() -> None:
+    pair = re.compile(rf'"({"|".join(STAGES)})",\s*"([a-z_]+)",')
+    given = {found for path in (ROOT / "pipeline").rglob("*.py") for found in pair.findall(path.read_text())}
+    written = {(cells[0].strip("`"), cells[1].strip("`")) for cells in rows_of(section("Reasons of rejects"))}
+    assert given
+    assert given <= written
 
 
 def test_the_page_on_architecture_names_every_room() -> None:
