@@ -6,7 +6,17 @@ It does not read videos, write latents or know Ray: that is the pipeline's work.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from encoder.spec import ADAPTED, ChunkPlan, Convolutions, Dtype, LatentSpec, NormScope, names, spec_of
+from encoder.spec import (
+    ADAPTED,
+    SIMULATED,
+    ChunkPlan,
+    Convolutions,
+    Dtype,
+    LatentSpec,
+    NormScope,
+    names,
+    spec_of,
+)
 from encoder.streaming.chunks import chunk_plan
 
 if TYPE_CHECKING:
@@ -45,7 +55,8 @@ def load(
     Args:
         name: one of `names()`.
         weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`. With the name
-            `diffusers`, the folder of any of the VAEs that `encoder.adapters` knows.
+            `diffusers`, the folder of any of the VAEs that `encoder.adapters` knows. With the name `simulated`,
+            `simulated:MS_PER_FRAME`: the time that its device takes for a frame, of which it makes noise.
         dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
         chunk_frames: frames that are encoded in one pass, a multiple of the encoder's temporal ratio.
@@ -64,8 +75,11 @@ def load(
     """
     from encoder.diffusers_vae import load_adapted  # torch takes seconds to import: only who encodes pays
     from encoder.loading import Options, load_video_encoder
+    from encoder.simulated import load_simulated
 
     options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions)
+    if name == SIMULATED:
+        return load_simulated(weights, options)
     return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
 
 

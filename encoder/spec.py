@@ -73,12 +73,15 @@ WAN_STD = (
     *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
 
+SIMULATED = "simulated"  # no model: it takes time and gives noise, to measure what feeds an encoder
+
 SPECS = {
     spec.name: spec
     for spec in (
         LatentSpec("cogvideox", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.15258426),
         LatentSpec("tiny", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
         LatentSpec("wan", 16, temporal_ratio=4, spatial_ratio=8, latents_mean=WAN_MEAN, latents_std=WAN_STD),
+        LatentSpec(SIMULATED, 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
     )
 }
 

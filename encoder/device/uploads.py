@@ -31,6 +31,8 @@ class Lane(Protocol):
 
 def uploads_to(device: torch.device) -> Upload:
     """What brings frames to `device`."""
+    if device.type == "meta":
+        return DoubleBuffered(MetaLane())
     return DoubleBuffered(CudaLane(device)) if device.type == "cuda" else as_tensor
 
 
@@ -62,6 +64,16 @@ class DoubleBuffered:
         np.copyto(staged.numpy(), frames)
         there, self._waits[turn] = self._lane.send(staged)
         return there
+
+
+class MetaLane:
+    """To torch's device without values: what was laid into a buffer goes no further."""
+
+    def buffer(self, size_bytes: int) -> Tensor:
+        return torch.empty(size_bytes, dtype=torch.uint8)
+
+    def send(self, staged: Tensor) -> tuple[Tensor, Wait]:
+        return staged.to("meta"), lambda: None
 
 
 class CudaLane:

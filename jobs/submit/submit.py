@@ -23,6 +23,7 @@ from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
 
 TARGETS = {"ray": RayJob, "slurm": SlurmJob, "kuberay": KubeRayJob}
+NO_FILES = ("random:", "simulated:")  # weights that lie nowhere
 HELP = {
     "address": "the cluster's dashboard, such as http://head:8265",
     "detach": "submit the job and return; otherwise follow its logs to the end",
@@ -96,7 +97,7 @@ def refuse_relative_paths(config: Config) -> None:
     """Raises UserError for relative paths: the job runs in another folder, on another machine."""
     paths = {"output.path": [config.output.path], "input.shards": list(config.input.shards)}
     paths["input.table.files"] = list(config.input.table.files) if config.input.table else []
-    paths["encoder.weights"] = [] if config.encoder.weights.startswith("random:") else [config.encoder.weights]
+    paths["encoder.weights"] = [] if config.encoder.weights.startswith(NO_FILES) else [config.encoder.weights]
     for key, values in paths.items():
         for value in values:
             if "://" not in value and not os.path.isabs(value.removeprefix("@")):

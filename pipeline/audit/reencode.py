@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from encoder.spec import LatentSpec
+from encoder.spec import SIMULATED, LatentSpec
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.verify import Problem
 from pipeline.clips.continuous import rows_of
@@ -90,6 +90,8 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
         UserError: inputs or weights of the run can no longer be read.
     """
     config = recorded_config(read_run(store))
+    if config.encoder.name == SIMULATED:
+        raise UserError("the run's encoder was simulated, so its latents are noise: there is nothing to encode again")
     encoder = load_encoder(config.encoder, device="auto")
     for path, row, _ in rows_of_parts(store, count):
         sample, segment = _sample_again(store, config, row), _segment(path, config)

@@ -16,6 +16,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #3b7dd8; height: .7rem; display: inline-block } .note { color: #5b6775 }
 """
 NONE = '<p class="note">none</p>'
+SIMULATED = "The encoder was simulated: its latents are noise, and its times those of no device."
 
 
 def render_report(summary: Summary, run: RunFile) -> str:
@@ -24,6 +25,7 @@ def render_report(summary: Summary, run: RunFile) -> str:
     body = [
         f"<h1>Latentmill run, {escape(state)}</h1>",
         f'<p class="note">fingerprint {escape(run["fingerprint"])}</p>',
+        f"<p><strong>{SIMULATED}</strong></p>" if summary.get("simulated") else "",
         _section("Account", _numbers(_counts(summary))),
         _section("Time of the replicas, seconds", _bars(summary["seconds_by_stage"])),
         _section("Rejects by stage and reason", _bars(summary["rejects_by_reason"])),

@@ -24,6 +24,8 @@ def write_report(store: Store, run: RunFile, done: Iterable[str], left: int, fai
     """
     totals = summarise(read_manifests(store, done))
     summary: Summary = {**totals, "shards_left": left, "shards_failed": dict(failed)}
+    if run["identity"].get("simulated"):
+        summary["simulated"] = True
     write_summary(store, summary)
     store.replace(REPORT_FILE, render_report(summary, run).encode())
     return summary

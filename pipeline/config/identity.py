@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from encoder.spec import SIMULATED
 from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config
 
@@ -21,6 +22,7 @@ def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
         "output": config.output.model_dump(mode="json", exclude={"path"}),
         "clip": clip_values(config.clip),
         "encoder": config.encoder.rules() | {"weights_sha256": weights_sha256},
+        **({"simulated": True} if config.encoder.name == SIMULATED else {}),
     }
 
 

@@ -40,8 +40,9 @@ def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:
         UserError: there is no such folder, or it does not fit.
     """
     where = vae or config.weights
-    if where.startswith("random:"):
-        raise UserError("the run's weights are random and have no decoder: give a diffusers VAE folder with --vae")
+    if where.startswith(("random:", "simulated:")):
+        kind = where.partition(":")[0]
+        raise UserError(f"the run's weights are {kind} and have no decoder: give a diffusers VAE folder with --vae")
     try:
         weights = local_copy(where) if is_remote(where) else where
         return encoder.load_decoder(weights, config.dtype, device="auto")

@@ -44,11 +44,15 @@ class Totals(TypedDict):
     parts_by_device: dict[str, int]
 
 
-class Summary(Totals):
-    """summary.json, and _SUCCESS.json where no shard is left."""
-
+class _Summary(Totals):
     shards_left: int
     shards_failed: dict[str, str]
+
+
+class Summary(_Summary, total=False):
+    """summary.json, and _SUCCESS.json where no shard is left. `simulated` is there where the encoder was."""
+
+    simulated: bool
 
 
 def find_run(store: Store) -> RunFile | None:

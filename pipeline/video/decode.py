@@ -6,23 +6,26 @@ Nothing here guards the process: a decoder may crash or hang, so call this where
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
+from encoder.spec import SIMULATED
 from pipeline.clips.plan import ClipRules, plan_spans
 from pipeline.config.input import FilterConfig
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError, ShardError
 from pipeline.metadata.filters import check_header
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames, VideoHeader
 from pipeline.video.decord_pictures import DECORD_ERRORS, decord_pictures
 from pipeline.video.probe import Probe, probe
 from pipeline.video.pyav_pictures import Decoded, pyav_pictures
 from pipeline.video.resize import fit
 from pipeline.video.signatures import container_of
+from pipeline.video.simulated import read_simulated
 
 NO_FILTER = FilterConfig()
 HEARTBEATS_PER_TIMEOUT = 4
@@ -62,16 +65,32 @@ def _decode(
         raise SampleError(
             "probe", "too_large", f"{len(video)} bytes, limits.max_video_bytes is {limits.max_video_bytes}"
         )
+    if rules.spec.name == SIMULATED and (simulated := read_simulated(video)):
+        yield from _clips_of(simulated.header, simulated.pictures, clip, limits, rules, wanted)
+        return
     container = container_of(video)
     with memory_file(video) as path:
         found = probe(path, container, limits)
-        check_header(found.header, wanted.min_seconds, wanted.min_short_side_px, wanted.min_fps)
-        clips, refused = plan_spans(found.header, clip, rules)
-        yield Opened(found.header, clips, refused)
-        if not clips:
-            return
-        pictures = _pictures(path, found, marked(clips, found.header.frames), limits, strict)
-        yield from with_heartbeats(cut_chunks(clips, pictures), limits.decode_timeout_seconds / HEARTBEATS_PER_TIMEOUT)
+        pictures = partial(_pictures, path, found, limits=limits, strict=strict)
+        yield from _clips_of(found.header, pictures, clip, limits, rules, wanted)
+
+
+def _clips_of(
+    header: VideoHeader,
+    pictures: Callable[[bytearray], Iterator[Decoded]],
+    clip: ClipConfig,
+    limits: LimitsConfig,
+    rules: ClipRules,
+    wanted: FilterConfig,
+) -> Iterator[DecodeItem | None]:
+    """What `decode_sample` yields of a video with this header; `pictures` gives those that are marked."""
+    check_header(header, wanted.min_seconds, wanted.min_short_side_px, wanted.min_fps)
+    clips, refused = plan_spans(header, clip, rules)
+    yield Opened(header, clips, refused)
+    if not clips:
+        return
+    chunks = cut_chunks(clips, pictures(marked(clips, header.frames)))
+    yield from with_heartbeats(chunks, limits.decode_timeout_seconds / HEARTBEATS_PER_TIMEOUT)
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from pipeline.records import Geometry, Uint8Frames
 def fit(picture: Uint8Frames, geometry: Geometry) -> Uint8Frames:
     """`h w c` -> `h w c`: bicubic over the area that a target pixel covers, computed for the kept part only."""
     source_height_px, source_width_px = picture.shape[:2]
+    resized = (geometry.resized_height_px, geometry.resized_width_px)
+    if picture.shape[:2] == resized == (geometry.height_px, geometry.width_px):
+        return picture
     across = source_width_px / geometry.resized_width_px
     down = source_height_px / geometry.resized_height_px
     box = (

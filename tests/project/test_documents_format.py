@@ -5,7 +5,7 @@ import re
 from support.paths import ROOT
 
 from pipeline.output.ledger import ShardLedger
-from pipeline.output.parts import schema
+from pipeline.output.schema import schema
 from pipeline.records import FileInfo, ShardRef
 from pipeline.storage.store import Store
 

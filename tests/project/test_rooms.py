@@ -28,7 +28,7 @@ ENCODER = (
     {"bench"},
     {"__init__"},
     {"video_decoder"},
-    {"diffusers_vae"},
+    {"diffusers_vae", "simulated"},
     {"loading"},
     {"tuning", "video_encoder"},
     {"weights", "streaming", "computed_by"},

@@ -1,0 +1,163 @@
+"""A simulated accelerator (`encoder.name: simulated`): takes the time that it is told to and computes nothing.
+
+It rehearses clusters and measures what feeds an encoder. Its latents are noise, and its identity says so.
+"""
+
+import hashlib
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from encoder.device.simulated import Clock, SimulatedDevice
+from encoder.loading import DTYPES, Options
+from encoder.spec import SIMULATED, LatentSpec, spec_of
+from encoder.streaming.chunks import chunk_plan
+from encoder.video_encoder import VideoEncoder
+from encoder.weights import WeightsError
+
+WEIGHTS_SHA256 = hashlib.sha256(SIMULATED.encode()).hexdigest()  # of no weights: however fast, the latents are the same
+NOISE_FRAMES = 32  # after which latents repeat; longer than what the codec of our files looks back
+
+
+class InService(Tensor):
+    """Values that a simulated device is at until `done_at`, as a tensor on a real one would be.
+
+    What is computed with it is due when it is; what brings values to the host waits for the device.
+    """
+
+    device_in_service: SimulatedDevice
+    done_at: float
+
+    @classmethod
+    def of(cls, values: Tensor, device: SimulatedDevice, done_at: float) -> "InService":
+        tensor = values.as_subclass(cls)
+        tensor.device_in_service, tensor.done_at = device, done_at
+        return tensor
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        last = max(
+            (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, InService)),
+            key=lambda tensor: tensor.done_at,
+        )
+        if func in READS:
+            last.device_in_service.wait_until(last.done_at)
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            if func is Tensor.cpu:
+                return result.as_subclass(Tensor).clone()  # a copy, as from a device
+            if isinstance(result, Tensor) and func not in READS:
+                return cls.of(result, last.device_in_service, last.done_at)
+            if isinstance(result, tuple | list) and all(isinstance(one, Tensor) for one in result):
+                return type(result)(cls.of(one, last.device_in_service, last.done_at) for one in result)
+            return result
+
+
+READS = {Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.copy_, Tensor.__array__}
+READS |= {Tensor.__bool__, Tensor.__int__, Tensor.__float__, torch.equal}
+
+
+@dataclass(frozen=True, slots=True)
+class Simulating:
+    """An engine whose latents are noise of the right shape. The state is the clip's latent frames so far.
+
+    Without a device nothing is occupied, and latents have no values either.
+    """
+
+    spec: LatentSpec
+    cut: Callable[[int], tuple[int, ...]]
+    device: SimulatedDevice | None = None
+    streams: ClassVar[bool] = True
+
+    def plan(self, frames: int) -> tuple[int, ...]:
+        return self.cut(frames)
+
+    def encode_chunk(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        batch, _, frames, height_px, width_px = x.shape
+        begin, ratio = state or 0, self.spec.spatial_ratio
+        end = begin + frames // self.spec.temporal_ratio + (state is None)
+        size = 2 * self.spec.latent_channels, height_px // ratio, width_px // ratio
+        if self.device is None:
+            return torch.empty(batch, size[0], end - begin, *size[1:], device="meta"), end
+        done_at = self.device.occupy(batch * frames)
+        moments = _noise(*size)[:, torch.arange(begin, end) % NOISE_FRAMES].expand(batch, -1, -1, -1, -1)
+        return InService.of(moments, self.device, done_at), end
+
+
+@lru_cache(maxsize=8)
+def _noise(channels: int, height: int, width: int) -> Tensor:
+    """`c t h w`, the same values in every process."""
+    return torch.randn(channels, NOISE_FRAMES, height, width, generator=torch.Generator().manual_seed(0))
+
+
+class SimulatedEncoder(VideoEncoder):
+    """Frames are really copied into the memory of the host that uploads begin at; beyond it they have no values."""
+
+    def __init__(self, spec: LatentSpec, identity: dict[str, Any], dtype: torch.dtype, engine: Simulating) -> None:
+        shadow = Simulating(spec, engine.cut)
+        super().__init__(engine, shadow, spec, identity, torch.device("meta"), dtype)
+        assert engine.device is not None, "an engine that encodes has one"
+        self._simulated_device = engine.device
+
+    @property
+    def device_name(self) -> str:
+        return SIMULATED
+
+    @property
+    def device_busy_seconds(self) -> float:
+        """Seconds in which the device was occupied until now, by its own count."""
+        return self._simulated_device.busy_seconds
+
+
+def load_simulated(weights: str, options: Options, clock: Clock | None = None) -> SimulatedEncoder:
+    """The encoder whose device takes the milliseconds a frame that `simulated:MS_PER_FRAME[:FOLDER]` names.
+
+    Args:
+        weights: with a folder, each process notes there when its device was at work (`Service`).
+        options: the device is the simulated one, whichever is named; norms and convolutions there are none.
+    """
+    spec = spec_of(SIMULATED)
+    options.check(spec.temporal_ratio)
+    if options.tiles is not None:
+        raise ValueError("tiles is set, but the simulated encoder takes pictures whole: leave it out")
+    ms_per_frame, folder = _parsed(weights)
+    record = Path(folder) / f"{socket.gethostname()}-{os.getpid()}.txt" if folder else None
+    choices = {
+        "dtype": options.dtype,
+        "weights_sha256": WEIGHTS_SHA256,
+        "norm_scope": options.norm_scope,
+        "chunk_frames": options.chunk_frames,
+        "chunk_plan": options.chunk_plan,
+        "convolutions": {},
+        "tiles": None,
+        "simulated": True,
+    }
+
+    def cut(frames: int) -> tuple[int, ...]:
+        return chunk_plan(frames, options.chunk_frames, spec.temporal_ratio, options.chunk_plan)
+
+    engine = Simulating(spec, cut, SimulatedDevice(ms_per_frame / 1000, clock, record))
+    return SimulatedEncoder(spec, asdict(spec) | choices, DTYPES[options.dtype], engine)
+
+
+def _parsed(weights: str) -> tuple[float, str]:
+    """Milliseconds a frame, and the folder of the records ("": none)."""
+    head, _, rest = weights.partition(":")
+    milliseconds, _, folder = rest.partition(":")
+    try:
+        ms_per_frame = float(milliseconds)
+    except ValueError:
+        ms_per_frame = math.nan
+    if head != SIMULATED or not 0 <= ms_per_frame < math.inf:
+        raise WeightsError(f"{weights} are no weights of the simulated encoder: write simulated:MS_PER_FRAME")
+    return ms_per_frame, folder

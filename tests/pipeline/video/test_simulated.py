@@ -1,0 +1,45 @@
+"""Simulated videos give real arrays, to runs with the simulated encoder and to nobody else."""
+
+import numpy as np
+import pytest
+
+from encoder.spec import spec_of
+from pipeline.clips.plan import ClipRules
+from pipeline.config.latents import ClipConfig
+from pipeline.config.runtime import LimitsConfig
+from pipeline.records import Chunk, DecodeItem, Failure, Opened
+from pipeline.video import simulated
+from pipeline.video.decode import decode_sample
+from pipeline.video.simulated import SimulatedVideo, read_simulated, write_simulated
+
+VIDEO = SimulatedVideo(frames=40, height_px=32, width_px=48, fps=16, ms_per_frame=18)
+CLIP = ClipConfig(frames=17, fps=8, buckets=("32x48",))
+
+
+def decode(encoder: str) -> list[DecodeItem]:
+    rules = ClipRules(spec_of(encoder), 8)
+    items = decode_sample(write_simulated(VIDEO), CLIP, LimitsConfig(), False, rules)
+    return [item for item in items if item is not None]
+
+
+def test_its_bytes_say_all_of_it() -> None:
+    assert read_simulated(write_simulated(VIDEO)) == VIDEO
+    assert read_simulated(b"\0\0\0\x20ftypisom") is None
+
+
+def test_it_gives_the_chunks_of_a_clip_and_sleeps_for_each_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(simulated.time, "sleep", slept.append)
+    opened, *chunks = decode("simulated")
+    assert isinstance(opened, Opened)
+    assert (opened.header.frames, opened.header.mean_fps) == (40, pytest.approx(16))
+    frames = [chunk.frames for chunk in chunks if isinstance(chunk, Chunk)]
+    assert [part.shape for part in frames] == [(9, 32, 48, 3), (8, 32, 48, 3)]
+    assert all(part.dtype == np.uint8 and part.std() > 50 for part in frames)
+    assert slept == [pytest.approx(0.018)] * 17
+
+
+def test_to_other_encoders_it_is_no_video() -> None:
+    (failure,) = decode("tiny")
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.reason) == ("probe", "not_a_video")
