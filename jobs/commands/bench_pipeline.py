@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.arguments import Subparsers, add_command, add_overrides
+from jobs.commands.bench_run import CONFIG, finish
+from jobs.commands.bench_simulated import add_options as add_simulated_options
+from jobs.commands.bench_simulated import bench_simulated
 from jobs.console import say, say_columns
-from jobs.signals import DeferredSignals, stoppable
 from pipeline.audit.summary import summarise
 from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config, load_config
@@ -32,7 +34,7 @@ from pipeline.video.synthetic import make_video
 if TYPE_CHECKING:
     from pipeline.estimate.ceiling import Limit
 
-CONFIG = Path(__file__).parents[2] / "configs" / "bench.yaml"
+CLIPS = 8
 SOURCE_FPS = 24
 FRAMES_OF_WHOLE = 49  # of a synthetic video, where clips are whole videos
 HERE = ("runtime.replicas=1", "runtime.address=null")
@@ -47,9 +49,11 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--config", metavar="FILE", help=text)
     text = "what is encoded, named as input.shards (default: the shards of --config, else synthetic videos)"
     parser.add_argument("--shards", metavar="PATTERN", help=text)
-    parser.add_argument("--clips", type=int, default=8, help="synthetic videos that are measured (default: 8)")
+    text = "synthetic videos that are measured (default: 8; with --simulate 60)"
+    parser.add_argument("--clips", type=int, metavar="N", help=text)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
     parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    add_simulated_options(parser.add_argument_group("a simulated accelerator"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Ran:
 
 def bench(chosen: argparse.Namespace) -> int:
     """Measures the limit and a run in turns, prints the table and writes the JSON."""
+    if chosen.simulate is not None:
+        return bench_simulated(chosen)
     with tempfile.TemporaryDirectory(prefix="latentmill-bench-") as folder:
         config = _config(chosen, Path(folder))
         limits, runs = _in_turns(config, Path(folder), max(1, chosen.rounds))
@@ -83,7 +89,7 @@ def _config(chosen: argparse.Namespace, folder: Path) -> Config:
     given = [f"input.shards={chosen.shards}", "input.table=null"] if chosen.shards else []
     config = load_config(chosen.config or str(CONFIG), [*chosen.overrides, *given, *HERE])
     if own:
-        shards = _synthetic_shards(folder, config.clip, max(1, chosen.clips))
+        shards = _synthetic_shards(folder, config.clip, max(1, chosen.clips or CLIPS))
         config = config.replaced({"input.shards": shards})
     return config
 
@@ -136,15 +142,8 @@ class _Clock:
 
 
 def _run(config: Config, out: Path) -> Ran:
-    from pipeline.run import execute, prepare
-
-    began, clock, signals = time.perf_counter(), _Clock(), DeferredSignals()
-    config = config.replaced({"output.path": str(out)})
-    with stoppable():  # the next limit is to be stopped as before
-        outcome = execute(prepare(config), lambda *_: signals.take(), clock.event, signals.check)
-    signals.check()
-    if outcome.left:
-        raise UserError(f"the run could not make all shards: {outcome.failed}")
+    began, clock = time.perf_counter(), _Clock()
+    finish(config, str(out), clock.event, lambda: None)
     first, *measured = clock.ended
     made = summarise(read_manifests(Store(str(out)), measured))
     return Ran(

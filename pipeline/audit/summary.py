@@ -7,7 +7,7 @@ from pipeline.audit.report import render_report
 from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import Manifest, read_manifests, reject_count
 from pipeline.output.paths import REPORT_FILE
-from pipeline.output.run_file import RunFile, Summary, Totals, write_summary
+from pipeline.output.run_file import RunFile, Simulated, Summary, Totals, write_summary
 from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
 from pipeline.records import LatentStatistics
 from pipeline.storage.store import Store
@@ -23,9 +23,8 @@ def write_report(store: Store, run: RunFile, done: Iterable[str], left: int, fai
         failed: the last error of each shard that was given up.
     """
     totals = summarise(read_manifests(store, done))
-    summary: Summary = {**totals, "shards_left": left, "shards_failed": dict(failed)}
-    if run["identity"].get("simulated"):
-        summary["simulated"] = True
+    simulated: Simulated = {"simulated": True} if run["identity"].get("simulated") else {}
+    summary: Summary = {**totals, **simulated, "shards_left": left, "shards_failed": dict(failed)}
     write_summary(store, summary)
     store.replace(REPORT_FILE, render_report(summary, run).encode())
     return summary

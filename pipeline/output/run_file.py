@@ -44,15 +44,17 @@ class Totals(TypedDict):
     parts_by_device: dict[str, int]
 
 
-class _Summary(Totals):
-    shards_left: int
-    shards_failed: dict[str, str]
-
-
-class Summary(_Summary, total=False):
-    """summary.json, and _SUCCESS.json where no shard is left. `simulated` is there where the encoder was."""
+class Simulated(TypedDict, total=False):
+    """What the summary of a run with a simulated encoder says besides."""
 
     simulated: bool
+
+
+class Summary(Totals, Simulated):
+    """summary.json, and _SUCCESS.json where no shard is left."""
+
+    shards_left: int
+    shards_failed: dict[str, str]
 
 
 def find_run(store: Store) -> RunFile | None:

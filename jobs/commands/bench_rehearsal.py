@@ -1,0 +1,85 @@
+"""What `bench pipeline --simulate` runs: its settings, the shards that it makes, and the configuration of a run.
+
+It does not run or measure.
+"""
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from jobs.commands.bench_run import CONFIG
+from pipeline.config.load import Config, load_config
+from pipeline.video.simulated import SimulatedVideo, write_simulated
+from pipeline.video.synthetic import make_video
+
+FPS = 8
+REAL_FPS, REAL_SIZE_PX, REAL_VIDEOS = 24, (1280, 720), 2  # drawing and encoding more takes minutes
+WARM_UP = "warm-up"  # with which the names of shards begin that are not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What is simulated. The first `warm_up_clips` that devices end with are not counted: all workers start there."""
+
+    ms_per_frame: float
+    decode_ms_per_frame: float | None
+    cpus: int
+    clips: int
+    replicas: int
+    shape: tuple[int, int, int]
+
+    @property
+    def warm_up_clips(self) -> int:
+        return self.replicas * -(-self.cpus // self.replicas)
+
+    def values(self) -> dict[str, Any]:
+        """What figures are of, for the JSON."""
+        names = ("ms_per_frame", "decode_ms_per_frame", "cpus", "replicas", "warm_up_clips")
+        return {"simulated": True, "shape": list(self.shape), **{name: getattr(self, name) for name in names}}
+
+
+def config_of(rehearsal: Rehearsal, overrides: Sequence[str], shards: Sequence[Path]) -> Config:
+    frames, height_px, width_px = rehearsal.shape
+    own = [
+        f"input.shards=[{','.join(map(str, shards))}]",
+        "input.video=[simulated,mp4]",
+        "encoder.name=simulated",
+        f"encoder.weights=simulated:{rehearsal.ms_per_frame}",
+        f"clip.frames={frames}",
+        f"clip.fps={FPS}",
+        f"clip.buckets=[{height_px}x{width_px}]",
+        f"runtime.replicas={rehearsal.replicas}",
+        "runtime.address=null",
+    ]
+    return load_config(str(CONFIG), [*overrides, *own])
+
+
+def make_shards(folder: Path, rehearsal: Rehearsal) -> list[Path]:
+    """For each replica a shard to warm up with, then one that is measured."""
+    folder.mkdir()
+    videos, name = _videos(rehearsal)
+    shards = []
+    for kind, clips in ((WARM_UP, rehearsal.warm_up_clips), ("measured", rehearsal.clips)):
+        for number in range(rehearsal.replicas):
+            path = folder / f"{kind}-{number:03d}.tar"
+            with tarfile.open(path, "w") as tar:
+                for clip in range(number, clips, rehearsal.replicas):
+                    video = videos[clip % len(videos)]
+                    member = tarfile.TarInfo(f"clip-{clip:06d}.{name}")
+                    member.size = len(video)
+                    tar.addfile(member, BytesIO(video))
+            shards.append(path)
+    return shards
+
+
+def _videos(rehearsal: Rehearsal) -> tuple[list[bytes], str]:
+    """Videos for the shards, to be repeated, and the extension of their names."""
+    frames, height_px, width_px = rehearsal.shape
+    if rehearsal.decode_ms_per_frame is not None:
+        video = SimulatedVideo(frames, height_px, width_px, FPS, rehearsal.decode_ms_per_frame)
+        return [write_simulated(video)], "simulated"
+    source_frames = frames * REAL_FPS // FPS + 1
+    return [make_video(source_frames, REAL_FPS, *REAL_SIZE_PX, seed=seed) for seed in range(REAL_VIDEOS)], "mp4"
