@@ -42,6 +42,7 @@ class Rehearsal:
 
 
 def config_of(rehearsal: Rehearsal, overrides: Sequence[str], shards: Sequence[Path]) -> Config:
+    """The configuration of `bench pipeline` with what is rehearsed; other keys may be overridden."""
     frames, height_px, width_px = rehearsal.shape
     own = [
         f"input.shards=[{','.join(map(str, shards))}]",

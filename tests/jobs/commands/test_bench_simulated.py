@@ -54,6 +54,11 @@ def test_clips_that_are_missing_are_said() -> None:
         counted(clips(1, 2, 3, 4, 5), began=0.0, ended=6.0, rehearsal=rehearsal())
 
 
+def test_clips_that_two_replicas_made_count_once() -> None:
+    figures = counted(clips(1, 2, 3, 4, 5, 6, 7), began=0.0, ended=7.0, rehearsal=rehearsal(replicas=2))
+    assert (figures["clips"], figures["clips_per_second"], figures["device_busy"]) == (4, 0.8, 0.5)
+
+
 def test_reported_busy_is_the_share_of_the_replicas_time_in_which_they_encoded() -> None:
     assert reported_busy({"encode": 6.0, "wait_for_frames": 4.0}, 10.0, 1) == 0.6
     assert reported_busy({"encode": 6.0}, 10.0, 2) == 0.3
