@@ -11,7 +11,7 @@ def fit(picture: Uint8Frames, geometry: Geometry) -> Uint8Frames:
     source_height_px, source_width_px = picture.shape[:2]
     resized = (geometry.resized_height_px, geometry.resized_width_px)
     if picture.shape[:2] == resized == (geometry.height_px, geometry.width_px):
-        return picture
+        return np.ascontiguousarray(picture)
     across = source_width_px / geometry.resized_width_px
     down = source_height_px / geometry.resized_height_px
     box = (
