@@ -11,8 +11,8 @@ from jobs.cli import main
 from pipeline.audit.summary import write_report
 from pipeline.config.identity import fingerprint, identity
 from pipeline.config.load import Config
-from pipeline.output.ledger import done_shards
 from pipeline.output.parts import read_footer
+from pipeline.output.paths import done_shards
 from pipeline.storage.store import Store
 
 
