@@ -92,10 +92,11 @@ class Simulation:
             self._start(fleet, chance)
 
     def _lose(self, fleet: Fleet, replica: int) -> None:
-        self._slices.pop(replica, None)
+        made = self._slices.pop(replica, None)
         self._idle.discard(replica)
         del self._speed[replica]
-        fleet.failed(replica, "preempted", node_lost=True)
+        if made:
+            fleet.failed(replica, made[0], "preempted", node_lost=True)
         fleet.leave(replica)
 
     def _made(self, fleet: Fleet, replica: int) -> None:
@@ -103,7 +104,7 @@ class Simulation:
         self.made += 1
         self.busy_seconds += SLICE_SECONDS / self._speed[replica]
         self._left[work.shard.name].discard(index)
-        fleet.committed(replica, index, reused=False)
+        fleet.committed(replica, work.shard.name, index, reused=False)
         self._next_slice(fleet, replica)
 
     def _feed(self, fleet: Fleet) -> None:
@@ -124,7 +125,8 @@ class Simulation:
         index = next((index for index in order if index in self._left[work.shard.name]), None)
         if index is None:
             fleet.done(work.shard.name)
-            fleet.idle(replica)
+            fleet.idle(replica, work)
+            del self._slices[replica]
             self._idle.add(replica)
         else:
             self._slices[replica] = (work, order, index)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from encoder.device.simulated import Clock, SimulatedDevice
+from encoder.device.busy import Busy
+from encoder.device.simulated import Clock, SimulatedBusy, SimulatedDevice
 from encoder.loading import DTYPES, Options
 from encoder.spec import SIMULATED, LatentSpec, spec_of
 from encoder.streaming.chunks import chunk_plan
@@ -112,6 +113,9 @@ class SimulatedEncoder(VideoEncoder):
     @property
     def device_name(self) -> str:
         return SIMULATED
+
+    def busy(self) -> Busy:
+        return SimulatedBusy(self._simulated_device)
 
     @property
     def device_busy_seconds(self) -> float:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from encoder.computed_by import computed_by
+from encoder.device.busy import Busy, busy_on
+from encoder.device.downloads import Fetch, downloads_from
 from encoder.device.memory import available_bytes, readable
 from encoder.device.uploads import uploads_to
 from encoder.posterior import Posterior, from_moments, joined
@@ -46,6 +48,7 @@ class Stream:
         self._waiting: list[Tensor] = []
         self._frames_pushed = 0
         self._picture: tuple[int, ...] | None = None  # batch, height and width of the clip, once known
+        self._busy = encoder.busy()
 
     @torch.inference_mode()
     def push(self, video: Tensor) -> Posterior | None:
@@ -68,10 +71,14 @@ class Stream:
         if self._frames_pushed < self._frames:
             raise ValueError(f"the clip ended after {self._frames_pushed} frames of {self._frames}")
 
+    def take_busy_seconds(self) -> float:
+        """Seconds that the device computed for this clip since the last call, as far as it has finished."""
+        return self._busy.take_seconds()
+
     def _encode(self, frames: int) -> Posterior:
         together = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting, 2)
         self._waiting = [together[:, :, frames:]] if together.shape[2] > frames else []
-        with self._encoder.one_at_a_time:
+        with self._encoder.one_at_a_time, self._busy:
             moments, state = self._encoder.engine.encode_chunk(together[:, :, :frames], self._state)
         self._state = state if self._plan else None
         return from_moments(moments, self._encoder.spec.latent_channels)
@@ -114,7 +121,7 @@ class VideoEncoder:
         self.spec, self.identity = spec, identity
         self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
         self.weights_sha256: str = identity["weights_sha256"]
-        self._upload = uploads_to(device)
+        self._upload, self._download = uploads_to(device), downloads_from(device)
         self.one_at_a_time = Lock()  # several threads may have clips open: layers keep memory from chunk to chunk
         self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
@@ -208,6 +215,14 @@ class VideoEncoder:
                 f"{readable(needed)}, and {self.device} has {readable(available)}: "
                 "use fewer frames, smaller pictures, tiles, or an encoder that streams (norm_scope chunk or frame)"
             )
+
+    def busy(self) -> Busy:
+        """A counter of the seconds that the device computes."""
+        return busy_on(self.device)
+
+    def fetch(self, values: Tensor) -> Fetch:
+        """Begins to bring values to the host without waiting for the device; what it returns waits, and gives them."""
+        return self._download(values)
 
     @torch.inference_mode()
     def to_video(self, frames: npt.NDArray[np.uint8]) -> Tensor:

@@ -15,6 +15,7 @@ import encoder
 from encoder.models import wan
 from encoder.models.wan import WanParams
 from encoder.video_encoder import VideoEncoder
+from pipeline.clips import objects
 from pipeline.config.load import Config, parse_config
 from pipeline.video.synthetic import make_video
 
@@ -114,3 +115,9 @@ def cuda() -> str:
 def small_wan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `wan` an encoder of few channels."""
     monkeypatch.setitem(wan.PRESETS, "wan", WanParams(channels=(8, 16, 32, 32)))
+
+
+@pytest.fixture
+def small_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames travel chunk by chunk, as those of long clips do."""
+    monkeypatch.setattr(objects, "OBJECT_BYTES", 1)

@@ -63,7 +63,31 @@ class SimulatedDevice:
             self._clock.sleep(left_seconds)
 
     @property
+    def accepted_seconds(self) -> float:
+        """Seconds of all the work that it was given, served or not."""
+        with self._lock:
+            return self._accepted_seconds
+
+    @property
     def busy_seconds(self) -> float:
         """Seconds in which it has served until now; it is never idle while work is queued."""
         with self._lock:
             return self._accepted_seconds - max(0.0, self._free_at - self._clock.now_seconds())
+
+
+class SimulatedBusy:
+    """Counts the seconds of the work that a device was given between `with` and its end."""
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        self._device = device
+        self._before = self._seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._before = self._device.accepted_seconds
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds += self._device.accepted_seconds - self._before
+
+    def take_seconds(self) -> float:
+        taken, self._seconds = self._seconds, 0.0
+        return taken

@@ -14,8 +14,9 @@ from pipeline.config.load import Config, recorded_config
 from pipeline.errors import ShardError, UserError
 from pipeline.input.listing import shards_of
 from pipeline.input.samples import samples_of
-from pipeline.latents.encode import Stopwatch, encode_sample
+from pipeline.latents.encode import encode_sample
 from pipeline.latents.load import load_encoder
+from pipeline.latents.stopwatch import Stopwatch
 from pipeline.output.accounts import SliceNumbers, read_json
 from pipeline.output.latent_bytes import latent_of
 from pipeline.output.parts import Footer, first_row, read_footer

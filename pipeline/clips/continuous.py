@@ -9,6 +9,7 @@ from itertools import accumulate
 from encoder.spec import LatentSpec
 from encoder.streaming.chunks import chunk_plan
 from encoder.streaming.receptive_field import Recall, plan_from
+from pipeline.clips.objects import objects_of
 from pipeline.config.latents import ClipConfig
 from pipeline.errors import SampleError, ShardError
 from pipeline.records import ClipSpec
@@ -101,7 +102,7 @@ def _part(clip: ClipSpec, first: int, end: int, chunk_frames: int, recall: Recal
         frame_indices=clip.frame_indices[begin : begin + frames],
         fps=clip.fps,
         geometry=clip.geometry,
-        chunk_frames=chunk_plan(frames, chunk_frames, ratio),
+        chunk_frames=objects_of(chunk_plan(frames, chunk_frames, ratio), clip.geometry),
         continues=first > 0,
         row_frames=clip.row_frames[first:end],
         warm_up_frames=rows_begin - begin,

@@ -8,6 +8,7 @@ from encoder.streaming.receptive_field import Recall
 from pipeline.clips.continuous import clips_of_segment, row_lengths, whole_frames, windows_of_segment
 from pipeline.clips.frames import frames_at_rate, frames_of_span
 from pipeline.clips.geometry import choose_geometry
+from pipeline.clips.objects import objects_of
 from pipeline.config.latents import ClipConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
@@ -135,7 +136,7 @@ def _clips_within(
             frame_indices=frames[window.start : window.stop],
             fps=fps,
             geometry=geometry,
-            chunk_frames=chunk_plan(len(window), rules.chunk_frames, rules.spec.temporal_ratio),
+            chunk_frames=objects_of(chunk_plan(len(window), rules.chunk_frames, rules.spec.temporal_ratio), geometry),
             row_frames=row_frames,
         )
         for index, window in enumerate(windows, start=first_window)

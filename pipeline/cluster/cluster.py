@@ -8,25 +8,31 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from pipeline.clips.plan import ClipRules
-from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.metrics import RayMetrics, of_fleet
-from pipeline.config.latents import EncoderConfig
+from pipeline.cluster.replica import ReplicaActor, measure
 from pipeline.config.load import Config
 from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
-from pipeline.monitor.events import Event, ReplicaJoined, ReplicaLost, ShardBegun, ShardDone, SliceDone, WaitingForGpus
-from pipeline.monitor.metrics import of_event, of_work, thinned
-from pipeline.storage.store import RetiringStore
+from pipeline.monitor.events import (
+    Event,
+    ReplicaJoined,
+    ReplicaLost,
+    ShardBegun,
+    ShardDone,
+    ShardRead,
+    SliceDone,
+    WaitingForGpus,
+)
+from pipeline.monitor.metrics import of_event
 from pipeline.storage.urls import without_secrets
 
 POLL_SECONDS = 0.5
@@ -58,65 +64,12 @@ def _our_packages() -> list[str]:
     return [str(Path(__file__).parents[2] / package) for package in ("encoder", "pipeline")]
 
 
-class _Replica:
-    """One encoder on one device. Its decoding runs elsewhere, so a bad video cannot reach it."""
-
-    def __init__(self, config: Config, weights_sha256: str, threads: int) -> None:
-        self._config, self._weights_sha256, self._threads = config, weights_sha256, threads
-        self._task: Any = None
-        self._metrics = RayMetrics(config, weights_sha256)
-
-    def load(self) -> str:
-        """Puts the encoder on its device. Returns the id of the node."""
-        import encoder
-        from pipeline.latents.load import check_memory, load_encoder
-        from pipeline.latents.task import ShardTask
-
-        config = self._config
-        encoder.set_threads(self._threads)
-        loaded = load_encoder(config.encoder, device="auto")
-        if loaded.weights_sha256 != self._weights_sha256:
-            raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
-        check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
-        decoder = RayDecoder(config, ray.put(config), rules)
-        self._task = ShardTask(config, loaded, decoder, RetiringStore(config.output.path))
-        return str(ray.get_runtime_context().get_node_id())
-
-    def run(self, work: Work) -> Iterator[Event]:
-        events = self._task.help(work.shard, work.place) if work.place else self._task.run(work.shard)
-        before: dict[str, float] = {}
-        for event in thinned(events):
-            seconds = dict(self._task.watch.seconds)
-            self._metrics.add(of_work(event, before, seconds))
-            before = seconds
-            yield event
-
-    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
-    def retire(self) -> None:
-        """Called beside `run`: once it returns, no file is half written, and none will be."""
-        self._task.store.retire()
-
-
-_ReplicaActor = ray.remote(num_cpus=0, concurrency_groups={"beside": 1})(_Replica)
-
-
-def _measure(config: EncoderConfig, threads: int) -> dict[str, str]:
-    """Which ways of computing convolutions are fastest on the device of this process."""
-    import encoder
-    from pipeline.latents.load import load_encoder
-
-    encoder.set_threads(threads)
-    chosen: dict[str, str] = load_encoder(config, device="auto").identity["convolutions"]
-    return chosen
-
-
 def measure_convolutions(config: Config, check: Callable[[], None]) -> dict[str, str]:
     """What `encoder.convolutions: auto` comes to where a replica would run; waits for a GPU where one is expected.
 
     `check` is called at least every half second; what it raises ends the waiting.
     """
-    task = ray.remote(_measure).options(num_gpus=1 if _on_gpus(config.runtime) else 0, num_cpus=0)
+    task = ray.remote(measure).options(num_gpus=1 if _on_gpus(config.runtime) else 0, num_cpus=0)
     promise = task.remote(config.encoder, os.cpu_count() or 1)
     while not ray.wait([promise], timeout=POLL_SECONDS)[0]:
         check()
@@ -126,12 +79,17 @@ def measure_convolutions(config: Config, check: Callable[[], None]) -> dict[str,
 
 @dataclass(slots=True)
 class _Running:
-    """A replica's actor. `pending` is what it promised: first to load, then the events of its work; None: idle."""
+    """A replica's actor: the promise that it loads, until it has and `node` is known, then the streams of its work."""
 
     number: int
     actor: Any
-    pending: Any
+    loading: Any
     node: str = ""
+    working: dict[Any, Work] = field(default_factory=dict)
+
+    @property
+    def promises(self) -> list[Any]:
+        return list(self.working) if self.node else [self.loading]
 
 
 class Cluster:
@@ -167,7 +125,7 @@ class Cluster:
 
     def _retire(self) -> None:
         """Lets replicas that still help with what is done already end the file that they may be writing."""
-        busy = [replica for replica in self._running.values() if replica.node and replica.pending is not None]
+        busy = [replica for replica in self._running.values() if replica.working]
         if busy:
             ray.wait([each.actor.retire.remote() for each in busy], num_returns=len(busy), timeout=RETIRE_SECONDS)
 
@@ -191,64 +149,77 @@ class Cluster:
 
     def _start_replica(self) -> None:
         threads = max(1, (os.cpu_count() or 1) // (1 if self._on_gpus else self.replicas))
-        actor_of = _ReplicaActor.options(num_gpus=1 if self._on_gpus else 0)
-        actor = actor_of.remote(self._config, self._weights_sha256, threads)
+        actor_of = ReplicaActor.options(num_gpus=1 if self._on_gpus else 0)
+        actor = actor_of.remote(self._config, self._weights_sha256, threads, self.replicas)
         number = self._fleet.join()
         self._running[number] = _Running(number, actor, actor.load.remote())
 
     def _feed(self) -> Iterator[Event]:
-        """Gives idle replicas their next work, for as long as there is any."""
-        for replica in self._running.values():
-            if replica.pending is None:
-                work = self._fleet.assign(replica.number)
-                if work is None:
-                    return
-                replica.pending = replica.actor.run.options(num_returns="streaming").remote(work)
-                yield ShardBegun(work.shard.name, replica.number, helps=work.place > 0)
+        """Gives idle replicas their next work, then those that have read their shard to its end the next one."""
+        ready = [replica for replica in self._running.values() if replica.node]
+        for replica in ready:
+            if not replica.working and (work := self._fleet.assign(replica.number)) is not None:
+                yield self._begin(replica, work)
+        for replica in ready:
+            if replica.working and (work := self._fleet.assign_next(replica.number)) is not None:
+                yield self._begin(replica, work)
+
+    def _begin(self, replica: _Running, work: Work) -> Event:
+        stream = replica.actor.run.options(num_returns="streaming").remote(work)
+        replica.working[stream] = work
+        return ShardBegun(work.shard.name, replica.number, helps=work.place > 0)
 
     def _next_events(self) -> Iterator[Event]:
-        pending = {replica.pending: replica for replica in self._running.values() if replica.pending is not None}
+        pending = {promise: replica for replica in self._running.values() for promise in replica.promises}
         if not pending:
             time.sleep(POLL_SECONDS)
         elif ray.wait(list(pending), num_returns=1, timeout=POLL_SECONDS)[0]:
             ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
             for promise in ready:
-                yield from self._take(pending[promise])
+                yield from self._take(pending[promise], promise)
 
-    def _take(self, replica: _Running) -> Iterator[Event]:
+    def _take(self, replica: _Running, promise: Any) -> Iterator[Event]:
         """What a replica has ready: that it is loaded, its next event, the end of its work, or how it failed."""
+        if replica.node and promise not in replica.working:
+            return  # the replica failed at its other shard and was lost with both
         try:
             if replica.node:
-                event = ray.get(next(replica.pending))
+                event = ray.get(next(promise))
                 if self._is_news(replica, event):
                     yield event
             else:
-                replica.node, replica.pending = ray.get(replica.pending), None
+                replica.node = ray.get(promise)
                 yield ReplicaJoined(replica.number, replica.node)
         except StopIteration:
-            replica.pending = None
-            self._fleet.idle(replica.number)
+            self._fleet.idle(replica.number, replica.working.pop(promise))
         except UserError as error:
             raise getattr(error, "cause", error) from None  # Ray's says it with a traceback
         except (LatentmillError, RayError) as error:
-            yield from self._failed(replica, error)
+            yield from self._failed(replica, promise, error)
 
     def _is_news(self, replica: _Running, event: Event) -> bool:
-        if isinstance(event, SliceDone):
-            return self._fleet.committed(replica.number, event.slice_index, event.reused)
-        return self._fleet.done(event.shard) if isinstance(event, ShardDone) else True
+        match event:
+            case SliceDone():
+                return self._fleet.committed(replica.number, event.shard, event.slice_index, event.reused)
+            case ShardDone():
+                return self._fleet.done(event.shard)
+            case ShardRead():
+                self._fleet.read(event.shard)
+        return True
 
-    def _failed(self, replica: _Running, error: Exception) -> Iterator[Event]:
-        self._last_error, replica.pending = _first_line(error), None
-        failed = self._fleet.failed(replica.number, self._last_error, _lost_with_node(replica, error))
-        if not (replica.node and isinstance(error, LatentmillError)):  # it could not load, is gone, or may be broken
+    def _failed(self, replica: _Running, promise: Any, error: Exception) -> Iterator[Event]:
+        self._last_error, node_lost = _first_line(error), _lost_with_node(replica, error)
+        survives = bool(replica.node) and isinstance(error, LatentmillError)
+        failed = [replica.working.pop(promise)] if survives else list(replica.working.values())
+        events = [self._fleet.failed(replica.number, work, self._last_error, node_lost) for work in failed]
+        if not survives:  # it could not load, is gone, or may be broken
             ray.kill(replica.actor)
+            replica.working.clear()
             del self._running[replica.number]
             self._fleet.leave(replica.number)
             self._resize_at = 0.0
             yield ReplicaLost(replica.number, replica.node, self._last_error)
-        if failed is not None:
-            yield failed
+        yield from (event for event in events if event is not None)
 
 
 def _on_gpus(runtime: RuntimeConfig) -> bool:

@@ -3,6 +3,8 @@
 It does not decode (decode.py), and knows nothing of replicas.
 """
 
+import math
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +23,8 @@ from pipeline.config.load import Config
 from pipeline.records import DecodeItem, Failure, Reason, Sample
 from pipeline.video.memory_limit import bounded
 
-CHUNKS_AHEAD = 4  # chunks of one sample that may wait in the object store
+OBJECTS_AHEAD = 1  # of one sample, that may wait in the object store
+POLL_SECONDS = 0.5
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
@@ -43,20 +46,23 @@ _decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
 
 @dataclass(frozen=True, slots=True)
 class RayDecoder:
-    """Decodes every sample in a Ray task of its own; chunks come through the object store, a few ahead."""
+    """Decodes every sample in a Ray task of its own; frames come through the object store.
+
+    None comes where nothing else did for a while: whoever reads may stop then.
+    """
 
     config: Config
     config_ref: Any
     rules: ClipRules
 
-    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem | None, None, None]:
         rules = replace(self.rules, spans=sample.spans, segment=segment)
         items = self._items(sample.video, rules, self._submit(sample.video, rules, cpus=1))
         next(items)  # into its try: who closes it, read or not, cancels the task
         return items
 
     def _submit(self, video: bytes, rules: ClipRules, cpus: int) -> Any:
-        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=CHUNKS_AHEAD)
+        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=OBJECTS_AHEAD)
         return task.remote(video, self.config_ref, rules)
 
     def _items(self, video: bytes, rules: ClipRules, stream: Any) -> Generator[Any, None, None]:
@@ -66,10 +72,12 @@ class RayDecoder:
             for _ in range(self.config.limits.max_attempts):
                 try:
                     # What an attempt delivered before it died, the next one decodes to the same values.
-                    for position, item in enumerate(self._delivered(stream)):
-                        if position >= delivered:
+                    position = 0
+                    for item in self._delivered(stream):
+                        if item is None or position >= delivered:
                             yield item
-                            delivered += 1
+                            delivered += item is not None
+                        position += item is not None
                     return
                 except GetTimeoutError:
                     limit = f"{self.config.limits.decode_timeout_seconds:g} s"
@@ -84,16 +92,21 @@ class RayDecoder:
         finally:
             ray.cancel(stream, force=True)
 
-    def _delivered(self, stream: Any) -> Iterator[DecodeItem]:
-        timeout_seconds = None
+    def _delivered(self, stream: Any) -> Iterator[DecodeItem | None]:
+        """What a task sends. How long it may say nothing counts from its first sign of life on."""
+        silent_since = math.inf
         while True:
-            ready, _ = ray.wait([stream], timeout=timeout_seconds, fetch_local=False)
+            limit_seconds = silent_since + self.config.limits.decode_timeout_seconds - time.monotonic()
+            ready, _ = ray.wait([stream], timeout=max(0.0, min(POLL_SECONDS, limit_seconds)), fetch_local=False)
             if not ready:
-                raise GetTimeoutError
+                if limit_seconds <= POLL_SECONDS:
+                    raise GetTimeoutError
+                yield None
+                continue
             try:
                 item = ray.get(next(stream))
             except StopIteration:
                 return
             if item is not None:
                 yield item
-            timeout_seconds = self.config.limits.decode_timeout_seconds
+            silent_since = time.monotonic()

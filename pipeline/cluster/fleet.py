@@ -12,6 +12,7 @@ from pipeline.monitor.events import ShardFailed
 from pipeline.records import ShardRef
 
 NODES_LOST_ALLOWED = 10  # attempts at one shard that may end with their node: more are no accident
+MOST_SHARDS = 2  # of one replica at once: the next one begins while the last samples of one are made
 DEATHS_IN_A_ROW = 6  # replicas that may die one after another with nothing committed between
 
 
@@ -92,8 +93,9 @@ class Fleet:
 
     queue: WorkQueue
     count: ReplicaCount
-    _at: dict[int, Work | None] = field(default_factory=dict)
+    _at: dict[int, list[Work]] = field(default_factory=dict)
     _making: dict[str, _Shared] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
     _barren: set[int] = field(default_factory=set)
     _joined: int = 0
     _gpus: int = 0
@@ -110,7 +112,7 @@ class Fleet:
 
     @property
     def replicas_at_work(self) -> int:
-        return sum(work is not None for work in self._at.values())
+        return sum(map(bool, self._at.values()))
 
     @property
     def hopeless(self) -> bool:
@@ -129,43 +131,57 @@ class Fleet:
     def join(self) -> int:
         """A new replica; returns its number."""
         self._joined += 1
-        self._at[self._joined] = None
+        self._at[self._joined] = []
         self._barren.add(self._joined)
         return self._joined
 
     def leave(self, replica: int) -> None:
         """A replica is gone. What it was at must have been given back by `failed`."""
-        del self._at[replica]
+        assert not self._at.pop(replica), "its work was given back"
         if replica in self._barren:
             self._barren.discard(replica)
             self._deaths_in_a_row += 1
 
     def assign(self, replica: int) -> Work | None:
-        """The next work of an idle replica: a waiting shard, else a place in the shard that has fewest at it."""
-        assert self._at[replica] is None, "only an idle replica takes work"
-        if (shard := self.queue.take()) is not None:
-            self._making[shard.name] = _Shared(shard)
-            self._at[replica] = Work(shard, 0)
-        elif (shared := self._to_help()) is not None:
-            self._at[replica] = Work(shared.shard, shared.places)
+        """The next work of a replica that has none: a waiting shard, else a place in the one that has fewest at it."""
+        assert not self._at[replica], "only an idle replica takes any work"
+        if (work := self.assign_next(replica)) is None and (shared := self._to_help()) is not None:
+            work = Work(shared.shard, shared.places)
             shared.places += 1
-        work = self._at[replica]
-        if work is not None:
-            self._making[work.shard.name].replicas.add(replica)
+            self._begin(replica, work)
         return work
+
+    def assign_next(self, replica: int) -> Work | None:
+        """A waiting shard for a replica that has none, or has read its only one to the end and still makes its last."""
+        works = self._at[replica]
+        if len(works) >= MOST_SHARDS or any(work.shard.name not in self._read for work in works):
+            return None
+        if (shard := self.queue.take()) is None:
+            return None
+        self._making[shard.name] = _Shared(shard)
+        work = Work(shard, 0)
+        self._begin(replica, work)
+        return work
+
+    def _begin(self, replica: int, work: Work) -> None:
+        self._at[replica].append(work)
+        self._making[work.shard.name].replicas.add(replica)
 
     def _to_help(self) -> _Shared | None:
         """The shard with fewest replicas at it; of several the one begun first, which may be a straggler's."""
         shared = min(self._making.values(), key=lambda shared: len(shared.replicas), default=None)
         return shared if shared and len(shared.replicas) < WORKERS_PER_SHARD else None
 
-    def committed(self, replica: int, slice_index: int, reused: bool) -> bool:
-        """A replica found or made a slice of its shard. Returns whether that is news: another may have said it."""
+    def read(self, shard: str) -> None:
+        """Every sample of a shard has begun."""
+        self._read.add(shard)
+
+    def committed(self, replica: int, shard: str, slice_index: int, reused: bool) -> bool:
+        """A replica found or made a slice of a shard. Returns whether that is news: another may have said it."""
         if not reused:
             self._barren.discard(replica)
             self._deaths_in_a_row = 0
-        work = self._at[replica]
-        shared = self._making.get(work.shard.name) if work else None
+        shared = self._making.get(shard)
         if shared is None or slice_index in shared.slices:
             return False
         shared.slices.add(slice_index)
@@ -175,17 +191,17 @@ class Fleet:
         """A shard's manifest is there. Returns whether that is news: helpers may say it again."""
         return self._making.pop(shard, None) is not None
 
-    def idle(self, replica: int) -> None:
-        """A replica has ended its work well."""
-        work, self._at[replica] = self._at[replica], None
-        if work and (shared := self._making.get(work.shard.name)):
+    def idle(self, replica: int, work: Work) -> None:
+        """A replica has ended this work well."""
+        self._at[replica].remove(work)
+        if shared := self._making.get(work.shard.name):
             shared.replicas.discard(replica)
 
-    def failed(self, replica: int, error: str, node_lost: bool) -> ShardFailed | None:
+    def failed(self, replica: int, work: Work, error: str, node_lost: bool) -> ShardFailed | None:
         """A replica's attempt failed. Returns the event, or None where others are at that shard or have done it."""
-        work = self._at[replica]
-        self.idle(replica)
-        if work is None or (shared := self._making.get(work.shard.name)) is None or shared.replicas:
+        self.idle(replica, work)
+        self._read.discard(work.shard.name)
+        if (shared := self._making.get(work.shard.name)) is None or shared.replicas:
             return None
         del self._making[work.shard.name]
         return ShardFailed(work.shard.name, error, final=self.queue.failed(work.shard, node_lost))

@@ -16,7 +16,13 @@ from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 
 # Keys of earlier versions: refused with a message in a configuration, ignored in an old run.json.
-REMOVED = {"encoder.batch_clips", "encoder.compile", "encoder.conv_tolerance", "runtime.cuda_graphs"}
+REMOVED = {
+    "encoder.batch_clips",
+    "encoder.compile",
+    "encoder.conv_tolerance",
+    "runtime.cuda_graphs",
+    "runtime.decode_ahead",
+}
 
 
 class Config(Section):

@@ -19,12 +19,13 @@ class RuntimeConfig(Section):
     """Replicas, and where they run.
 
     `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses CPUs if the cluster has no GPU.
+    `ahead_bytes` bounds the videos and decoded frames that wait on a node; null takes half of its object store.
     `log: json` writes one JSON object per line to standard error instead of a progress display.
     """
 
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
     address: str | None = None
-    decode_ahead: int = Field(4, ge=1)
+    ahead_bytes: int | None = Field(None, ge=1)
     log: Literal["text", "json"] = "text"
 
     @field_validator("replicas", mode="before")

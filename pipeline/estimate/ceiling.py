@@ -14,10 +14,11 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.input.samples import samples_of
-from pipeline.latents.encode import Made, Stopwatch, encode_sample
+from pipeline.latents.encode import encode_sample
 from pipeline.latents.load import check_memory, load_encoder
+from pipeline.latents.stopwatch import Stopwatch
 from pipeline.metadata.filters import without_decoding
-from pipeline.records import DecodeItem, Row, Sample, ShardRef
+from pipeline.records import DecodeItem, Reason, Row, Sample, ShardRef
 from pipeline.video.decoder import LocalDecoder
 
 
@@ -79,7 +80,9 @@ def encode_alone(config: Config, shards: Sequence[ShardRef]) -> Limit:
     return Limit(machine(loaded.device, threads), convolutions, clips, watch.frames, seconds)
 
 
-def _encoded(config: Config, loaded: VideoEncoder, shard: ShardRef, watch: Stopwatch) -> Iterator[Made]:
+def _encoded(
+    config: Config, loaded: VideoEncoder, shard: ShardRef, watch: Stopwatch
+) -> Iterator[Row | tuple[int, Reason]]:
     for sample, items in _decoded(config, loaded, shard):
         yield from encode_sample(sample, iter(items), loaded, config.output, watch)
 

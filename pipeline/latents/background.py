@@ -1,97 +1,48 @@
-"""Two threads beside the encoder: one reads ahead, one writes behind, both bounded.
+"""Threads beside the encoder: calls that were handed over run in order, and few of them wait."""
 
-It does not know what is read or written.
-"""
-
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-POLL_SECONDS = 0.2
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """Runs an iterator in a thread; its exception is raised here, in its place.
+class Background(Generic[T]):
+    """Runs calls in `threads` threads, which begin them in order; whoever hands over one more than `depth` waits.
 
-    At most `depth` items wait for the consumer, while the thread makes one more.
-
-    The thread ends when the consumer stops (closes the generator) or the iterator does.
-    """
-    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
-    stop = threading.Event()
-    thread = threading.Thread(target=_fill, args=(items, ready, stop), name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            is_item, value = ready.get()
-            if is_item:
-                yield value  # type: ignore[misc]
-            elif isinstance(value, BaseException):
-                raise value
-            else:
-                return
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _fill(
-    items: Iterator[T], ready: "queue.Queue[tuple[bool, T | BaseException | None]]", stop: threading.Event
-) -> None:
-    try:
-        for item in items:
-            if not _offer(ready, (True, item), stop):
-                return
-        _offer(ready, (False, None), stop)
-    except BaseException as error:  # it is not handled here: the consumer gets it
-        _offer(ready, (False, error), stop)
-
-
-def _offer(
-    ready: "queue.Queue[tuple[bool, T | BaseException | None]]",
-    value: tuple[bool, T | BaseException | None],
-    stop: threading.Event,
-) -> bool:
-    while not stop.is_set():
-        try:
-            ready.put(value, timeout=POLL_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    return False
-
-
-class WriteBehind(Generic[T]):
-    """Runs calls one after the other in a thread, at most `depth` waiting.
-
-    After a call that failed none is run any more: what follows a failed write must not be committed. The failure is
-    raised by the next use.
+    After a call that failed none is begun: what follows a failed write must not be committed. The failure is raised by
+    the next use.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, name: str, depth: int, threads: int = 1) -> None:
         self._depth = depth
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._waiting: deque[Future[T]] = deque()
+        self._results: list[T] = []
         self._failure: BaseException | None = None
 
-    def submit(self, call: Callable[[], T]) -> list[T]:
-        """Queues a call, waiting while too many are queued. Returns the results that became ready, in order."""
-        self._waiting.append(self._pool.submit(self._run, call))
-        ready = []
-        while len(self._waiting) > self._depth or (self._waiting and self._waiting[0].done()):
-            ready.append(self._waiting.popleft().result())
-        return ready
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Hands over a call; waits while too many are unfinished."""
+        future = self._pool.submit(self._run, call)
+        self._waiting.append(future)
+        while len(self._waiting) > self._depth:
+            self._results.append(self._waiting.popleft().result())
+        return future
+
+    def ready(self) -> list[T]:
+        """The results that came since the last call, in order, up to the first call that is unfinished."""
+        while self._waiting and self._waiting[0].done():
+            self._results.append(self._waiting.popleft().result())
+        results, self._results = self._results, []
+        return results
 
     def drain(self) -> list[T]:
-        """Waits for every queued call."""
-        ready = [future.result() for future in self._waiting]
-        self._waiting.clear()
-        return ready
+        """Waits for every call; their results as `ready` gives them."""
+        for future in self._waiting:
+            future.result()
+        return self.ready()
 
     def _run(self, call: Callable[[], T]) -> T:
         if self._failure:
@@ -102,8 +53,9 @@ class WriteBehind(Generic[T]):
             self._failure = failure
             raise
 
-    def __enter__(self) -> "WriteBehind[T]":
+    def __enter__(self) -> "Background[T]":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._failure = self._failure or error or CancelledError()
         self._pool.shutdown(wait=True, cancel_futures=True)

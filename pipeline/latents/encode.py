@@ -1,76 +1,102 @@
-"""The clips of one sample: decoded chunks in, rows and rejects out, with the time that each stage takes.
+"""The clips of one sample: decoded frames in, rows and rejects out, in the form that `output.posterior` names."""
 
-It does not decode, choose frames or write; a posterior becomes what `output.posterior` asks for here.
-"""
-
-import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from encoder.video_encoder import ClipMemoryError, OutOfMemoryError, Posterior, Stream, VideoEncoder, joined
 from pipeline.clips.continuous import latent_frames, rows_of
 from pipeline.config.latents import OutputConfig
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Reason, Row, Sample
+from pipeline.latents.stopwatch import Stopwatch
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Reason, Row, Sample, Uint8Frames
 
-Made = Row | tuple[int, Reason]
+# What the next item of a sample asks of the device: nothing at all, to go on with a clip, to take a whole one at once,
+# or to begin one that comes in several objects; or there is no item yet.
+Urgency = Literal["free", "continues", "whole", "begins", "nothing"]
 NO_MEMORY = (ClipMemoryError, OutOfMemoryError)
+INCOMPLETE = Reason("decode", "incomplete", "the decoder stopped before the clip's last frame")
+
+Fetch = Callable[[], FloatLatent]  # waits for the device
 
 
-@dataclass(slots=True)
-class Stopwatch:
-    """Seconds by stage, and frames encoded. Stages in different threads have different names."""
+@dataclass(frozen=True, slots=True)
+class PendingRow:
+    """A row whose latents may still be on the device."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    frames: int = 0
+    sample: Sample
+    clip: ClipSpec
+    opened: Opened
+    id: str
+    latent: Fetch
+    logvar: Fetch | None
+    first_frame: Fetch | None
 
-    def take_frames(self) -> int:
-        """Frames encoded since this was asked last."""
-        taken, self.frames = self.frames, 0
-        return taken
+    def row(self) -> Row:
+        """The row, once the device has computed it."""
+        logvar = None if self.logvar is None else self.logvar()
+        first_frame = None if self.first_frame is None else self.first_frame()
+        return Row(self.sample, self.clip, self.opened.header, self.id, self.latent(), logvar, first_frame)
 
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+Made = PendingRow | tuple[int, Reason]  # or a window's index, and why it gives no row
 
 
 def encode_sample(
     sample: Sample, items: Iterator[DecodeItem], encoder: VideoEncoder, output: OutputConfig, watch: Stopwatch
-) -> Iterator[Made]:
+) -> Iterator[Row | tuple[int, Reason]]:
     """Rows of the clips that came whole, by window, then (window_index, why) for each that did not."""
-    opened: Opened | None = None
-    clips: dict[int, _OpenClip] = {}
-    error = Reason("decode", "incomplete", "the decoder stopped before the clip's last frame")
-    while (item := _next_item(items, watch)) is not None:
+    encoding = SampleEncoding(sample, encoder, output, watch)
+    for made in (one for item in (*items, None) for one in encoding.take(item)):
+        yield made.row() if isinstance(made, PendingRow) else made
+
+
+class SampleEncoding:
+    """One sample whose frames are arriving."""
+
+    def __init__(self, sample: Sample, encoder: VideoEncoder, output: OutputConfig, watch: Stopwatch) -> None:
+        self._sample, self._encoder, self._output, self._watch = sample, encoder, output, watch
+        self._opened: Opened | None = None
+        self._clips: dict[int, _OpenClip] = {}
+        self._why = INCOMPLETE
+
+    def urgency(self, chunk: Chunk) -> Urgency:
+        """What taking these frames would mean for the device."""
+        clip = self._clips.get(chunk.window_index)
+        if clip is None:
+            return "free"  # of a clip that was given up
+        if clip.is_begun:
+            return "continues"
+        return "whole" if len(chunk.frames) == clip.frames else "begins"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any clip holds a state on the device."""
+        return any(clip.is_begun for clip in self._clips.values())
+
+    def take(self, item: DecodeItem | None) -> Iterator[Made]:
+        """What the next item completes; None is the end of the sample."""
         match item:
             case Opened():
-                opened = item
-                clips = {spec.window_index: _OpenClip(sample, opened, spec, encoder, output) for spec in item.clips}
+                self._opened = item
+                self._clips = {spec.window_index: self._open(item, spec) for spec in item.clips}
                 for refused in item.refused:
                     yield refused.window_index, refused.why
-            case Chunk() if item.window_index in clips:
-                clip = clips[item.window_index]
-                with watch("encode"):
-                    made = clip.push(item)
-                watch.frames += len(item.frames)
-                yield from made
+            case Chunk() if item.window_index in self._clips:
+                clip = self._clips[item.window_index]
+                made = clip.push(item)
+                self._watch.frames += len(item.frames)
                 if not clip.due:
-                    del clips[item.window_index]
+                    del self._clips[item.window_index]
+                yield from made
             case Failure():
-                error = item.why
-    for window_index in [row.window_index for clip in clips.values() for row in clip.due] or (() if opened else (-1,)):
-        yield window_index, error
+                self._why = item.why
+            case None:
+                due = [row.window_index for clip in self._clips.values() for row in clip.due]
+                yield from ((window_index, self._why) for window_index in due or (() if self._opened else (-1,)))
 
-
-def _next_item(items: Iterator[DecodeItem], watch: Stopwatch) -> DecodeItem | None:
-    """What the decoder gives next, None at its end; the wait for it is counted."""
-    with watch("wait_for_frames"):
-        return next(items, None)
+    def _open(self, opened: Opened, spec: ClipSpec) -> "_OpenClip":
+        return _OpenClip(self._sample, opened, spec, self._encoder, self._output, self._watch)
 
 
 def _no_memory(error: Exception) -> Reason:
@@ -81,40 +107,64 @@ def _no_memory(error: Exception) -> Reason:
 
 
 class _OpenClip:
-    """A clip whose chunks are arriving. `due` are the rows that are still to be made of it."""
+    """A clip whose frames are arriving. `due` are the rows that are still to be made of it."""
 
     def __init__(
-        self, sample: Sample, opened: Opened, spec: ClipSpec, encoder: VideoEncoder, output: OutputConfig
+        self,
+        sample: Sample,
+        opened: Opened,
+        spec: ClipSpec,
+        encoder: VideoEncoder,
+        output: OutputConfig,
+        watch: Stopwatch,
     ) -> None:
         self._several = bool(spec.row_frames) or len(opened.clips) + len(opened.refused) > 1
-        self._sample, self._opened = sample, opened
+        self._sample, self._opened, self._watch = sample, opened, watch
         self._encoder, self._output = encoder, output
         self._stream: Stream = encoder.stream(spec.frames, spec.plan_frames)
+        self._plan = deque(spec.plan_frames or encoder.plan(spec.frames))
         self.due = deque(row for row, _ in rows_of(spec))
         self._ready = _Latents()
         self._warm_up = encoder.spec.latent_frames(spec.warm_up_frames) if spec.warm_up_frames else 0
-        self._first_frame: FloatLatent | None = None
-        self._frames, self._frames_due = 0, spec.frames
+        self._first_frame: Fetch | None = None
+        self._pushed, self.frames = 0, spec.frames
+
+    @property
+    def is_begun(self) -> bool:
+        return self._pushed > 0
 
     def push(self, chunk: Chunk) -> list[Made]:
         """Encodes the next frames; returns the rows that are complete with them, or why those due can never be."""
         made: list[Made] = []
         try:
-            for row in self._push(chunk):
-                made.append(row)
-                self.due.popleft()
+            for begin, end in self._portions(len(chunk.frames)):
+                for row in self._push(chunk.frames[begin:end]):
+                    made.append(row)
+                    self.due.popleft()
         except NO_MEMORY as error:  # the stream's state is lost with the chunk: the clip is, the encoder is not
             made += [(row.window_index, _no_memory(error)) for row in self.due]
             self.due.clear()
         return made
 
-    def _push(self, chunk: Chunk) -> Iterator[Row]:
-        video = self._encoder.to_video(chunk.frames)
-        if self._output.first_frame and not self._frames:
-            self._first_frame = self._latent(self._encoder.encode_first_frame(video), "first", self._id(self.due[0]))
+    def _portions(self, frames: int) -> Iterator[tuple[int, int]]:
+        """Frames that came together, cut where the encoder's chunks end: no more than a chunk is on the device."""
+        begin = 0
+        while begin < frames:
+            end = min(frames, begin + self._plan[0])
+            self._plan[0] -= end - begin
+            if not self._plan[0]:
+                self._plan.popleft()
+            yield begin, end
+            begin = end
+
+    def _push(self, frames: Uint8Frames) -> Iterator[PendingRow]:
+        video = self._encoder.to_video(frames)
+        if self._output.first_frame and not self._pushed:
+            posterior = self._encoder.encode_first_frame(video)
+            self._first_frame = self._latent(posterior, "first", self._id(self.due[0]))
         part = self._stream.push(video)
-        self._frames += len(chunk.frames)
-        if self._frames == self._frames_due:
+        self._pushed += len(frames)
+        if self._pushed == self.frames:
             self._stream.finish()
         if part is not None:
             self._ready.add(part)
@@ -122,23 +172,33 @@ class _OpenClip:
             self._warm_up = 0
         if self._warm_up:
             return
-        while self.due and (posterior := self._ready.take(latent_frames(self.due[0], self._encoder.spec))) is not None:
-            yield self._row(self.due[0], posterior)
+        while self.due and (ready := self._ready.take(latent_frames(self.due[0], self._encoder.spec))) is not None:
+            yield self._row(self.due[0], ready)
 
     def _id(self, row: ClipSpec) -> str:
         return f"{self._sample.key}:{row.window_index}" if self._several else self._sample.key
 
-    def _row(self, spec: ClipSpec, posterior: Posterior) -> Row:
+    def _row(self, spec: ClipSpec, posterior: Posterior) -> PendingRow:
         row_id = self._id(spec)
-        logvar = posterior.logvar[0].cpu().numpy() if self._output.posterior == "moments" else None
-        latent = self._latent(posterior, "clip", row_id)
-        return Row(self._sample, spec, self._opened.header, row_id, latent, logvar, self._first_frame)
+        logvar = self._encoder.fetch(posterior.logvar[0]) if self._output.posterior == "moments" else None
+        latent = self._timed(self._latent(posterior, "clip", row_id))
+        return PendingRow(self._sample, spec, self._opened, row_id, latent, logvar, self._first_frame)
 
-    def _latent(self, posterior: Posterior, what: str, row_id: str) -> FloatLatent:
+    def _timed(self, fetch: Fetch) -> Fetch:
+        """The same, noting what the device took for the clip so far: it is known when a row of it is there."""
+
+        def fetched() -> FloatLatent:
+            latent = fetch()
+            self._watch.add("encode", self._stream.take_busy_seconds())
+            return latent
+
+        return fetched
+
+    def _latent(self, posterior: Posterior, what: str, row_id: str) -> Fetch:
         """`c t h w`: the mean, or a sample whose noise depends on the run's seed and the row alone."""
         if self._output.posterior == "sample":
-            return posterior.sample(f"{self._output.seed}/{what}/{row_id}")[0].cpu().numpy()
-        return posterior.mean[0].cpu().numpy()
+            return self._encoder.fetch(posterior.sample(f"{self._output.seed}/{what}/{row_id}")[0])
+        return self._encoder.fetch(posterior.mean[0])
 
 
 class _Latents:

@@ -1,230 +1,228 @@
 """One shard from start to end in one process: read, decode, encode, write, commit; yields an event per slice.
 
-It does not know Ray: cluster.py runs it in an actor and hands it another decoder; tests and debuggers run it as it is.
+cluster/ runs it in an actor and hands it a decoder that works elsewhere; tests and debuggers run it as it is.
 """
 
-import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
 from encoder.video_encoder import VideoEncoder
+from pipeline.clips.objects import largest_object_bytes
 from pipeline.config.identity import describe
 from pipeline.config.load import Config
 from pipeline.errors import ShardError
-from pipeline.input.samples import samples_of, shard_info, slice_begins
-from pipeline.latents.background import WriteBehind, read_ahead
-from pipeline.latents.encode import Made, Stopwatch, encode_sample
+from pipeline.input.samples import shard_info, slice_begins
+from pipeline.latents.background import Background
+from pipeline.latents.encode import Made, PendingRow, SampleEncoding, Urgency
+from pipeline.latents.feed import Begun, Failed, Feed, Item, Message, WalkEnded, choose
 from pipeline.latents.helping import helping_order
-from pipeline.metadata.filters import without_decoding
-from pipeline.monitor.events import Event, Progress, ShardDone, SliceDone
+from pipeline.latents.pace import Pace
+from pipeline.latents.stopwatch import Stopwatch
+from pipeline.latents.walk import Place, Step, Walk
+from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
 from pipeline.output.accounts import WHOLE_SAMPLE
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.paths import bucket_names
-from pipeline.output.slice_writer import SliceCounts, SliceWriter
-from pipeline.records import CommittedSlice, DecodeItem, Reason, Row, Sample, ShardRef
+from pipeline.output.slice_writer import SliceWriter
+from pipeline.records import Chunk, CommittedSlice, DecodeItem, ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
 from pipeline.video.decoder import Decoder
 
-ROWS_BEHIND = 4  # rows that may wait for the writer: bounds the memory, hides its time
+ROWS_BEHIND = 4  # rows that may wait for the device and for the scratch file: bounds the memory, hides their time
+COMMITS_BEHIND, COMMIT_THREADS = 8, 4  # slices that may wait to be committed, and how many at once
+
+Steps = Iterator[CommittedSlice | Step]
 
 
-@dataclass(slots=True)
-class _Step:
-    """A sample to be made, with its decoding under way (None: nothing of it is wanted), or why it is not decoded."""
-
-    writer: SliceWriter
-    sample: Sample
-    error: Reason | None
-    items: Generator[DecodeItem, None, None] | None
-    ends_slice: bool
-
-
-StepsWith = Callable[[ExitStack], Iterator[CommittedSlice | _Step]]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ShardTask:
-    """Makes the latents of shards with one encoder; `run` may be called again for the next shard."""
+    """Makes the latents of shards with one encoder; several threads may each make a shard with it."""
 
     config: Config
     encoder: VideoEncoder
     decoder: Decoder
     store: Store
-    watch: Stopwatch = field(default_factory=Stopwatch)
+    pace: Pace = field(default_factory=Pace)
 
-    def run(self, shard: ShardRef) -> Iterator[Event]:
-        """Makes what is missing of a shard and commits its manifest.
+    def run(self, shard: ShardRef, watch: Stopwatch | None = None) -> Iterator[Event]:
+        """Makes what is missing of a shard and commits its manifest; `watch` adds up where the time goes.
 
         Raises:
             ShardError: the shard cannot be read to its end, or storage holds parts of other input.
             TransientError: the same may pass when it is tried again.
         """
-        self.watch = Stopwatch()
-        yield from self._walk(self._ledger(shard))
-
-    def help(self, shard: ShardRef, place: int) -> Iterator[Event]:
-        """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
-        self.watch = Stopwatch()
-        ledger, ranges = self._ledger(shard), slice_begins(shard, self.config)
-        begins = [offset_bytes for offset_bytes in ranges for _ in range(self.config.clip.segments)]
-        order = helping_order(len(begins), place)
-        for committed, reused in self._slices(lambda writers: self._scattered(ledger, writers, begins, order)):
-            if committed:
-                yield _slice_done(shard.name, committed, reused)
-            else:
-                yield Progress(shard.name, self.watch.take_frames())
-        yield from self._walk(self._ledger(shard))
-
-    def _walk(self, ledger: ShardLedger) -> Iterator[Event]:
+        watch = watch or Stopwatch()
+        ledger = self._ledger(shard)
         slices: list[CommittedSlice] = []
-        for committed, reused in self._slices(lambda writers: self._steps(ledger, writers)):
-            if committed is None:
-                yield Progress(ledger.shard.name, self.watch.take_frames())
+        for made in self._made(ledger, lambda walk: walk.whole(), watch):
+            if isinstance(made, tuple):
+                slices.append(made[0])
+                yield _slice_done(shard.name, *made)
             else:
-                slices.append(committed)
-                yield _slice_done(ledger.shard.name, committed, reused)
-        if shard_info(ledger.shard) != ledger.input:
-            raise ShardError(f"{public_url(ledger.shard.url)} changed while it was read")
-        manifest = ledger.commit_manifest(slices, self.watch.seconds)
-        yield ShardDone(ledger.shard.name, manifest["samples"], self.watch.seconds)
-
-    def _slices(self, steps_with: StepsWith) -> Iterator[tuple[CommittedSlice | None, bool]]:
-        """Every slice that the steps end, as it stands committed, and whether it was so before; None between."""
-        with (
-            ExitStack() as writers,
-            WriteBehind[CommittedSlice | None](ROWS_BEHIND) as behind,
-            closing(read_ahead(steps_with(writers), self.config.runtime.decode_ahead)) as ahead,
-        ):
-            steps = self._unless_made(ahead)
-            while (step := self._next(steps)) is not None:
-                if isinstance(step, CommittedSlice):
-                    yield from ((made, False) for made in behind.drain() if made)
-                    yield step, True
-                else:
-                    yield from ((made, False) for made in self._make(step, behind) if made)
-                    yield None, False
-            yield from ((made, False) for made in behind.drain() if made)
-
-    def _next(self, steps: Iterator["CommittedSlice | _Step"]) -> "CommittedSlice | _Step | None":
-        with self.watch("wait_for_samples"):
-            return next(steps, None)
-
-    def _unless_made(self, steps: Iterator["CommittedSlice | _Step"]) -> Iterator["CommittedSlice | _Step"]:
-        """The same steps, but instead of those of a segment that others have committed since: that slice."""
-        writer: SliceWriter | None = None
-        made: CommittedSlice | None = None
-        for step in steps:
-            if isinstance(step, CommittedSlice):
-                yield step
-                continue
-            if step.writer is not writer and self.config.clip.segments > 1:
-                writer = step.writer
-                made = self._ledger(writer.ledger.shard).slice_of(writer.index)
-            if made is None or made.missing_buckets:
-                yield step
-                continue
-            if step.items:
-                step.items.close()
-            if step.ends_slice:
                 yield made
+        if shard_info(shard) != ledger.input:
+            raise ShardError(f"{public_url(shard.url)} changed while it was read")
+        slices.sort(key=lambda committed: committed.record.index)
+        manifest = ledger.commit_manifest(slices, watch.seconds)
+        yield ShardDone(shard.name, manifest["samples"], watch.seconds)
+
+    def help(self, shard: ShardRef, place: int, watch: Stopwatch | None = None) -> Iterator[Event]:
+        """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
+        watch = watch or Stopwatch()
+        begins = [begin for begin in slice_begins(shard, self.config) for _ in range(self.config.clip.segments)]
+        order = helping_order(len(begins), place)
+        for made in self._made(self._ledger(shard), lambda walk: walk.scattered(begins, order), watch):
+            if isinstance(made, tuple):
+                yield _slice_done(shard.name, *made)
+            elif not isinstance(made, ShardRead):
+                yield made
+        yield from self.run(shard, watch)
+
+    def _made(
+        self, ledger: ShardLedger, steps_of: Callable[[Walk], Steps], watch: Stopwatch
+    ) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
+        """Every slice as it is committed, and whether it was so before; in between, what else happens."""
+        with ExitStack() as writers, ExitStack() as closing:  # threads end before what they write to is closed
+            walk = Walk(self.config, partial(self._ledger, ledger.shard), writers)
+            making = _Making(self, ledger.shard.name, watch, closing)
+            object_bytes = largest_object_bytes(self.config.clip, 2 * self.config.encoder.chunk_frames)
+            feed = closing.enter_context(Feed(steps_of(walk), self._start, self.pace, object_bytes))
+            yield from making.events(feed)
+
+    def _start(self, step: Step) -> Generator[DecodeItem | None, None, None]:
+        return self.decoder.start(step.sample, step.segment)
 
     def _ledger(self, shard: ShardRef) -> ShardLedger:
         description = describe(self.config, self.encoder.identity) | {"computed_by": self.encoder.computed_by}
         return ShardLedger(self.store, shard, shard_info(shard), description, tuple(bucket_names(self.store)))
 
-    def _steps(self, ledger: ShardLedger, writers: ExitStack) -> Iterator[CommittedSlice | _Step]:
-        """Walks the shard slice by slice, past what is committed, and starts the decoding of what is not."""
-        slice_index, offset_bytes, last = 0, 0, False
-        reader: Iterator[Sample] | None = None
-        while not last:
-            begun = ledger.slice_of(slice_index)
-            if begun and not begun.missing_buckets:
-                yield begun
-                reader, record = None, begun.record
-                offset_bytes, last = record.next_position, record.last
-            else:
-                reader = reader or samples_of(ledger.shard, self.config, offset_bytes, self._first_sample(slice_index))
-                writer = self._writer(ledger, slice_index, begun, offset_bytes)
-                writers.callback(writer.close)
-                yield from self._slice_steps(writer, reader)
-                if not writer.counts.taken:
-                    return  # a shard without samples has no slice
-                offset_bytes, last = writer.counts.next_position, writer.counts.last
-                reader = reader if self.config.clip.segments == 1 else None  # the next segment reads the same again
-            slice_index += 1
 
-    def _first_sample(self, slice_index: int) -> int:
-        return slice_index // self.config.clip.segments * self.config.output.part_samples
+@dataclass(slots=True)
+class _OpenSlice:
+    """A slice whose samples are on their way: how many are unfinished, and whether all of them have begun."""
 
-    def _scattered(
-        self, ledger: ShardLedger, writers: ExitStack, begins: Sequence[int], order: Iterable[int]
-    ) -> Iterator[CommittedSlice | _Step]:
-        """The slices of `order` that nobody has committed by the time that it is their turn."""
-        for slice_index in order:
-            begun = ledger.slice_of(slice_index)
-            if begun is None or begun.missing_buckets:
-                writer = self._writer(ledger, slice_index, begun, begins[slice_index])
-                writers.callback(writer.close)
-                first_index = self._first_sample(slice_index)
-                samples = samples_of(ledger.shard, self.config, begins[slice_index], first_index)
-                yield from self._slice_steps(writer, samples)
+    unfinished: int = 0
+    is_whole: bool = False
 
-    def _writer(
-        self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, offset_bytes: int
-    ) -> SliceWriter:
-        output, columns = self.config.output, self.config.input.parsed_columns
-        return SliceWriter(
-            ledger,
-            slice_index,
-            output.posterior,
-            output.dtype,
-            begun,
-            output.first_frame,
-            columns,
-            self.config.clip.continuous,
-            SliceCounts(slice_index % self.config.clip.segments, self.config.clip.segments, offset_bytes),
-        )
 
-    def _slice_steps(self, writer: SliceWriter, reader: Iterator[Sample]) -> Iterator[_Step]:
-        for sample in itertools.islice(reader, self.config.output.part_samples):
-            writer.counts.add(sample)
-            error, segment = without_decoding(self.config.filter.where, sample), writer.counts.segment
-            wanted = writer.wanted(sample.index) and not error
-            items = self.decoder.start(sample, segment) if wanted else None
-            full = writer.counts.taken == self.config.output.part_samples
-            yield _Step(writer, sample, None if segment else error, items, ends_slice=sample.last or full)
+@dataclass(slots=True)
+class _OpenSample:
+    """A sample that is decoded: what it has become so far, and its items that wait for the device."""
 
-    def _make(self, step: _Step, behind: WriteBehind[CommittedSlice | None]) -> list[CommittedSlice | None]:
-        """Encodes one sample and hands its rows and rejects to the writer; returns slices that were committed."""
-        ready: list[CommittedSlice | None] = []
-        if step.error:
-            ready += behind.submit(partial(step.writer.reject, step.sample, -1, step.error))
-        for made in self._made(step):
-            call = (
-                partial(self._write, step, made)
-                if isinstance(made, Row)
-                else partial(step.writer.reject, step.sample, *made)
-            )
-            ready += behind.submit(call)
-        if step.ends_slice:
-            ready += behind.submit(partial(self._commit, step))
-        return ready
+    step: Step
+    encoding: SampleEncoding
+    items: deque[Item] = field(default_factory=deque)
 
-    def _made(self, step: _Step) -> Iterator[Made]:
-        if step.items:
-            with closing(step.items):
-                yield from encode_sample(step.sample, step.items, self.encoder, self.config.output, self.watch)
+    def urgency(self) -> Urgency:
+        if not self.items:
+            return "nothing"
+        item = self.items[0].item
+        if not isinstance(item, Chunk):
+            return "free"
+        return self.encoding.urgency(item)
 
-    def _write(self, step: _Step, row: Row) -> None:
-        with self.watch("write"):
+
+class _Making:
+    """What is on its way of one shard, from decoded items to committed slices."""
+
+    def __init__(self, task: ShardTask, shard: str, watch: Stopwatch, closing: ExitStack) -> None:
+        self._task, self._shard, self._watch = task, shard, watch
+        self._slices: dict[int, _OpenSlice] = {}
+        self._samples: dict[Place, _OpenSample] = {}  # in the order in which they began
+        self._rows = closing.enter_context(Background[None]("rows", ROWS_BEHIND))
+        self._commits = closing.enter_context(Background[CommittedSlice]("commits", COMMITS_BEHIND, COMMIT_THREADS))
+        self._walk_ended, self._encode_seconds = False, 0.0
+
+    def events(self, feed: Feed) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
+        """Notes what comes and encodes what is ready, until nothing is left; then waits for the last commits."""
+        while self._samples or not self._walk_ended:
+            place = choose((place, one.urgency(), one.encoding.has_begun) for place, one in self._samples.items())
+            message = self._next(feed, wait=place is None)
+            if message is not None:
+                yield from self._note(message)
+            elif place is not None and self._encode_next(self._samples[place]):
+                self._finish(self._samples.pop(place).step, feed)
+                yield Progress(self._shard, self._watch.take_frames())
+            yield from ((made, False) for made in self._commits.ready())
+        yield from ((made, False) for made in self._commits.drain())
+
+    def _next(self, feed: Feed, wait: bool) -> Message | None:
+        if not wait:
+            return feed.take(wait=False)
+        with self._watch("wait_for_frames"):
+            return feed.take(wait=True)
+
+    def _note(self, message: Message) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
+        match message:
+            case Failed():
+                raise message.error
+            case CommittedSlice():
+                yield message, True
+            case WalkEnded():
+                self._walk_ended = True
+                yield ShardRead(self._shard)
+            case Begun():
+                self._begin(message.step)
+                if not message.step.is_wanted:
+                    yield Progress(self._shard, 0)
+            case Item():
+                self._samples[message.step.place].items.append(message)
+
+    def _begin(self, step: Step) -> None:
+        open_slice = self._slices.setdefault(step.writer.index, _OpenSlice())
+        open_slice.is_whole = step.ends_slice
+        if step.why:
+            self._rows.submit(partial(step.writer.reject, step.sample, -1, step.why))
+        if not step.is_wanted:
+            self._rows.submit(partial(step.writer.end_sample, step.sample.index))
+        else:
+            open_slice.unfinished += 1
+            encoding = SampleEncoding(step.sample, self._task.encoder, self._task.config.output, self._watch)
+            self._samples[step.place] = _OpenSample(step, encoding)
+        self._commit_if_complete(step.writer)
+
+    def _encode_next(self, sample: _OpenSample) -> bool:
+        """Encodes the next item of a sample and hands on what it completes. Returns whether the sample has ended."""
+        item = sample.items.popleft()
+        for made in sample.encoding.take(item.item):
+            self._rows.submit(partial(self._write, sample.step, made))
+        item.taken()
+        return item.item is None
+
+    def _finish(self, step: Step, feed: Feed) -> None:
+        encode_seconds = self._watch.seconds.get("encode", 0.0)
+        self._task.pace.encoded(encode_seconds - self._encode_seconds)
+        self._encode_seconds = encode_seconds
+        feed.finish(step)
+        self._rows.submit(partial(step.writer.end_sample, step.sample.index))
+        self._slices[step.writer.index].unfinished -= 1
+        self._commit_if_complete(step.writer)
+
+    def _commit_if_complete(self, writer: SliceWriter) -> None:
+        open_slice = self._slices[writer.index]
+        if open_slice.is_whole and not open_slice.unfinished:
+            del self._slices[writer.index]
+            written = self._rows.submit(lambda: None)  # behind every row of the slice
+            self._commits.submit(partial(self._commit, writer, written))
+
+    def _write(self, step: Step, made: Made) -> None:
+        if not isinstance(made, PendingRow):
+            step.writer.reject(step.sample, *made)
+            return
+        with self._watch("wait_for_device"):
+            row = made.row()
+        with self._watch("write"):
             step.writer.add(row)
 
-    def _commit(self, step: _Step) -> CommittedSlice:
-        with self.watch("commit"):
-            return step.writer.commit()
+    def _commit(self, writer: SliceWriter, written: Future[None]) -> CommittedSlice:
+        written.result()
+        with self._watch("commit"):
+            return writer.commit()
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:

@@ -14,6 +14,13 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardRead:
+    """Event: every sample of a shard has begun; whoever makes it has room for the next one."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
 class SliceDone:
     """Event: a slice is committed; `reused` if it already was before this run."""
 
@@ -77,4 +84,14 @@ class ShardBegun:
     helps: bool
 
 
-Event = Progress | SliceDone | ShardBegun | ShardDone | ShardFailed | ReplicaJoined | ReplicaLost | WaitingForGpus
+Event = (
+    Progress
+    | ShardRead
+    | SliceDone
+    | ShardBegun
+    | ShardDone
+    | ShardFailed
+    | ReplicaJoined
+    | ReplicaLost
+    | WaitingForGpus
+)

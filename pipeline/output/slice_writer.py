@@ -6,17 +6,18 @@ Nothing is published before the whole slice is known.
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, Any
 
 from pipeline.errors import SampleError, ShardError, TransientError
 from pipeline.metadata.fields import Column, column_values
 from pipeline.output.accounts import merge_records
 from pipeline.output.latent_bytes import Dtype
 from pipeline.output.ledger import CommittedPart, ShardLedger
+from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter
 from pipeline.output.schema import row_values
 from pipeline.output.statistics import merged
-from pipeline.records import CommittedSlice, LatentStatistics, Reason, Reject, Row, Sample, SliceRecord
+from pipeline.records import CommittedSlice, FloatLatent, LatentStatistics, Reason, Reject, Row, Sample, SliceRecord
 
 
 def bucket_of(latent_shape: tuple[int, ...]) -> str:
@@ -60,13 +61,15 @@ class SliceCounts:
 
 @dataclass(slots=True)
 class SliceWriter:
-    """Takes the rows and rejects of slice `index` and commits them.
+    """Takes the rows and rejects of slice `index`, whose samples begin at `first_sample`, and commits them.
 
-    `begun` is what storage already holds of the slice: rows of its parts are not taken again, its rejects are kept.
+    Rows may come in any order. `begun` is what storage already holds of the slice: rows of its parts are not taken
+    again, its rejects are kept.
     """
 
     ledger: ShardLedger
     index: int
+    first_sample: int
     posterior: str
     dtype: Dtype
     begun: CommittedSlice | None = None
@@ -76,6 +79,10 @@ class SliceWriter:
     counts: SliceCounts = field(default_factory=SliceCounts)
     _parts: dict[str, _OpenPart] = field(default_factory=dict)
     _rejects: list[Reject] = field(default_factory=list)
+    _ordered: OrderedRows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ordered = OrderedRows(self.first_sample, self._write)
 
     def wanted(self, sample_index: int) -> bool:
         """Whether a row of this sample may still be missing."""
@@ -95,12 +102,19 @@ class SliceWriter:
         except SampleError as error:
             self.reject(row.sample, row.clip.window_index, error.why)
             return
+        self._ordered.add(bucket, values, row.latent)
+
+    def end_sample(self, sample_index: int) -> None:
+        """Says that all rows and rejects of a sample have come, in whatever order samples end."""
+        self._ordered.end(sample_index)
+
+    def _write(self, bucket: str, values: Mapping[str, Any], mean: FloatLatent) -> None:
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
             types = {name: column.type for name, column in self.columns.items()}
             writer = PartWriter(scratch, self.posterior, self.first_frame, types, self.continuous)
             self._parts[bucket] = _OpenPart(scratch, writer)
-        self._parts[bucket].writer.add(values, row.latent)
+        self._parts[bucket].writer.add(values, mean)
 
     def reject(self, sample: Sample, window_index: int, why: Reason) -> None:
         """Counts a sample (`window_index` -1) or one clip of it as rejected."""
@@ -109,6 +123,7 @@ class SliceWriter:
 
     def close(self) -> None:
         """Drops all that is not committed."""
+        self._ordered.close()
         while self._parts:
             _, part = self._parts.popitem()
             part.writer.abandon()
@@ -120,6 +135,7 @@ class SliceWriter:
         Raises:
             TransientError: another writer's record of the slice names clips that no part holds yet.
         """
+        self._ordered.end_all()
         record = self._record()
         parts = list(self.begun.parts) if self.begun else []
         statistics = self.begun.statistics if self.begun else LatentStatistics()

@@ -13,9 +13,12 @@ from pipeline.video.decode import decode_sample
 
 
 class Decoder(Protocol):
-    """Starts decoding the clips of one of a sample's `clip.segments`; the items come when asked for."""
+    """Starts decoding the clips of one of a sample's `clip.segments`.
 
-    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]: ...
+    The items come when asked for, and None where there is nothing yet.
+    """
+
+    def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem | None, None, None]: ...
 
 
 @dataclass(frozen=True, slots=True)

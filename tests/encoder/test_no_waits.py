@@ -21,7 +21,8 @@ import encoder
 from encoder.video_encoder import VideoEncoder
 from pipeline.input.listing import shards_of
 from pipeline.input.samples import samples_of as samples_in
-from pipeline.latents.encode import Stopwatch, encode_sample
+from pipeline.latents.encode import encode_sample
+from pipeline.latents.stopwatch import Stopwatch
 from pipeline.records import DecodeItem
 from pipeline.video.decoder import LocalDecoder
 

@@ -79,7 +79,7 @@ def test_more_replicas_and_other_decoding_write_the_same_bytes(
     shards: None, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     one = make_config(output={"path": str(tmp_path / "one")})
-    two = make_config(output={"path": str(tmp_path / "two")}, runtime={"replicas": 2, "decode_ahead": 1})
+    two = make_config(output={"path": str(tmp_path / "two")}, runtime={"replicas": 2})
     for config in (one, two):
         code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
         assert code == 0, output

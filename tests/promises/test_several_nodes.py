@@ -43,7 +43,7 @@ def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], n
     """Four shards of three slices, to be made on the GPUs of the cluster."""
     for number in range(4):
         write_tar(tmp_path / f"s{number}.tar", samples_of([*videos[number:], *videos[:number]]))
-    return make_config(runtime={"address": nodes.address, "decode_ahead": 1})
+    return make_config(runtime={"address": nodes.address})
 
 
 @dataclass

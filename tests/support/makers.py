@@ -114,7 +114,7 @@ def fill_slice(
     first_frame: bool = False,
 ) -> SliceWriter:
     """A writer that took a sample for each shape, rejected where it is None, and waits for its commit."""
-    writer = SliceWriter(ledger, slice_index, "moments", dtype, begun, first_frame)
+    writer = SliceWriter(ledger, slice_index, slice_index * PART_SAMPLES, "moments", dtype, begun, first_frame)
     for index, shape in enumerate(shapes, start=slice_index * PART_SAMPLES):
         row = made_row(index, shape=shape or WIDE)
         writer.counts.add(row.sample)

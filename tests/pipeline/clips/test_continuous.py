@@ -192,6 +192,7 @@ class FailingDecoder(LocalDecoder):
             yield item
 
 
+@pytest.mark.usefixtures("small_objects")
 def test_rows_that_came_whole_before_a_failure_are_rows_and_the_others_rejects(
     tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder
 ) -> None:

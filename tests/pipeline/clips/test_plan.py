@@ -20,7 +20,7 @@ def test_without_fps_every_frame_is_used_at_the_rate_of_the_source():
     (clip,) = plan_clips(header_of(20, fps=24), clip_of(frames=17, fps=None), RULES)
     assert tuple(clip.frame_indices) == tuple(range(17))
     assert clip.fps == pytest.approx(24)
-    assert clip.chunk_frames == (9, 8)
+    assert clip.chunk_frames == (17,)
 
 
 def test_a_lower_rate_takes_the_frame_nearest_to_each_point_of_time():

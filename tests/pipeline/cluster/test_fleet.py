@@ -124,11 +124,12 @@ def test_a_shard_whose_replica_was_lost_is_given_to_another() -> None:
     first, second = fleet.join(), fleet.join()
     lost = fleet.assign(first)
     assert lost == Work(TarShard("a", "a.tar"), 0)
-    assert fleet.failed(first, "gone", node_lost=True) == ShardFailed("a", "gone", final=False)
+    assert fleet.failed(first, lost, "gone", node_lost=True) == ShardFailed("a", "gone", final=False)
     fleet.leave(first)
-    assert [fleet.assign(second), fleet.unfinished] == [Work(TarShard("b", "b.tar"), 0), 2]
+    other = Work(TarShard("b", "b.tar"), 0)
+    assert [fleet.assign(second), fleet.unfinished] == [other, 2]
     assert fleet.done("b")
-    fleet.idle(second)
+    fleet.idle(second, other)
     assert fleet.assign(second) == lost
 
 
@@ -153,7 +154,7 @@ def test_the_run_goes_on_with_those_who_work_while_others_die_and_what_they_make
         fleet.leave(fleet.join())
     assert fleet.to_start(gpus=8) == 0
     assert not fleet.hopeless
-    assert fleet.committed(good, slice_index=0, reused=False)
+    assert fleet.committed(good, "a", slice_index=0, reused=False)
     assert fleet.to_start(gpus=8) == 2
 
 
@@ -179,22 +180,62 @@ def test_a_shard_has_no_more_helpers_than_are_of_use() -> None:
 def test_a_shard_counts_once_however_many_finish_it() -> None:
     fleet = fleet_of("a")
     owner, helper = fleet.join(), fleet.join()
-    assert fleet.assign(owner)
-    assert fleet.assign(helper)
-    assert [fleet.committed(owner, 0, False), fleet.committed(helper, 0, True)] == [True, False]
+    mine, same = fleet.assign(owner), fleet.assign(helper)
+    assert mine is not None
+    assert same is not None
+    assert [fleet.committed(owner, "a", 0, False), fleet.committed(helper, "a", 0, True)] == [True, False]
     assert [fleet.done("a"), fleet.done("a")] == [True, False]
     assert fleet.unfinished == 0
-    fleet.idle(owner)
-    assert fleet.failed(helper, "too late to matter", node_lost=False) is None
+    fleet.idle(owner, mine)
+    assert fleet.failed(helper, same, "too late to matter", node_lost=False) is None
 
 
 def test_a_failure_is_no_failure_while_another_is_at_the_same_shard() -> None:
     fleet = fleet_of("a")
     owner, helper = fleet.join(), fleet.join()
-    assert fleet.assign(owner)
-    assert fleet.assign(helper)
-    assert fleet.failed(owner, "crash", node_lost=False) is None
-    assert fleet.failed(helper, "crash", node_lost=False) == ShardFailed("a", "crash", final=False)
+    mine, same = fleet.assign(owner), fleet.assign(helper)
+    assert mine is not None
+    assert same is not None
+    assert fleet.failed(owner, mine, "crash", node_lost=False) is None
+    assert fleet.failed(helper, same, "crash", node_lost=False) == ShardFailed("a", "crash", final=False)
+
+
+def test_the_next_shard_begins_once_all_of_one_is_on_its_way() -> None:
+    fleet = fleet_of("abcd")
+    replica = fleet.join()
+    first = fleet.assign(replica)
+    assert first is not None
+    assert fleet.assign_next(replica) is None
+    fleet.read("a")
+    second = fleet.assign_next(replica)
+    assert second == Work(TarShard("b", "b.tar"), 0)
+    fleet.read("b")
+    assert fleet.assign_next(replica) is None, "two at once are enough"
+    fleet.idle(replica, first)
+    assert fleet.assign_next(replica) == Work(TarShard("c", "c.tar"), 0)
+
+
+def test_a_replica_at_its_last_samples_takes_waiting_shards_only() -> None:
+    fleet = fleet_of("ab")
+    owner, other = fleet.join(), fleet.join()
+    fleet.assign(owner)
+    fleet.assign(other)
+    fleet.read("a")
+    assert fleet.assign_next(owner) is None, "what it can help with is made while it ends its own"
+
+
+def test_both_shards_of_a_lost_replica_are_given_to_others() -> None:
+    fleet = fleet_of("ab")
+    replica = fleet.join()
+    first = fleet.assign(replica)
+    fleet.read("a")
+    second = fleet.assign_next(replica)
+    assert first is not None
+    assert second is not None
+    failed = [fleet.failed(replica, work, "gone", node_lost=True) for work in (first, second)]
+    fleet.leave(replica)
+    assert [event.shard for event in failed if event] == ["a", "b"]
+    assert fleet.assign(fleet.join()) == first
 
 
 @pytest.mark.parametrize(

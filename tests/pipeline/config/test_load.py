@@ -85,7 +85,7 @@ def test_a_value_is_taken(dotted: str, value: object, expected: object) -> None:
         ("clip.frame", "unknown key clip.frame, did you mean frames?"),
         ("outptu.path", "unknown key outptu, did you mean output?"),
         ("limits.max_rejects", "unknown key limits.max_rejects, did you mean max_reject_fraction?"),
-        ("runtime.xyz", "unknown key runtime.xyz; known here: address, decode_ahead, log, replicas"),
+        ("runtime.xyz", "unknown key runtime.xyz; known here: address, ahead_bytes, log, replicas"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> None:
@@ -297,7 +297,7 @@ OTHER_VALUES = {
     "encoder.weights": "/the/same/under/another/name",
     "runtime.replicas": 3,
     "runtime.address": "auto",
-    "runtime.decode_ahead": 9,
+    "runtime.ahead_bytes": 9,
     "limits.max_reject_fraction": 0.5,
     "limits.decode_timeout_seconds": 5,
     "limits.max_attempts": 1,

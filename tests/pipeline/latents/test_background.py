@@ -1,130 +1,79 @@
-"""Reading ahead and writing behind keep their order, their bounds and every exception, and end when they should."""
+"""Calls in the background keep their order, their bounds and every exception, and end when they should."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from pipeline.latents.background import WriteBehind, read_ahead
+from pipeline.latents.background import Background
 
 DEPTH = 3
 
 
-def threads_named(name: str) -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith(name)]
-
-
-def test_items_come_in_order_and_end() -> None:
-    assert list(read_ahead(iter(range(100)), DEPTH)) == list(range(100))
-    assert list(read_ahead(iter(()), DEPTH)) == []
-    assert not threads_named("read-ahead")
-
-
-def test_the_reader_goes_ahead_and_no_further_than_asked() -> None:
-    made, one_more = [], threading.Semaphore(0)
-
-    def items() -> Iterator[int]:
+def test_results_come_in_order_and_all_of_them() -> None:
+    with Background[int]("numbers", DEPTH) as background:
+        results = []
         for number in range(50):
-            made.append(number)
-            one_more.release()
-            yield number
-
-    reader = read_ahead(items(), DEPTH)
-    for taken in range(1, 50 - DEPTH):
-        next(reader)
-        for _ in range(DEPTH + 2 if taken == 1 else 1):
-            one_more.acquire()
-        assert len(made) == taken + DEPTH + 1  # those that wait, and the one in its hands
-    assert len(list(reader)) == DEPTH + 1
+            background.submit(lambda number=number: number)  # type: ignore[misc]
+            results += background.ready()
+        results += background.drain()
+    assert results == list(range(50))
 
 
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_an_exception_of_the_reader_arrives_in_its_place(kind: type[BaseException]) -> None:
-    def items() -> Iterator[int]:
-        yield from (1, 2)
-        raise kind("broken")
-
-    ahead = read_ahead(items(), DEPTH)
-    assert (next(ahead), next(ahead)) == (1, 2)
-    with pytest.raises(kind, match="broken"):
-        next(ahead)
-    assert not threads_named("read-ahead")
-
-
-def test_the_reader_ends_when_the_consumer_stops() -> None:
-    read = []
-
-    def items() -> Iterator[int]:
-        for number in range(1_000_000):
-            read.append(number)
-            yield number
-
-    ahead = read_ahead(items(), DEPTH)
-    assert next(ahead) == 0
-    ahead.close()
-    assert not threads_named("read-ahead")
-    assert len(read) < 1_000_000
+@pytest.mark.parametrize("threads", [1, 3])
+def test_whoever_hands_over_too_much_waits(threads: int) -> None:
+    gate, begun = threading.Event(), []
+    with Background[None]("gated", DEPTH, threads) as background:
+        for number in range(DEPTH):
+            background.submit(lambda number=number: (begun.append(number), gate.wait(10))[0])  # type: ignore[misc]
+        waiting = threading.Thread(target=lambda: background.submit(lambda: None), daemon=True)
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+        assert len(begun) <= threads
+        gate.set()
+        waiting.join(10)
+        assert not waiting.is_alive()
+        background.drain()
 
 
-def test_calls_run_one_after_the_other_in_the_order_given() -> None:
-    running, done = threading.Lock(), []
-
-    def call(number: int) -> int:
-        assert running.acquire(blocking=False)
-        done.append(number)
-        running.release()
-        return number
-
-    with WriteBehind[int](DEPTH) as behind:
-        ready = [result for number in range(50) for result in behind.submit(lambda number=number: call(number))]
-        ready += behind.drain()
-    assert ready == done == list(range(50))
-    assert not threads_named("write-behind")
+def test_several_threads_work_beside_each_other() -> None:
+    meet = threading.Barrier(3, timeout=10)
+    with Background[int]("meeting", DEPTH, 3) as background:
+        for _ in range(3):
+            background.submit(meet.wait)
+        assert sorted(background.drain()) == [0, 1, 2]
 
 
-def test_no_more_than_asked_wait() -> None:
-    gate = threading.Event()
-    with WriteBehind[bool](DEPTH) as behind:
-        for _ in range(DEPTH):
-            assert behind.submit(gate.wait) == []
-        threading.Timer(0.05, gate.set).start()
-        assert len(behind.submit(gate.wait)) >= 1  # it had to wait for the first
+def submit_many(background: Background[None]) -> None:
+    for _ in range(DEPTH + 2):
+        background.submit(lambda: None)
 
 
-def submit_many(behind: WriteBehind[None]) -> None:
-    for _ in range(DEPTH + 1):
-        behind.submit(lambda: None)
-
-
-@pytest.mark.parametrize("use", [WriteBehind.drain, submit_many])
-def test_a_failed_call_fails_the_next_use_and_what_follows_is_not_run(use: Callable[[WriteBehind[None]], None]) -> None:
-    gate, done = threading.Event(), []
+@pytest.mark.parametrize("use", [Background.drain, submit_many], ids=["drain", "submit"])
+def test_a_failed_call_fails_the_next_use_and_what_follows_is_not_run(use: Callable[[Background[None]], None]) -> None:
+    ran: list[str] = []
 
     def fail() -> None:
-        gate.wait()
-        raise ValueError("disk full")
+        raise KeyError("the disk is full")
 
-    with WriteBehind[None](DEPTH) as behind:
-        behind.submit(fail)
-        behind.submit(lambda: done.append("committed"))
-        gate.set()
-        for _ in range(2):
-            with pytest.raises(ValueError, match="disk full"):
-                use(behind)
-    assert done == []
+    with Background[None]("failing", DEPTH) as background:
+        background.submit(fail)
+        background.submit(lambda: ran.append("after"))
+        with pytest.raises(KeyError, match="the disk is full"):
+            use(background)
+    assert ran == []
 
 
-def test_what_waits_is_dropped_when_the_consumer_fails() -> None:
-    gate, done = threading.Event(), []
+def test_on_the_way_out_what_runs_is_finished_and_what_waits_is_not_begun() -> None:
+    gate, ran = threading.Event(), []
 
-    def consume() -> None:
-        with WriteBehind[None](DEPTH) as behind:
-            behind.submit(lambda: gate.wait() and None)
-            behind.submit(lambda: done.append("written"))
-            threading.Timer(0.05, gate.set).start()
-            raise ValueError("stopped")
+    def first() -> None:
+        gate.wait(10)
+        ran.append("first")
 
-    with pytest.raises(ValueError, match="stopped"):
-        consume()
-    assert done == []
-    assert not threads_named("write-behind")
+    with Background[None]("leaving", DEPTH) as background:
+        background.submit(first)
+        background.submit(lambda: ran.append("second"))
+        threading.Timer(0.05, gate.set).start()
+    assert ran == ["first"]

@@ -195,6 +195,7 @@ class FailingDecoder(LocalDecoder):
         yield Failure(Reason("decode", "damaged", "half of it"))
 
 
+@pytest.mark.usefixtures("small_objects")
 def test_a_clip_that_fails_half_way_is_a_reject_with_its_window(
     tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.makers import (
+    PART_SAMPLES,
     TALL,
     TALL_BUCKET,
     TOO_SHORT,
@@ -99,7 +100,7 @@ def test_a_begun_slice_is_finished_with_the_bytes_of_an_undisturbed_one(store: S
 def test_only_samples_of_missing_buckets_are_wanted_and_others_are_not_written_twice(store: Store) -> None:
     fill_slice(made_ledger(store), SHAPES).commit()
     (Path(store.root) / TALL_PART).unlink()
-    writer = SliceWriter(again(store), 0, "moments", "float32", begun=again(store).slice_of(0))
+    writer = SliceWriter(again(store), 0, 0, "moments", "float32", begun=again(store).slice_of(0))
     assert [writer.wanted(index) for index in range(3)] == [False, True, False]
     for row in (made_row(0), made_row(1, shape=TALL), made_row(2)):
         writer.counts.add(row.sample)
@@ -110,7 +111,7 @@ def test_only_samples_of_missing_buckets_are_wanted_and_others_are_not_written_t
 
 
 def test_every_sample_of_a_slice_that_is_not_begun_is_wanted(store: Store) -> None:
-    assert SliceWriter(made_ledger(store), 0, "moments", "float32").wanted(41)
+    assert SliceWriter(made_ledger(store), 0, 0, "moments", "float32").wanted(41)
 
 
 def test_a_reject_given_twice_counts_once(store: Store) -> None:
@@ -130,7 +131,7 @@ def test_a_sample_can_have_a_row_and_a_reject_of_different_windows(store: Store)
     ("dtype", "value", "reason"), [("float32", np.nan, "non_finite"), ("float16", 1e6, "out_of_range")]
 )
 def test_a_row_that_cannot_be_stored_is_a_reject(store: Store, dtype: str, value: float, reason: str) -> None:
-    writer = SliceWriter(made_ledger(store), 0, "moments", dtype)  # type: ignore[arg-type]
+    writer = SliceWriter(made_ledger(store), 0, 0, "moments", dtype)  # type: ignore[arg-type]
     for row in (made_row(0), made_row(1, logvar=np.full(WIDE, value, np.float32))):
         writer.counts.add(row.sample)
         writer.add(row)
@@ -186,7 +187,7 @@ def test_clips_that_another_writer_has_on_record_are_waited_for(store: Store) ->
 
 
 def test_a_record_adds_up_the_samples_of_its_slice(store: Store) -> None:
-    writer = SliceWriter(made_ledger(store), 4, "moments", "float32")
+    writer = SliceWriter(made_ledger(store), 4, 4 * PART_SAMPLES, "moments", "float32")
     for sample in (made_sample(12, ignored_files=2), made_sample(13, ignored_files=1, last=True)):
         writer.counts.add(sample)
         writer.reject(sample, -1, TOO_SHORT)

@@ -1,0 +1,74 @@
+"""How long a device computed, without making it wait to be asked."""
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+
+ErrorType = type[BaseException] | None
+Error = BaseException | None
+Traceback = TracebackType | None
+
+
+class Busy(Protocol):
+    """Counts the time between `with` and its end on a device; the calls within may return before it has computed."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+    def take_seconds(self) -> float:
+        """Seconds of the intervals that the device has finished since the last call."""
+
+
+def busy_on(device: torch.device) -> Busy:
+    """A counter for `device`."""
+    return CudaBusy() if device.type == "cuda" else HostBusy()
+
+
+class HostBusy:
+    """On a CPU calls return when they have computed."""
+
+    def __init__(self) -> None:
+        self._began = self._seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: ErrorType, error: Error, at: Traceback) -> None:
+        self._seconds += time.perf_counter() - self._began
+
+    def take_seconds(self) -> float:
+        taken, self._seconds = self._seconds, 0.0
+        return taken
+
+
+class CudaBusy:
+    """By events in the stream, before and after what is launched."""
+
+    def __init__(self) -> None:
+        self._intervals: deque[tuple[Any, Any]] = deque()
+        self._begin: Any = None
+
+    def __enter__(self) -> None:
+        self._begin = _recorded()
+
+    def __exit__(self, kind: ErrorType, error: Error, at: Traceback) -> None:
+        self._intervals.append((self._begin, _recorded()))
+
+    def take_seconds(self) -> float:
+        milliseconds = 0.0
+        while self._intervals and self._intervals[0][1].query():
+            begin, end = self._intervals.popleft()
+            milliseconds += begin.elapsed_time(end)
+        return milliseconds / 1000
+
+
+def _recorded() -> Any:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event

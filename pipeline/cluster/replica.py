@@ -1,0 +1,101 @@
+"""Ray: an actor that holds one encoder on one device and makes shards with it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ray
+
+from pipeline.clips.plan import ClipRules
+from pipeline.cluster.decoder import RayDecoder
+from pipeline.cluster.fleet import MOST_SHARDS, Work
+from pipeline.cluster.metrics import RayMetrics
+from pipeline.config.latents import EncoderConfig
+from pipeline.config.load import Config
+from pipeline.errors import UserError
+from pipeline.latents.pace import Pace
+from pipeline.latents.stopwatch import Stopwatch
+from pipeline.monitor.events import Event
+from pipeline.monitor.metrics import of_work, thinned
+from pipeline.storage.store import RetiringStore
+
+AHEAD_SHARE = 0.5  # of a node's object store, for videos and frames on their way: the rest is Ray's and others'
+
+
+class Replica:
+    """One encoder on one device. Its decoding runs elsewhere, so a bad video cannot reach it.
+
+    `replicas` is how many there are in the run, which share the CPUs of the cluster.
+    """
+
+    def __init__(self, config: Config, weights_sha256: str, threads: int, replicas: int) -> None:
+        self._config, self._weights_sha256 = config, weights_sha256
+        self._threads, self._replicas = threads, replicas
+        self._task: Any = None
+        self._metrics = RayMetrics(config, weights_sha256)
+
+    def load(self) -> str:
+        """Puts the encoder on its device. Returns the id of the node."""
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take cores from the decoders beside
+        import encoder
+        from pipeline.latents.load import check_memory, load_encoder
+        from pipeline.latents.task import ShardTask
+
+        config = self._config
+        encoder.set_threads(self._threads)
+        loaded = load_encoder(config.encoder, device="auto")
+        if loaded.weights_sha256 != self._weights_sha256:
+            raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
+        check_memory(config.clip, loaded)  # here, where the device is
+        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
+        decoder = RayDecoder(config, ray.put(config), rules)
+        node = str(ray.get_runtime_context().get_node_id())
+        pace = pace_of(_resources(node), ray.cluster_resources(), self._replicas, config.runtime.ahead_bytes)
+        self._task = ShardTask(config, loaded, decoder, RetiringStore(config.output.path), pace)
+        return node
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def run(self, work: Work) -> Iterator[Event]:
+        watch, before = Stopwatch(), dict[str, float]()
+        make = self._task.help(work.shard, work.place, watch) if work.place else self._task.run(work.shard, watch)
+        for event in thinned(make):
+            seconds = dict(watch.seconds)
+            self._metrics.add(of_work(event, before, seconds))
+            before = seconds
+            yield event
+
+    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
+    def retire(self) -> None:
+        """Called beside `run`: once it returns, no file is half written, and none will be."""
+        self._task.store.retire()
+
+
+ReplicaActor = ray.remote(num_cpus=0, concurrency_groups={"work": MOST_SHARDS, "beside": 1})(Replica)
+
+
+def pace_of(node: Mapping[str, float], cluster: Mapping[str, float], replicas: int, ahead_bytes: int | None) -> Pace:
+    """How far a replica decodes ahead: its part of the cluster's CPUs, and of its node's memory.
+
+    Args:
+        node, cluster: resources as Ray names them. The replicas of a node are as many as its GPUs, or all of a run
+            where there are none.
+        ahead_bytes: `runtime.ahead_bytes`, of each node; None for a share of its object store.
+    """
+    on_node = max(1, int(node.get("GPU", 0)) or replicas)
+    of_node = int(node.get("object_store_memory", 0) * AHEAD_SHARE) if ahead_bytes is None else ahead_bytes
+    return Pace(max(2, int(cluster.get("CPU", 0)) // max(1, replicas)), of_node // on_node)
+
+
+def _resources(node: str) -> Mapping[str, float]:
+    found: Mapping[str, float] = next((one["Resources"] for one in ray.nodes() if one["NodeID"] == node), {})
+    return found
+
+
+def measure(config: EncoderConfig, threads: int) -> dict[str, str]:
+    """Which ways of computing convolutions are fastest on the device of this process."""
+    import encoder
+    from pipeline.latents.load import load_encoder
+
+    encoder.set_threads(threads)
+    chosen: dict[str, str] = load_encoder(config, device="auto").identity["convolutions"]
+    return chosen
