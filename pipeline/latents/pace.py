@@ -40,7 +40,7 @@ class Pace:
     def begin(self, size_bytes: int, stopped: threading.Event) -> bool:
         """Waits until one more sample may be on its way, and counts it. False where `stopped` came first."""
         with self._changed:
-            while not self._has_room(size_bytes):
+            while not self.has_room(size_bytes):
                 if stopped.is_set():
                     return False
                 self._changed.wait(POLL_SECONDS)
@@ -67,7 +67,8 @@ class Pace:
             self._encoded += 1
             self._encode_seconds += seconds
 
-    def _has_room(self, size_bytes: int) -> bool:
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether one more sample may be on its way; a sample alone always may."""
         if not self._samples:
             return True
         decode_seconds = self._decode_seconds / max(1, self._decoded)

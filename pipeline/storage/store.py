@@ -121,12 +121,13 @@ class Store:
 class RetiringStore(Store):
     """A store whose writes can be ended for good, so that killing its process leaves no half-written file.
 
-    It serves one writer at a time, as a replica is. `retire` is called by another thread.
+    Several threads may write; `retire` is called by another one.
     """
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
-        self._writing, self._retired = threading.Lock(), False
+        self._writing, self._retired = 0, False
+        self._changed = threading.Condition()
 
     def create(self, path: str, data: bytes) -> bool:
         with self._unless_retired():
@@ -137,14 +138,20 @@ class RetiringStore(Store):
             return super().create_from(path, local_file)
 
     def retire(self) -> None:
-        """Waits for the file that is being created, if any; later writes raise TransientError."""
-        self._retired = True
-        with self._writing:
-            pass
+        """Waits for the files that are being created, if any; later writes raise TransientError."""
+        with self._changed:
+            self._retired = True
+            self._changed.wait_for(lambda: not self._writing)
 
     @contextmanager
     def _unless_retired(self) -> Iterator[None]:
-        with self._writing:
+        with self._changed:
             if self._retired:
                 raise TransientError(f"the run is over: nothing more is written to {self.root}")
+            self._writing += 1
+        try:
             yield
+        finally:
+            with self._changed:
+                self._writing -= 1
+                self._changed.notify_all()

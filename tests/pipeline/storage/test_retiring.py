@@ -49,6 +49,24 @@ def test_retiring_waits_for_the_file_that_is_being_created_and_none_begins_after
             create()
 
 
+def test_several_files_are_created_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meet = threading.Barrier(2, timeout=60)
+
+    def create_together(target: Path, write: Callable[..., object]) -> bool:
+        meet.wait()
+        return True
+
+    monkeypatch.setattr(store_module, "create_local", create_together)
+    store = RetiringStore(str(tmp_path))
+    writers = [threading.Thread(target=store.create, args=(name, b"1")) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    store.retire()
+    assert not meet.broken
+
+
 @pytest.mark.ray
 def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none_behind(
     make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path

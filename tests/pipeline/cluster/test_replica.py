@@ -1,0 +1,25 @@
+"""A replica decodes ahead with its part of the cluster's CPUs and of its node's memory."""
+
+import pytest
+
+from pipeline.cluster.replica import AHEAD_SHARE, pace_of
+
+GPU_NODE = {"CPU": 4.0, "GPU": 8.0, "object_store_memory": 80e9}
+CPU_NODE = {"CPU": 2.0, "object_store_memory": 6e9}
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "replicas", "ahead_bytes", "expected"),
+    [
+        (GPU_NODE, 256, 64, None, (4, int(80e9 * AHEAD_SHARE) // 8)),
+        (GPU_NODE, 256, 64, 8000, (4, 1000)),
+        (GPU_NODE, 8, 64, None, (2, int(80e9 * AHEAD_SHARE) // 8)),
+        (CPU_NODE, 2, 2, None, (2, int(6e9 * AHEAD_SHARE) // 2)),
+        (CPU_NODE, 16, 1, 500, (16, 500)),
+    ],
+)
+def test_cpus_are_shared_by_the_run_and_memory_by_the_node(
+    node: dict[str, float], cpus: int, replicas: int, ahead_bytes: int | None, expected: tuple[int, int]
+) -> None:
+    pace = pace_of(node, {"CPU": float(cpus)}, replicas, ahead_bytes)
+    assert (pace.cpus, pace.ahead_bytes) == expected
