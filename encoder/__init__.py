@@ -32,6 +32,7 @@ __all__ = [
     "chunk_plan",
     "load",
     "load_decoder",
+    "machine",
     "names",
     "set_threads",
     "spec_of",
@@ -104,3 +105,13 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def machine(device: str = "auto") -> dict[str, str]:
+    """What decides how fast each algorithm is on `device`: the processor or GPU, libraries, and a C compiler if any."""
+    from encoder.computed_by import computed_by
+    from encoder.kernels.c_library import compilers
+    from encoder.loading import device_of
+
+    compiler = next(iter(compilers()), ["none"])
+    return computed_by(device_of(device), in_c=False) | {"c_compiler": " ".join(compiler)}

@@ -88,7 +88,15 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     apply(module, shapes, choice)
     choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices, "convolutions": choice}
     identity = asdict(spec) | choices | {"tiles": None if options.tiles is None else list(options.tiles)}
-    return VideoEncoder(engine, shadow_engine, spec, identity, device, dtype, is_tunable=bool(shapes))
+    return VideoEncoder(
+        engine,
+        shadow_engine,
+        spec,
+        identity,
+        device,
+        dtype,
+        tunable=tuple(sorted({shape.key for shape in shapes.values()})),
+    )
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -103,7 +103,7 @@ class VideoEncoder:
     """One encoder with its weights on one device. `encoder.load` makes it.
 
     `identity` is plain JSON that names all that changes a latent: what files of latents should say of their encoder.
-    `is_tunable` says whether its convolutions may be computed in several ways.
+    `tunable` names the convolutions that several algorithms can compute.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class VideoEncoder:
         identity: dict[str, Any],
         device: torch.device,
         dtype: torch.dtype,
-        is_tunable: bool = False,
+        tunable: tuple[str, ...] = (),
     ) -> None:
         """`shadow` is the same engine over a model without values, on torch's meta device."""
         self.engine, self._shadow = engine, shadow
         self.spec, self.identity = spec, identity
-        self.device, self.dtype, self.is_tunable = device, dtype, is_tunable
+        self.device, self.dtype, self.tunable = device, dtype, tunable
         self.weights_sha256: str = identity["weights_sha256"]
         self._upload, self._download = uploads_to(device), downloads_from(device)
         self.one_at_a_time = Lock()  # several threads may have clips open: layers keep memory from chunk to chunk

@@ -33,12 +33,16 @@ LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdatas
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checked configuration: its shards, which of them are done, and what makes its latents."""
+    """A checked configuration: its shards, which of them are done, and what makes its latents.
+
+    `tunable` names the convolutions that `encoder.convolutions: auto` chooses algorithms for.
+    """
 
     config: Config
     shards: tuple[ShardRef, ...]
     done: frozenset[str]
     identity: dict[str, Any]
+    tunable: tuple[str, ...]
 
     @property
     def left(self) -> tuple[ShardRef, ...]:
@@ -77,10 +81,10 @@ def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncod
     check_clip_config(config.clip, loaded.spec)
     check_segments(config.clip, loaded.recall)
     store = Store(config.output.path)
-    config = as_noted(config, store) if loaded.is_tunable else with_convolutions(config, {})
+    config = as_noted(config, store) if loaded.tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
     check_run(store, values)
-    return Prepared(config, shards, done_shards(store), values), loaded
+    return Prepared(config, shards, done_shards(store), values, loaded.tunable), loaded
 
 
 def with_convolutions(config: Config, choice: Mapping[str, str]) -> Config:
@@ -165,7 +169,7 @@ def _measured(prepared: Prepared, store: Store, check: Callable[[], None]) -> Pr
     config = prepared.config
     if config.encoder.convolutions != AUTO:
         return prepared
-    choice = measure_convolutions(config, check)
+    choice = measure_convolutions(config, prepared.tunable, check)
     config = with_convolutions(as_noted(config, store), choice)
     return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
 

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline.config.load import Config
 from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
+from pipeline.latents.tuned import Choice, kept, key_here
 from pipeline.monitor.events import (
     Event,
     ReplicaJoined,
@@ -64,17 +65,21 @@ def _our_packages() -> list[str]:
     return [str(Path(__file__).parents[2] / package) for package in ("encoder", "pipeline")]
 
 
-def measure_convolutions(config: Config, check: Callable[[], None]) -> dict[str, str]:
+def measure_convolutions(config: Config, shapes: Sequence[str], check: Callable[[], None]) -> Choice:
     """What `encoder.convolutions: auto` comes to where a replica would run; waits for a GPU where one is expected.
 
     `check` is called at least every half second; what it raises ends the waiting.
     """
-    task = ray.remote(measure).options(num_gpus=1 if _on_gpus(config.runtime) else 0, num_cpus=0)
-    promise = task.remote(config.encoder, os.cpu_count() or 1)
+    on_gpus, threads = _on_gpus(config.runtime), os.cpu_count() or 1
+    is_here = config.runtime.address is None and not on_gpus
+    if is_here and (choice := kept(key_here(config.encoder, shapes, threads))) is not None:
+        return choice  # without waiting for a process that would say the same
+    task = ray.remote(measure).options(num_gpus=1 if on_gpus else 0, num_cpus=0)
+    promise = task.remote(config.encoder, shapes, threads)
     while not ray.wait([promise], timeout=POLL_SECONDS)[0]:
         check()
-    chosen: dict[str, str] = ray.get(promise)
-    return chosen
+    measured: Choice = ray.get(promise)
+    return measured
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Ray: an actor that holds one encoder on one device and makes shards with it."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.latents.pace import Pace
 from pipeline.latents.stopwatch import Stopwatch
+from pipeline.latents.tuned import Choice, keep, kept, key_here
 from pipeline.monitor.events import Event
 from pipeline.monitor.metrics import of_work, thinned
 from pipeline.storage.store import RetiringStore
@@ -91,11 +92,15 @@ def _resources(node: str) -> Mapping[str, float]:
     return found
 
 
-def measure(config: EncoderConfig, threads: int) -> dict[str, str]:
-    """Which ways of computing convolutions are fastest on the device of this process."""
+def measure(config: EncoderConfig, shapes: Sequence[str], threads: int) -> Choice:
+    """Which algorithms for convolutions are fastest on the device of this process: measured once on each machine."""
     import encoder
     from pipeline.latents.load import load_encoder
 
     encoder.set_threads(threads)
-    chosen: dict[str, str] = load_encoder(config, device="auto").identity["convolutions"]
-    return chosen
+    key = key_here(config, shapes, threads)
+    choice = kept(key)
+    if choice is None:
+        choice = load_encoder(config, device="auto").identity["convolutions"]
+        keep(key, choice)
+    return choice

@@ -75,7 +75,7 @@ def encode_alone(config: Config, shards: Sequence[ShardRef]) -> Limit:
         if number == 1:  # the first was a warm-up
             clips, watch = 0, Stopwatch()
         clips += sum(isinstance(one, Row) for one in _encoded(config, loaded, shard, watch))
-    convolutions = loaded.identity["convolutions"] if loaded.is_tunable else {}
+    convolutions = loaded.identity["convolutions"] if loaded.tunable else {}
     seconds = watch.seconds.get("encode", 0.0)
     return Limit(machine(loaded.device, threads), convolutions, clips, watch.frames, seconds)
 

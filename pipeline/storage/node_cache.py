@@ -10,13 +10,18 @@ from pipeline.storage.files import fetch_url
 from pipeline.storage.urls import own_name
 
 
+def cache_folder() -> Path:
+    """Where this user's processes keep files on this node."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmill"
+
+
 def local_copy(url: str) -> str:
     """The local copy of a remote file or folder; concurrent callers wait for one download.
 
     Raises:
         FileNotFoundError: nothing is there.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmill"
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     target = cache / name / own_name(url)

@@ -48,7 +48,7 @@ def test_it_is_loaded_as_others_are_and_says_what_it_is() -> None:
     assert loaded.weights_sha256 == other.weights_sha256
     assert loaded.spec == spec_of("simulated")
     assert loaded.plan(49) == (9, 8, 8, 8, 8, 8)
-    assert (loaded.streams, loaded.recall, loaded.device_name, loaded.is_tunable) == (True, None, "simulated", False)
+    assert (loaded.streams, loaded.recall, loaded.device_name, loaded.tunable) == (True, None, "simulated", ())
     assert loaded.encode_bytes(49, 480, 720) > 0
 
 

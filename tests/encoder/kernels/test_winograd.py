@@ -180,7 +180,7 @@ def test_what_errs_more_than_the_tolerance_is_not_chosen(monkeypatch: pytest.Mon
 
 def test_narrow_encoders_are_not_measured() -> None:
     tiny = encoder.load("tiny", weights="random:0")
-    assert not tiny.is_tunable
+    assert not tiny.tunable
     assert tiny.identity["convolutions"] == {}
 
 
