@@ -1,0 +1,74 @@
+"""Decoding goes where CPUs are free: to the replica's node and, where that is full, to nodes that have no GPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray._private.state import available_resources_per_node
+from ray.cluster_utils import Cluster as Nodes
+from support.runs import MakeConfig, write_tar
+
+import encoder
+from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.fleet import WorkQueue
+from pipeline.config.load import Config
+from pipeline.input.listing import list_shards
+from pipeline.monitor.events import ShardDone
+from pipeline.video.simulated import SimulatedVideo, write_simulated
+
+pytestmark = pytest.mark.ray
+
+OBJECT_STORE_BYTES = 80_000_000
+VIDEOS = 24
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """A head that does no work, a node with a GPU and a single CPU, and two nodes that have CPUs alone."""
+    running = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES})
+    running.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
+    for _ in range(2):
+        running.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES)
+    yield running
+    running.shutdown()
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
+    """Videos whose decoding takes a hundred times as long as their encoding, and needs no real CPU."""
+    video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, 100.0))
+    write_tar(tmp_path / "s.tar", ((f"{number:03d}.simulated", video) for number in range(VIDEOS)))
+    return make_config(
+        runtime={"address": nodes.address},
+        encoder={"name": "simulated", "weights": "simulated:1"},
+        input={"video": ["simulated"]},
+    )
+
+
+def decoding_nodes() -> set[str]:
+    """The nodes of which a CPU is taken now."""
+    free = available_resources_per_node()
+    cpus = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]}
+    return {node for node, count in cpus.items() if free.get(node, {}).get("CPU", 0) < count}
+
+
+def test_a_gpu_node_with_one_cpu_is_fed_by_the_cpus_of_the_others(config: Config) -> None:
+    sha256 = encoder.load("simulated", weights="simulated:1").weights_sha256
+    queue, seen, most = WorkQueue(max_attempts=1), set[str](), 0
+    queue.extend(list_shards(config.input.shards))
+    with connected(config.runtime):
+        with_cpus = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")}
+        cluster = Cluster(config, sha256, queue)
+
+        def look() -> None:
+            nonlocal most
+            at_work = decoding_nodes()
+            seen.update(at_work)
+            most = max(most, len(at_work))
+
+        events = list(cluster.run(look))
+        cluster.stop()
+    assert [event.samples for event in events if isinstance(event, ShardDone)] == [VIDEOS]
+    assert seen == with_cpus
+    assert most == 3, "at the same time"
