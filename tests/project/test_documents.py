@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from argparse import ArgumentParser, _SubParsersAction
+from argparse import SUPPRESS, ArgumentParser, _SubParsersAction
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,9 @@ def _below(parser: ArgumentParser, name: str) -> dict[str, ArgumentParser]:
 
 
 def options_of(parser: ArgumentParser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    """The options that `--help` shows: a former name, which is refused with the new one, is not among them."""
+    shown = [action for action in parser._actions if action.help != SUPPRESS]
+    return {option for action in shown for option in action.option_strings if option.startswith("--")}
 
 
 def command_lines(path: Path) -> list[str]:

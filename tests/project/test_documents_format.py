@@ -4,10 +4,10 @@ import re
 
 from support.paths import ROOT
 
-from pipeline.output.ledger import ShardLedger
+from pipeline.output.accounts import RejectJson
+from pipeline.output.manifests import Manifest, PartJson
+from pipeline.output.parts import Footer
 from pipeline.output.schema import schema
-from pipeline.records import FileInfo, ShardRef
-from pipeline.storage.store import Store
 
 STAGES = ("read", "probe", "clip", "decode", "encode", "write")
 
@@ -33,10 +33,17 @@ def test_the_page_on_format_has_the_columns_of_a_part_with_their_types_in_order(
 
 
 def test_the_page_on_format_has_the_keys_of_a_manifest() -> None:
-    ledger = ShardLedger(
-        Store("/nowhere"), ShardRef("s", "s.tar"), FileInfo(0, ""), {"format_version": 0, "fingerprint": ""}, ()
-    )
-    assert names_in(rows_of(section("Manifest"))) == ledger.manifest([], {}).keys()
+    assert names_in(rows_of(section("Manifest"))) == Manifest.__required_keys__ | Manifest.__optional_keys__
+
+
+def test_the_page_on_format_has_the_keys_of_each_part_and_reject_of_a_manifest() -> None:
+    meanings = {cells[0].strip("`"): cells[1] for cells in rows_of(section("Manifest"))}
+    for key, entry in (("parts", PartJson), ("rejects", RejectJson)):
+        assert entry.__required_keys__ | entry.__optional_keys__ <= set(re.findall(r"`(\w+)`", meanings[key]))
+
+
+def test_the_page_on_format_has_the_keys_of_a_footer() -> None:
+    assert names_in(rows_of(section("Footer"))) == Footer.__required_keys__ | Footer.__optional_keys__
 
 
 def test_the_page_on_format_has_every_reason_that_the_code_gives_beside_its_stage() -> None:

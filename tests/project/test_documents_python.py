@@ -12,7 +12,10 @@ from support.paths import ROOT
 from support.runs import MakeConfig, samples_of, write_tar
 
 PUBLIC = {
-    "encoder": {"LatentSpec", "chunk_plan", "load", "load_decoder", "names", "set_threads", "spec_of"},
+    "encoder": {
+        *("ChunkPlan", "Convolutions", "Dtype", "LatentSpec", "NormScope"),
+        *("chunk_plan", "load", "load_decoder", "names", "set_threads", "spec_of"),
+    },
     "pipeline": {"execute", "load_config", "prepare"},
 }
 LIGHT = {"encoder": {"torch"}, "pipeline": {"torch", "ray", "decord", "av", "pyarrow"}}
