@@ -56,7 +56,7 @@ def load(
     Args:
         name: one of `names()`.
         weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`. With the name
-            `diffusers`, the folder of any of the VAEs that `encoder.adapters` knows. With the name `simulated`,
+            `diffusers`, the folder of any of the VAEs that `encoder/diffusers_vae.py` knows. With the name `simulated`,
             `simulated:MS_PER_FRAME`: the time that its device takes for a frame, of which it makes noise.
         dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.

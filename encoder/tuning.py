@@ -1,6 +1,6 @@
 """Which way each convolution of an encoder is computed: as told, or by a short measurement on the device at hand.
 
-It does not compute them (convolutions.py). A choice is plain JSON: a run can note it and the next one repeat it.
+It does not compute them (kernels/). A choice is plain JSON: a run can note it and the next one repeat it.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Winograd's minimal filtering F(m, 3): m outputs of a 3-tap correlation by m + 2 products, as three small matrices.
 
-It does not convolve (convolutions.py): pure functions in float64.
+It does not convolve (torch_winograd.py, winograd.c): pure functions in float64.
 """
 
 from typing import Literal, NamedTuple

@@ -1,6 +1,6 @@
 """What a model's layers see of the past, read off its modules.
 
-It does not run the model; recall.py says what follows from it.
+It does not run the model; receptive_field.py says what follows from it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,6 +1,6 @@
 """How far back a causal encoder looks: where a stream may begin so that its later latents are those of an earlier one.
 
-It does not encode: frames and chunks are counted, without torch. receptive.py reads the layers off a model.
+It does not encode: frames and chunks are counted, without torch. layer_fields.py reads the layers off a model.
 """
 
 from bisect import bisect_right

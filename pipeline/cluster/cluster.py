@@ -1,6 +1,6 @@
-"""Ray: an actor around ShardTask for each replica, and the loop that feeds them.
+"""Ray: starting and losing replicas (replica.py), and the loop that hands them shards.
 
-It does not decode (ray_decoder.py), does not know what a latent is, and decides nothing that plan.py can decide.
+It does not decode (decoder.py), does not know what a latent is, and decides nothing that fleet.py can decide.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from pipeline.audit.verify import Verified, verify
 from pipeline.config.load import Config
 from pipeline.storage.store import Store
 
-KILLS = 3  # test_faults_soak.py does many
+KILLS = 3  # tests/promises/test_kills.py does many
 
 
 def latentmill(*arguments: str) -> subprocess.Popen[str]:

@@ -1,8 +1,10 @@
 """The documents say what is there: links, paths and tests that exist, commands and options that the parser takes."""
 
+import ast
 import re
 import shlex
 from argparse import SUPPRESS, ArgumentParser, _SubParsersAction
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,12 +58,22 @@ def missing_paths(path: Path) -> list[str]:
     named = [word for word in words if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*-]*", word)]
     modules = [match[1] for word in words if (match := re.match(r"python -m (benchmarks\.\w+)", word))]
     files = [word for word in words if re.fullmatch(r"\w+\.(py|c|h)", word)]
-    everywhere = {file.name for folder in FOLDERS for file in (ROOT / folder).rglob("*.*")}
     return [
         *(word for word in named if not any(ROOT.glob(word.rstrip("/")))),
         *(module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").exists()),
-        *(word for word in files if word not in everywhere),
+        *(word for word in files if word not in file_names()),
     ]
+
+
+@cache
+def file_names() -> set[str]:
+    return {file.name for folder in FOLDERS for file in (ROOT / folder).rglob("*.*")}
+
+
+def missing_from_docstring(path: Path) -> list[str]:
+    """Source files that the docstring of a module names and this repository does not have."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return [name for name in re.findall(r"\w+\.(?:py|c|h)\b", text) if name not in file_names()]
 
 
 def missing_tests(path: Path) -> list[str]:
@@ -117,6 +129,12 @@ def test_every_path_that_a_document_names_exists(path: Path) -> None:
     assert missing_paths(path) == []
 
 
+def test_every_file_that_the_docstring_of_a_module_names_exists() -> None:
+    modules = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    missing = {name_of(path): missing_from_docstring(path) for path in modules}
+    assert {name: names for name, names in missing.items() if names} == {}
+
+
 @pytest.mark.parametrize("path", CURRENT, ids=name_of)
 def test_every_test_that_a_document_names_exists(path: Path) -> None:
     assert missing_tests(path) == []
@@ -131,6 +149,9 @@ def test_what_does_not_exist_is_found(tmp_path: Path) -> None:
     assert dead_links(page) == ["nowhere.md", "page.md#c"]
     assert missing_paths(page) == ["pipeline/nowhere.py", "benchmarks.gone", "gone.py"]
     assert missing_tests(page) == ["test_gone", "gone_too"]
+    module = tmp_path / "module.py"
+    module.write_text('"""It does not decode (gone.py, decode.py)."""\n')
+    assert missing_from_docstring(module) == ["gone.py"]
 
 
 @pytest.mark.parametrize("path", CURRENT, ids=name_of)
