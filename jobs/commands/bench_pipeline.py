@@ -201,7 +201,7 @@ def _print(measured: dict[str, Any]) -> None:
     say(f"the pipeline reaches {measured['ratio']:.1%} of the limit, its encoder alone")
     stages = ", ".join(f"{stage} {spent:.3g}" for stage, spent in run["seconds_by_stage"].items())
     say(f"seconds of its replica by stage: {stages}")
-    say("wait_for_samples and wait_for_frames: reading or decoding is too slow for the encoder; an encode above")
-    say("the limit's time: decoding takes its CPUs; write and commit go on beside it")
+    say("wait_for_frames: reading or decoding is too slow for the encoder; an encode above the limit's time: decoding")
+    say("takes its CPUs; wait_for_device, write and commit go on beside it")
     start = f"not counted: {run['start_seconds']:.3g} s for Ray and weights"
     say(f"{start}, {run['first_shard_seconds']:.3g} s for the first shard, which sets up")
