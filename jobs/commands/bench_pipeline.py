@@ -9,7 +9,6 @@ import math
 import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,14 +57,14 @@ def add(subparsers: Subparsers) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One run without its first shard: what it made, in which time, where that went, and the time before."""
+    """One run without its first sample: what it made, in which time, where that went, and the time before."""
 
     clips: int
     frames: int
     seconds: float
     seconds_by_stage: dict[str, float]
     start_seconds: float
-    first_shard_seconds: float
+    first_sample_seconds: float
 
 
 def bench(chosen: argparse.Namespace) -> int:
@@ -126,33 +125,39 @@ def _in_turns(config: Config, folder: Path, rounds: int) -> tuple[list["Limit"],
 
 @dataclass(slots=True)
 class _Clock:
-    """When a run began its work and ended each shard, and the frames that it encoded for each."""
+    """When a run was given its shards and ended each, and the frames that it encoded: at first, and in all."""
 
-    begun: float = 0.0
+    begun: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
-    frames: Counter[str] = field(default_factory=Counter)
+    warm: float = 0.0
+    warm_frames: int = 0
+    frames: int = 0
 
     def event(self, event: Event) -> None:
+        now = time.perf_counter()
         if isinstance(event, ShardBegun):
-            self.begun = self.begun or time.perf_counter()
+            self.begun.setdefault(event.shard, now)
         elif isinstance(event, Progress):
-            self.frames[event.shard] += event.frames
+            if event.frames and not self.frames:
+                self.warm, self.warm_frames = now, event.frames
+            self.frames += event.frames
         elif isinstance(event, ShardDone):
-            self.ended[event.shard] = time.perf_counter()
+            self.ended[event.shard] = now
 
 
 def _run(config: Config, out: Path) -> Ran:
+    """A run from its first encoded sample on: what starts up and sets up lies before, and shards overlap after it."""
     began, clock = time.perf_counter(), _Clock()
     finish(config, str(out), clock.event, lambda: None)
-    first, *measured = clock.ended
-    made = summarise(read_manifests(Store(str(out)), measured))
+    store, (first, *measured) = Store(str(out)), clock.begun
+    rows, frames = summarise(read_manifests(store, clock.begun))["rows"], clock.frames - clock.warm_frames
     return Ran(
-        clips=made["rows"],
-        frames=sum(clock.frames[shard] for shard in measured),
-        seconds=max(clock.ended.values()) - clock.ended[first],
-        seconds_by_stage=made["seconds_by_stage"],
-        start_seconds=round(clock.begun - began, 2),
-        first_shard_seconds=round(clock.ended[first] - clock.begun, 2),
+        clips=round(rows * frames / clock.frames) if clock.frames else 0,
+        frames=frames,
+        seconds=max(clock.ended.values()) - clock.warm,
+        seconds_by_stage=summarise(read_manifests(store, measured))["seconds_by_stage"],
+        start_seconds=round(clock.begun[first] - began, 2),
+        first_sample_seconds=round(clock.warm - clock.begun[first], 2),
     )
 
 
@@ -170,7 +175,7 @@ def compared(limits: Sequence["Limit"], runs: Sequence[Ran]) -> dict[str, Any]:
     beside = {
         "seconds_by_stage": told.seconds_by_stage,
         "start_seconds": told.start_seconds,
-        "first_shard_seconds": told.first_shard_seconds,
+        "first_sample_seconds": told.first_sample_seconds,
     }
     ratio = pipeline["frames_per_second"] / limit["frames_per_second"]
     return {"ratio": round(ratio, 3), "limit": limit, "pipeline": pipeline | beside}
@@ -204,4 +209,4 @@ def _print(measured: dict[str, Any]) -> None:
     say("wait_for_frames: reading or decoding is too slow for the encoder; an encode above the limit's time: decoding")
     say("takes its CPUs; wait_for_device, write and commit go on beside it")
     start = f"not counted: {run['start_seconds']:.3g} s for Ray and weights"
-    say(f"{start}, {run['first_shard_seconds']:.3g} s for the first shard, which sets up")
+    say(f"{start}, {run['first_sample_seconds']:.3g} s for the first sample, which sets up")
