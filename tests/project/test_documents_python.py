@@ -14,7 +14,7 @@ from support.runs import MakeConfig, samples_of, write_tar
 PUBLIC = {
     "encoder": {
         *("ChunkPlan", "Convolutions", "Dtype", "LatentSpec", "NormScope"),
-        *("chunk_plan", "load", "load_decoder", "names", "set_threads", "spec_of"),
+        *("chunk_plan", "load", "load_decoder", "machine", "names", "set_threads", "spec_of"),
     },
     "pipeline": {"execute", "load_config", "prepare"},
 }

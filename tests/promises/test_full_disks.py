@@ -99,7 +99,11 @@ def test_a_disk_that_is_full_in_the_middle_of_a_part_is_named_with_the_path(
     assert output_files(root) == calm
 
 
-WRITER = "import sys; from pipeline.storage.store import Store; Store(sys.argv[1]).create_from('latents/bucket=1/x', sys.argv[2])"
+WRITER = """
+import sys
+from pipeline.storage.store import Store
+Store(sys.argv[1]).create_from("latents/bucket=1/x", sys.argv[2])
+"""
 
 
 def test_what_a_killed_writer_left_is_found_after_an_hour_and_removed(

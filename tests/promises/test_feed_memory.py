@@ -1,0 +1,46 @@
+"""However long videos are, what waits in the object store stays under `runtime.ahead_bytes`, and nothing hangs."""
+
+from pathlib import Path
+
+import pytest
+from support.runs import MakeConfig, write_tar
+
+import encoder
+from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.object_store import used_bytes
+from pipeline.input.listing import list_shards
+from pipeline.monitor.events import ShardDone, SliceDone
+from pipeline.video.simulated import SimulatedVideo, write_simulated
+
+FILM_FRAMES, SIZE_PX, AHEAD_BYTES = 241, (480, 640), 300_000_000  # a film is 222 MB, and one object of it 64 MiB
+
+
+@pytest.mark.ray
+def test_films_that_do_not_fit_are_streamed_under_the_bound(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4}')  # more films at once than fit
+    film = write_simulated(SimulatedVideo(FILM_FRAMES, *SIZE_PX, 8.0, 0.5))
+    write_tar(tmp_path / "s.tar", ((f"{number}.simulated", film) for number in range(4)))
+    config = make_config(
+        encoder={"name": "simulated", "weights": "simulated:1"},
+        clip={"frames": 49, "window": "full", "continuous": True, "fps": None, "buckets": ["480x640"]},
+        input={"video": ["simulated"]},
+        runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES},
+    )
+    peak_bytes = 0
+    with connected(config.runtime):
+        queue = WorkQueue(max_attempts=1)
+        queue.extend(list_shards(config.input.shards))
+        cluster = Cluster(config, encoder.load("simulated", weights="simulated:1").weights_sha256, queue)
+
+        def look() -> None:
+            nonlocal peak_bytes
+            peak_bytes = max(peak_bytes, used_bytes())
+
+        events = list(cluster.run(look))
+        cluster.stop()
+    assert [event.samples for event in events if isinstance(event, ShardDone)] == [4]
+    assert sum(event.rows for event in events if isinstance(event, SliceDone)) == 4 * 5
+    assert 64 << 20 <= peak_bytes <= AHEAD_BYTES
