@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import encoder
-from encoder.spec import LatentSpec
+from encoder import LatentSpec
 from encoder.video_encoder import VideoEncoder
 from pipeline.clips.plan import ClipRules
 from pipeline.config.latents import ClipConfig

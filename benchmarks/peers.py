@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from encoder.spec import LatentSpec, spec_of
+from encoder import LatentSpec, spec_of
 from pipeline.clips.plan import ClipRules
 from pipeline.cluster.object_store import used_bytes
 from pipeline.config.load import Config

@@ -15,7 +15,7 @@ import torch
 
 import encoder
 from benchmarks.fidelity import error, frames_of, write_results
-from encoder.streaming.receptive_field import plan_from
+from encoder import plan_from
 from encoder.video_encoder import VideoEncoder
 
 RESULTS = Path(__file__).parent / "results" / "segments.json"
@@ -48,12 +48,12 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def begins(loaded: VideoEncoder, frames: int) -> Iterator[tuple[str, int]]:
-    """Where a stream begins: so many chunks of eight frames before the last one, and where the recall says."""
+    """Where a stream begins: so many chunks of eight frames before the last one, and where the receptive field says."""
     for chunks in WARM_UP_CHUNKS:
         if (begin := frames - 8 * (chunks + 1) - 1) > 0:
             yield f"{chunks} chunks", begin
-    assert loaded.recall is not None
-    yield "recall", loaded.recall.begin(frames - 5, loaded.plan(frames))
+    assert loaded.receptive_field is not None
+    yield "receptive field", loaded.receptive_field.begin(frames - 5, loaded.plan(frames))
 
 
 def latents_from(loaded: VideoEncoder, video: torch.Tensor, begin: int) -> torch.Tensor:

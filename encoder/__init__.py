@@ -1,13 +1,17 @@
-"""The encoder: video in, posterior of its latents out; names, shapes and chunk plans without importing torch.
+"""The encoder: video in, posterior of its latents out.
 
-It does not read videos, write latents or know Ray: that is the pipeline's work.
+Code outside of this package imports this module, which loads no torch, and encoder.video_encoder, which does.
 """
 
+import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from encoder.device.simulated import ServiceRecord, read_service_records
 from encoder.spec import (
     ADAPTED,
+    AUTO,
+    DIRECT,
     SIMULATED,
     ChunkPlan,
     Convolutions,
@@ -18,25 +22,40 @@ from encoder.spec import (
     spec_of,
 )
 from encoder.streaming.chunks import chunk_plan
+from encoder.streaming.receptive_field import ReceptiveField, plan_from
 
 if TYPE_CHECKING:
     from encoder.video_decoder import VideoDecoder
     from encoder.video_encoder import VideoEncoder
 
 __all__ = [
+    "AUTO",
+    "DIRECT",
+    "SIMULATED",
     "ChunkPlan",
     "Convolutions",
     "Dtype",
     "LatentSpec",
     "NormScope",
+    "ReceptiveField",
+    "ServiceRecord",
+    "VideoDecoder",
     "chunk_plan",
     "load",
     "load_decoder",
     "machine",
     "names",
+    "plan_from",
+    "read_service_records",
     "set_threads",
     "spec_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VideoDecoder":  # on first use: it needs torch
+        return importlib.import_module("encoder.video_decoder").VideoDecoder
+    raise AttributeError(f"module 'encoder' has no attribute {name!r}")
 
 
 def load(
@@ -56,25 +75,25 @@ def load(
     Args:
         name: one of `names()`.
         weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`. With the name
-            `diffusers`, the folder of any of the VAEs that `encoder/diffusers_vae.py` knows. With the name `simulated`,
-            `simulated:MS_PER_FRAME`: the time that its device takes for a frame, of which it makes noise.
-        dtype: `float32 | bfloat16 | float16`, in which it computes; norm statistics are float32 in all of them.
+            `diffusers`, the folder of a VAE whose class is in `encoder.diffusers_vae.CLASSES`. With the name
+            `simulated`, `simulated:MS_PER_FRAME`: the time that the simulated device takes for a frame.
+        dtype: `float32 | bfloat16 | float16`, the precision of the computation; norm statistics are always float32.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
-        chunk_frames: frames that are encoded in one pass, a multiple of the encoder's temporal ratio.
-        norm_scope: over which frames GroupNorm takes its statistics: `chunk` as diffusers, `clip` as the original
-            training code (the clip must fit in memory whole), or `frame`, where no frame sees a later one. Wan has
-            no such statistics, and gives the same latents with every scope and plan.
+        chunk_frames: frames encoded in one pass, a multiple of the encoder's temporal ratio.
+        norm_scope: the frames over which GroupNorm takes its statistics: `chunk` as in diffusers, `clip` as in the
+            original training code (the whole clip must fit in memory), or `frame`, which makes the encoder causal.
+            Wan has no such statistics, and gives the same latents with every scope and plan.
         chunk_plan: `diffusers` folds a clip's remainder into its first chunk, `even` keeps all chunks small.
-        tiles: height, width, and their strides in pixels: larger pictures are encoded in such overlapping tiles.
-        convolutions: `auto` measures on the device which way is fastest for each shape of convolution (some seconds
-            for a full-size encoder); `direct`, `winograd_height`, `winograd` or, on a CPU with a C compiler,
-            `winograd_c` for all; or what `auto` found before, as `identity["convolutions"]` gives it, so that the same
-            bits are computed again.
+        tiles: height, width and their strides in pixels; larger pictures are encoded in overlapping tiles of this size.
+        convolutions: `auto` measures on the device which algorithm is fastest for each shape of convolution (some
+            seconds for a full-size encoder); `direct`, `winograd_height`, `winograd` or, on a CPU with a C compiler,
+            `winograd_c` for all; or an earlier result of `auto`, taken from `identity["convolutions"]`, to compute the
+            same bits again.
 
     Raises:
-        ValueError: an argument is not what the encoder can do; `WeightsError` where the weights are at fault.
+        ValueError: an argument is invalid, or the encoder does not support it; `WeightsError` if the weights are bad.
     """
-    from encoder.diffusers_vae import load_adapted  # torch takes seconds to import: only who encodes pays
+    from encoder.diffusers_vae import load_adapted  # lazily: torch takes seconds to import
     from encoder.loading import Options, load_video_encoder
     from encoder.simulated import load_simulated
 
@@ -85,7 +104,7 @@ def load(
 
 
 def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "VideoDecoder":
-    """Returns the decoder of a diffusers VAE folder, for looking at what latents hold.
+    """Returns the decoder of a diffusers VAE folder, to turn latents back into frames.
 
     Raises:
         ValueError: as `load`.
@@ -96,11 +115,11 @@ def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "
 
 
 def set_threads(threads: int) -> None:
-    """Sets how many CPU threads encoders of this process compute with.
+    """Sets how many CPU threads the encoders of this process use.
 
-    Latents of native encoders are the same bits for every number: what is rounded is computed in pieces that follow
-    from the shape, each by one thread. Other processors, instruction sets and libraries give other last bits, and so
-    may other numbers of threads where diffusers' code runs (`name="diffusers"`).
+    The latents of native encoders are the same bits for any number of threads: the work is cut into pieces by the shape
+    alone, and each piece is computed by one thread. Other processors, instruction sets and libraries change the last
+    bits, and so may the number of threads where diffusers' code runs (`name="diffusers"`).
     """
     import torch
 

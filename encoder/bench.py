@@ -6,7 +6,6 @@ ours takes it chunk by chunk, as in a run, diffusers takes it whole, as its inte
 
 import contextlib
 import multiprocessing
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 import encoder
+from encoder.computed_by import machine
 from encoder.device.timing import timed
 from encoder.loading import DTYPES, device_of, layout_of
 from encoder.tuning import kernel_bytes
@@ -76,12 +76,6 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
         for shape in bench.shapes:
             flops = direct.encode_flops(*shape)
             yield from _of_shape(bench, folder, encodes, shape, flops)
-
-
-def machine(device: torch.device, threads: int) -> dict[str, Any]:
-    """What figures of this process are of."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "threads": threads, "torch": torch.__version__}
 
 
 def _of_shape(
@@ -255,10 +249,3 @@ def _memory_bytes(device: torch.device, reset: bool = False) -> int | None:
         resets.write_text("5")
     lines = (line.split() for line in status.read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:")
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,6 +38,11 @@ def computed_by(device: torch.device, in_c: bool) -> dict[str, str]:
         return _of_gpu(device)
     values = _of_cpu()
     return values | {"c_compiler": compiler_version()} if in_c else values
+
+
+def machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """What a measurement was made on: device model, CPU threads, version of torch."""
+    return {"device": computed_by(device, in_c=False)["model"], "threads": threads, "torch": torch.__version__}
 
 
 def onednn_isa(flags: Iterable[str], most: str | None) -> str:

@@ -13,11 +13,11 @@ from torch import nn
 
 from encoder.models import cogvideox, wan
 from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
-from encoder.spec import ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
+from encoder.spec import AUTO, ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
 from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
 from encoder.streaming.engines import Engine, Streaming, WholeClip
 from encoder.streaming.tiles import Tiled, Tiles
-from encoder.tuning import AUTO, Convolutions, apply, check_names, choose, conv_shapes
+from encoder.tuning import Convolutions, apply, check_names, choose, conv_shapes
 from encoder.video_encoder import VideoEncoder
 from encoder.weights import assign, read_weights
 

@@ -127,7 +127,7 @@ def load_simulated(weights: str, options: Options, clock: Clock | None = None) -
     """The encoder whose device takes the milliseconds a frame that `simulated:MS_PER_FRAME[:FOLDER]` names.
 
     Args:
-        weights: with a folder, each process notes there when its device was at work (`Service`).
+        weights: with a folder, each process notes there when its device was at work (`ServiceRecord`).
         options: the device is the simulated one, whichever is named; norms and convolutions there are none.
     """
     spec = spec_of(SIMULATED)

@@ -12,6 +12,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 NormScope = Literal["chunk", "clip", "frame"]
 ChunkPlan = Literal["diffusers", "even"]
 Convolutions = Literal["auto", "direct", "winograd_height", "winograd", "winograd_c"]
+AUTO, DIRECT = "auto", "direct"  # the choices of `Convolutions` that name no algorithm of our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ WAN_STD = (
     *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
 
-SIMULATED = "simulated"  # no model: it takes time and gives noise, to measure what feeds an encoder
+SIMULATED = "simulated"  # no model: it takes time and returns noise, to measure what feeds an encoder
 
 SPECS = {
     spec.name: spec

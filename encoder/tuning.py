@@ -21,13 +21,12 @@ from encoder.kernels.torch_winograd import TILE_PX, InTimeAndHeight, InTimeAndSp
 from encoder.kernels.winograd import MOST_OUTPUTS, TAPS
 from encoder.models.layers import CausalConv3d
 from encoder.models.norms import GroupNorm
-from encoder.spec import LatentSpec
+from encoder.spec import AUTO, DIRECT, LatentSpec
 from encoder.streaming.engines import Engine
 
 Choice = dict[str, str]  # by the key of a shape, the name of an algorithm; what is not there is computed directly
 Convolutions = str | Mapping[str, str]
 
-DIRECT, AUTO = "direct", "auto"
 ALGORITHMS: Mapping[str, type[Way]] = {
     "winograd_height": InTimeAndHeight,
     "winograd": InTimeAndSpace,

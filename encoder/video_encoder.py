@@ -13,20 +13,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from encoder.computed_by import computed_by
+from encoder.computed_by import computed_by, machine
 from encoder.device.busy import Busy, busy_on
 from encoder.device.downloads import Fetch, downloads_from
 from encoder.device.memory import available_bytes, readable
+from encoder.device.timing import timed
 from encoder.device.uploads import uploads_to
 from encoder.posterior import Posterior, from_moments, joined
 from encoder.spec import LatentSpec
 from encoder.streaming.engines import Engine, Streaming
 from encoder.streaming.footprint import encode_bytes, encode_flops
-from encoder.streaming.layer_fields import recall_of
-from encoder.streaming.receptive_field import Recall
+from encoder.streaming.layer_fields import receptive_field_of
+from encoder.streaming.receptive_field import ReceptiveField
 from encoder.streaming.tiles import Tiled
 
-__all__ = ["ClipMemoryError", "OutOfMemoryError", "Posterior", "Stream", "VideoEncoder", "joined"]
+__all__ = [
+    "ClipMemoryError",
+    "OutOfMemoryError",
+    "Posterior",
+    "Stream",
+    "VideoEncoder",
+    "joined",
+    "machine",
+    "timed",
+]
 
 OutOfMemoryError = torch.cuda.OutOfMemoryError  # by this name in every version of torch
 
@@ -181,10 +191,10 @@ class VideoEncoder:
         return computed_by(self.device, in_c="winograd_c" in self.identity["convolutions"].values())
 
     @property
-    def recall(self) -> Recall | None:
-        """How far back latents depend on frames; None where the encoder does not stream: there on all of them."""
+    def receptive_field(self) -> ReceptiveField | None:
+        """How many earlier frames a latent depends on; None if the encoder does not stream, where it is all of them."""
         engine = self._shadow.engine if isinstance(self._shadow, Tiled) else self._shadow
-        return recall_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
+        return receptive_field_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
 
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
         """Peak memory of encoding clips of this shape, their frames included and the weights not.

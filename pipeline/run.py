@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
-from encoder.tuning import AUTO
+from encoder import AUTO
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.summary import write_report
 from pipeline.clips.plan import check_clip_config, check_segments
@@ -79,7 +79,7 @@ def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncod
     loaded = load_encoder(config.encoder, device="auto") if probing else load_to_look_at(config.encoder)
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
-    check_segments(config.clip, loaded.recall)
+    check_segments(config.clip, loaded.receptive_field)
     store = Store(config.output.path)
     config = as_noted(config, store) if loaded.tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)

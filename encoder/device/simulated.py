@@ -1,6 +1,6 @@
-"""A device that works for as long as it is told to, and nothing else: one server, a queue, and its own count.
+"""A simulated device: a queue with one server that is busy for a set time per frame and computes nothing.
 
-It knows no tensors: encoder/simulated.py makes an encoder of it.
+It works without torch; encoder/simulated.py makes an encoder of it.
 """
 
 import time
@@ -11,34 +11,34 @@ from threading import Lock
 from typing import NamedTuple
 
 
-class Service(NamedTuple):
-    """When one piece of work is served, in seconds of the device's clock, and its frames."""
+class ServiceRecord(NamedTuple):
+    """The frames of one piece of work, and when the device served it, in seconds of its clock."""
 
     begin: float
     end: float
     frames: int
 
 
-def read_records(folder: Path) -> list[Service]:
-    """What all devices noted in a folder, by their ends."""
+def read_service_records(folder: Path) -> list[ServiceRecord]:
+    """The records that all devices wrote to a folder, sorted by their ends."""
     lines = [line.split() for file in folder.iterdir() for line in file.read_text().splitlines()]
-    services = [Service(float(begin), float(end), int(frames)) for begin, end, frames in lines]
-    return sorted(services, key=lambda service: service.end)
+    records = [ServiceRecord(float(begin), float(end), int(frames)) for begin, end, frames in lines]
+    return sorted(records, key=lambda record: record.end)
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Seconds that only grow, and a pause."""
+    """A monotonic clock and a way to sleep; tests replace both."""
 
     now_seconds: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
 class SimulatedDevice:
-    """A queue with one server: work is accepted at once and served in the order in which it came.
+    """A queue with one server: work is accepted at once and served in order of arrival.
 
-    `record`, a file, gets a line for each piece of work (`Service`): whoever measures reads what the device did, not
-    what its user says.
+    The device appends a `ServiceRecord` for each piece of work to the file `record`, so that a measurement does not
+    rely on what its user reports.
     """
 
     def __init__(self, seconds_per_frame: float, clock: Clock | None = None, record: Path | None = None) -> None:
@@ -47,7 +47,7 @@ class SimulatedDevice:
         self._lock = Lock()
 
     def occupy(self, frames: int) -> float:
-        """Queues work on so many frames; returns when it will be done."""
+        """Queues work on `frames` frames; returns the time at which it will be done."""
         with self._lock:
             begin = max(self._clock.now_seconds(), self._free_at)
             self._free_at = begin + frames * self._seconds_per_frame
@@ -58,25 +58,25 @@ class SimulatedDevice:
             return self._free_at
 
     def wait_until(self, done_at: float) -> None:
-        """Returns when the clock says `done_at`."""
+        """Blocks until the clock reaches `done_at`."""
         while (left_seconds := done_at - self._clock.now_seconds()) > 0:
             self._clock.sleep(left_seconds)
 
     @property
     def accepted_seconds(self) -> float:
-        """Seconds of all the work that it was given, served or not."""
+        """Seconds of all the work accepted so far, served or still queued."""
         with self._lock:
             return self._accepted_seconds
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds in which it has served until now; it is never idle while work is queued."""
+        """Seconds spent serving until now; the device is never idle while work is queued."""
         with self._lock:
             return self._accepted_seconds - max(0.0, self._free_at - self._clock.now_seconds())
 
 
 class SimulatedBusy:
-    """Counts the seconds of the work that a device was given between `with` and its end."""
+    """A `Busy` counter: the seconds of the work that the device accepted inside the `with` blocks."""
 
     def __init__(self, device: SimulatedDevice) -> None:
         self._device = device

@@ -1,7 +1,4 @@
-"""What a model's layers see of the past, read off its modules.
-
-It does not run the model; receptive_field.py says what follows from it.
-"""
+"""How many earlier frames each layer of a model depends on, read off its modules."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,35 +8,34 @@ from torch import nn
 from encoder.models.cogvideox import Downsample, Encoder, Head
 from encoder.models.layers import CausalConv3d, ResidualBlock, SpaceAttention, Stem
 from encoder.models.wan import WanDownsample, WanEncoder, WanHead
-from encoder.streaming.receptive_field import Look, Recall
+from encoder.streaming.receptive_field import LayerField, ReceptiveField
 
 
-def recall_of(model: Callable[..., Any], identity: Mapping[str, Any]) -> Recall:
-    """The recall of a native model, whose `identity` says in which chunks it runs."""
-    assert isinstance(model, Encoder | WanEncoder), "these stream"
-    return Recall(
-        looks=tuple(_looks(model)),
+def receptive_field_of(model: Callable[..., Any], identity: Mapping[str, Any]) -> ReceptiveField:
+    """The receptive field of a native model, whose `identity` says in which chunks it runs."""
+    assert isinstance(model, Encoder | WanEncoder), "only native models stream"
+    return ReceptiveField(
+        layers=tuple(_layer_fields(model)),
         temporal_ratio=identity["temporal_ratio"],
-        # a convolution by Winograd's filtering mixes a chunk's frames, and so rounds each by what the others are
+        # Winograd filtering mixes the frames of a chunk, so that each one's rounding depends on the others
         whole_chunks=identity["norm_scope"] == "chunk" or bool(identity.get("convolutions")),
         chunk_frames=identity["chunk_frames"],
         rule=identity["chunk_plan"],
     )
 
 
-def _looks(model: Encoder | WanEncoder) -> Iterator[Look]:
-    rate = 1
+def _layer_fields(model: Encoder | WanEncoder) -> Iterator[LayerField]:
+    stride_frames = 1
     for layer in model.layers():
-        back = _frames_joined(layer)
-        if back:
-            yield Look(rate, back, normed=False)
-            rate *= 2
-        for conv, normed in _convolutions(layer):
-            yield Look(rate, conv, normed)
+        if past_frames := _halving_past_frames(layer):
+            yield LayerField(stride_frames, past_frames, normed=False)
+            stride_frames *= 2
+        for past_frames, normed in _same_rate_fields(layer):
+            yield LayerField(stride_frames, past_frames, normed)
 
 
-def _frames_joined(layer: nn.Module) -> int:
-    """Frames before its last that a layer sees which halves time; 0 for others."""
+def _halving_past_frames(layer: nn.Module) -> int:
+    """Earlier frames that enter each output frame of a layer that halves time; 0 for other layers."""
     if isinstance(layer, Downsample):
         return int(layer.in_time)
     if isinstance(layer, WanDownsample) and layer.time is not None:
@@ -47,23 +43,23 @@ def _frames_joined(layer: nn.Module) -> int:
     return 0
 
 
-def _convolutions(layer: nn.Module) -> Iterator[tuple[int, bool]]:
-    """(frames that it sees before each, whether a norm comes first) of each look of a layer within one rate."""
+def _same_rate_fields(layer: nn.Module) -> Iterator[tuple[int, bool]]:
+    """For each operation of a layer that keeps the frame rate: its past frames, and whether a norm precedes it."""
     match layer:
         case Stem():
-            yield _back(layer.conv), False
+            yield _past_frames(layer.conv), False
         case ResidualBlock():
-            yield _back(layer.conv1), True
-            yield _back(layer.conv2), True
+            yield _past_frames(layer.conv1), True
+            yield _past_frames(layer.conv2), True
         case SpaceAttention():
             yield 0, True
         case Head() | WanHead():
-            yield _back(layer.conv), True
+            yield _past_frames(layer.conv), True
         case Downsample() | WanDownsample():
             return
         case _:
-            raise TypeError(f"{type(layer).__name__} is a layer whose look at the past is not written down here")
+            raise TypeError(f"{type(layer).__name__} has no receptive field here: add it to layer_fields.py")
 
 
-def _back(conv: CausalConv3d) -> int:
+def _past_frames(conv: CausalConv3d) -> int:
     return int(conv.weight.shape[2]) - 1

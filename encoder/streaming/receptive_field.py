@@ -1,6 +1,6 @@
-"""How far back a causal encoder looks: where a stream may begin so that its later latents are those of an earlier one.
+"""How many earlier frames a latent depends on, and so how late a stream may begin and still give the same latents.
 
-It does not encode: frames and chunks are counted, without torch. layer_fields.py reads the layers off a model.
+Pure arithmetic on frames and chunks, without torch; layer_fields.py reads the layers off a model.
 """
 
 from bisect import bisect_right
@@ -12,25 +12,25 @@ from encoder.streaming.chunks import causal_plan, chunk_plan
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one layer sees of the past: `back` frames before each frame of its input.
+class LayerField:
+    """The temporal receptive field of one layer: each output frame depends on `past_frames` earlier input frames.
 
-    A frame of its input stands for `rate` frames of the video. Before it looks, a `normed` layer takes its norm.
+    One input frame stands for `stride_frames` frames of the video. `normed` layers normalise their input first.
     """
 
-    rate: int
-    back: int
+    stride_frames: int
+    past_frames: int
     normed: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
-    """What an encoder's latents depend on: the looks of its layers in order, and the chunks in which it takes a clip.
+class ReceptiveField:
+    """The temporal receptive field of an encoder: that of its layers in order, and how clips are cut into chunks.
 
-    `whole_chunks` says that norms look at all frames of a chunk. `rule` is a chunk plan's, or `causal`.
+    With `whole_chunks`, a norm depends on all frames of a chunk. `rule` is the name of a chunk plan, or `causal`.
     """
 
-    looks: tuple[Look, ...]
+    layers: tuple[LayerField, ...]
     temporal_ratio: int
     whole_chunks: bool
     chunk_frames: int
@@ -44,34 +44,35 @@ class Recall:
 
     @property
     def warm_up_frames(self) -> int:
-        """The most frames that a stream has before those of its first right latent."""
-        back = sum(look.back * look.rate + self.chunk_frames for look in self.looks)
-        frames = 1 + self.temporal_ratio * -(-2 * back // self.temporal_ratio)
+        """The most frames that a stream encodes before those of its first exact latent."""
+        past_frames = sum(layer.past_frames * layer.stride_frames + self.chunk_frames for layer in self.layers)
+        frames = 1 + self.temporal_ratio * -(-2 * past_frames // self.temporal_ratio)
         plan = self.plan(frames)
         ends = range(frames - 1 - 2 * self.chunk_frames, frames, self.temporal_ratio)
         return max(end - self.temporal_ratio + 1 - self.begin(end, plan) for end in ends)
 
     def begin(self, frame: int, plan: Sequence[int]) -> int:
-        """The latest frame with which a stream may begin, whose latents are right from the one that ends with `frame`.
+        """The latest frame at which a stream may begin so that its latents are exact from the one ending with `frame`.
 
-        Right is what a stream gives that begins with frame 0 and is cut by `plan`, where the later one has its chunks
-        end where that one's do. The frame is a multiple of the temporal ratio: it is a clip's first for the encoder.
+        Exact means equal to those of a stream that begins with frame 0 and is cut by `plan`, provided that the chunks
+        of both end at the same frames. The result is a multiple of the temporal ratio: the encoder takes the frame
+        there as the first of a clip.
 
-        Looks are followed back from the last layer. A frame of any layer is known by the last frame of the video that
-        it stands for, and those before the video's begin are there from the start.
+        The dependencies are followed back from the last layer. A frame of any layer is identified by the last frame of
+        the video that it stands for.
         """
         starts = [0, *accumulate(plan)]
-        for look in reversed(self.looks):
-            frame -= look.back * look.rate
-            if look.normed and self.whole_chunks and frame > 0:
-                frame = starts[bisect_right(starts, frame) - 1] + look.rate - 1
+        for layer in reversed(self.layers):
+            frame -= layer.past_frames * layer.stride_frames
+            if layer.normed and self.whole_chunks and frame > 0:
+                frame = starts[bisect_right(starts, frame) - 1] + layer.stride_frames - 1
         return max(0, frame - frame % self.temporal_ratio)
 
 
 def plan_from(begin: int, end: int, plan: Sequence[int]) -> tuple[int, ...]:
-    """The chunks of a stream that begins with frame `begin` and ends with the chunk of `plan` that frame `end` ends in.
+    """The chunks of a stream from frame `begin` to the end of the chunk of `plan` that holds frame `end - 1`.
 
-    They end where those of `plan` do; the first begins with `begin`.
+    They end at the same frames as those of `plan`.
     """
     chunks: list[int] = []
     stop = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from encoder.device.simulated import Service, read_records
+from encoder import ServiceRecord, read_service_records
 from jobs.commands.bench_rehearsal import WARM_UP, Rehearsal, config_of, make_shards
 from jobs.commands.bench_run import finish
 from jobs.console import say, say_columns
@@ -137,7 +137,7 @@ def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path) -> di
         ),
         rehearsal,
     )
-    figures = counted(read_records(records), began, ran.ended, rehearsal)
+    figures = counted(read_service_records(records), began, ran.ended, rehearsal)
     figures["object_store_peak_bytes"] = ran.object_store_peak_bytes
     if ran.seconds_by_stage is not None:
         figures["reported_busy"] = reported_busy(ran.seconds_by_stage, figures["seconds"], rehearsal.replicas)
@@ -145,7 +145,7 @@ def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path) -> di
     return figures
 
 
-def counted(services: Sequence[Service], began: float, ended: float, rehearsal: Rehearsal) -> dict[str, Any]:
+def counted(services: Sequence[ServiceRecord], began: float, ended: float, rehearsal: Rehearsal) -> dict[str, Any]:
     """Rates of one run from what its devices noted.
 
     The span begins when as many frames as `warm_up_clips` have were served, and lasts until the last latent is

@@ -75,8 +75,8 @@ def _say_buckets(config: Config, loaded: "VideoEncoder") -> None:
         size_bytes = stored_bytes(config.output, spec, (frames or 1, height_px, width_px))
         rows.append((bucket, _named(shape), f"{size_bytes:,}", memory))
     say_table(("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes"), rows)
-    if clip.segments > 1 and loaded.recall:
-        most = f"up to {loaded.recall.warm_up_frames} frames"
+    if clip.segments > 1 and loaded.receptive_field:
+        most = f"up to {loaded.receptive_field.warm_up_frames} frames"
         say(f"each of the {clip.segments} segments of a video except the first also encodes {most} before its own")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from encoder.spec import SIMULATED, LatentSpec
+from encoder import SIMULATED, LatentSpec
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.verify import Problem
 from pipeline.clips.continuous import rows_of
@@ -67,7 +67,7 @@ def _latent_again(
     sample: Sample, segment: int, config: Config, encoder: VideoEncoder, window_index: int
 ) -> FloatLatent:
     """The latent `c t h w` of one window of a sample, encoded again; its stream is encoded only up to that window."""
-    items = LocalDecoder(config, encoder.spec, encoder.recall).start(sample, segment)
+    items = LocalDecoder(config, encoder.spec, encoder.receptive_field).start(sample, segment)
     for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
         if isinstance(made, Row) and made.clip.window_index == window_index:
             return made.latent

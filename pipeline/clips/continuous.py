@@ -6,9 +6,7 @@ Only frames are counted here; latents/encode.py cuts the latents.
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from encoder.spec import LatentSpec
-from encoder.streaming.chunks import chunk_plan
-from encoder.streaming.receptive_field import Recall, plan_from
+from encoder import LatentSpec, ReceptiveField, chunk_plan, plan_from
 from pipeline.clips.objects import objects_of
 from pipeline.config.latents import ClipConfig
 from pipeline.errors import SampleError, ShardError
@@ -78,23 +76,25 @@ def windows_of_segment(segment: int, segments: int, windows: int) -> range:
     return range(first, end)
 
 
-def clips_of_segment(clips: Sequence[ClipSpec], within: range, chunk_frames: int, recall: Recall) -> Iterator[ClipSpec]:
+def clips_of_segment(
+    clips: Sequence[ClipSpec], within: range, chunk_frames: int, field: ReceptiveField
+) -> Iterator[ClipSpec]:
     """The parts of continuous clips whose rows are the windows `within`."""
     for clip in clips:
         first = max(0, within.start - clip.window_index)
         end = min(len(clip.row_frames), within.stop - clip.window_index)
         if first < end:
-            yield _part(clip, first, end, chunk_frames, recall)
+            yield _part(clip, first, end, chunk_frames, field)
 
 
-def _part(clip: ClipSpec, first: int, end: int, chunk_frames: int, recall: Recall) -> ClipSpec:
+def _part(clip: ClipSpec, first: int, end: int, chunk_frames: int, field: ReceptiveField) -> ClipSpec:
     """Rows [first, end) of a clip as a clip of their own, with no more frames around them than their latents need.
 
     Its chunks end where those of the whole clip do.
     """
-    plan, ratio = recall.plan(clip.frames), recall.temporal_ratio
+    plan, ratio = field.plan(clip.frames), field.temporal_ratio
     rows_begin, rows_end = sum(clip.row_frames[:first]), sum(clip.row_frames[:end])
-    begin = recall.begin(rows_begin + ratio - 1, plan) if first else 0
+    begin = field.begin(rows_begin + ratio - 1, plan) if first else 0
     plan_frames = plan_from(begin, rows_end, plan)
     frames = sum(plan_frames)
     return ClipSpec(

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from encoder.spec import LatentSpec
-from encoder.streaming.chunks import chunk_plan
-from encoder.streaming.receptive_field import Recall
+from encoder import LatentSpec, ReceptiveField, chunk_plan
 from pipeline.clips.continuous import clips_of_segment, row_lengths, whole_frames, windows_of_segment
 from pipeline.clips.frames import frames_at_rate, frames_of_span
 from pipeline.clips.geometry import choose_geometry
@@ -19,15 +17,15 @@ class ClipRules:
     """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
 
     `spans` are those of one sample, None where clips are taken from its whole video. `segment` selects the rows of one
-    of `clip.segments`, and `recall` says how many earlier frames their latents depend on. Without `recall` all rows are
-    planned, which is enough to look at frames without encoding them.
+    of `clip.segments`, and `receptive_field` says how many earlier frames their latents depend on. Without it all rows
+    are planned, which is enough to look at frames without encoding them.
     """
 
     spec: LatentSpec
     chunk_frames: int
     spans: tuple[Span, ...] | None = None
     segment: int = 0
-    recall: Recall | None = None
+    receptive_field: ReceptiveField | None = None
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
@@ -58,13 +56,13 @@ def _check_frames(key: str, frames: int, spec: LatentSpec) -> None:
         )
 
 
-def check_segments(clip: ClipConfig, recall: Recall | None) -> None:
+def check_segments(clip: ClipConfig, receptive_field: ReceptiveField | None) -> None:
     """Checks that the encoder can encode a video in segments.
 
     Raises:
         ConfigError: naming the encoders that can.
     """
-    if clip.segments > 1 and recall is None:
+    if clip.segments > 1 and receptive_field is None:
         raise ConfigError(
             f"clip.segments: {clip.segments} replicas cannot share a video whose latents depend on all of its frames: "
             "use clip.segments: 1, or a native encoder with encoder.norm_scope: chunk or frame"
@@ -92,11 +90,11 @@ def plan_spans(
         SampleError, ShardError: as `plan_clips`, for what all spans share.
     """
     clips, refused = _plan_all(header, clip, rules)
-    if clip.segments == 1 or rules.recall is None:
+    if clip.segments == 1 or rules.receptive_field is None:
         return clips, refused
     windows = len(refused) + sum(len(spec.row_frames) for spec in clips)
     within = windows_of_segment(rules.segment, clip.segments, windows)
-    mine = tuple(clips_of_segment(clips, within, rules.chunk_frames, rules.recall))
+    mine = tuple(clips_of_segment(clips, within, rules.chunk_frames, rules.receptive_field))
     return mine, tuple(one for one in refused if one.window_index in within)
 
 

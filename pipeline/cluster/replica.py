@@ -48,7 +48,7 @@ class Replica:
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, recall=loaded.recall)
+        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
         decoder = RayDecoder(config, ray.put(config), rules)
         node = str(ray.get_runtime_context().get_node_id())
         pace = pace_of(_resources(node), ray.cluster_resources(), self._replicas, config.runtime.ahead_bytes)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from encoder.spec import SIMULATED
+from encoder import SIMULATED
 from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config
 

@@ -9,8 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import encoder
-from encoder.bench import machine
-from encoder.video_encoder import VideoEncoder
+from encoder.video_encoder import VideoEncoder, machine
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.input.samples import samples_of
@@ -89,7 +88,7 @@ def _encoded(
 
 def _decoded(config: Config, loaded: VideoEncoder, shard: ShardRef) -> Iterator[tuple[Sample, list[DecodeItem]]]:
     """Every sample of a shard, once for each segment of its video, with its frames in memory."""
-    decoder = LocalDecoder(config, loaded.spec, loaded.recall)
+    decoder = LocalDecoder(config, loaded.spec, loaded.receptive_field)
     for sample in samples_of(shard, config):
         if without_decoding(config.filter.where, sample) is None:
             for segment in range(config.clip.segments):

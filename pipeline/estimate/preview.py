@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoder.device.timing import timed
-from encoder.spec import LatentSpec
-from encoder.video_encoder import VideoEncoder
+from encoder import LatentSpec
+from encoder.video_encoder import VideoEncoder, timed
 from pipeline.clips.continuous import rows_of
 from pipeline.config.latents import OutputConfig
 from pipeline.config.load import Config

@@ -4,8 +4,7 @@ It does not know layouts of weights (encoder/weights.py) or how files are fetche
 """
 
 import encoder
-from encoder.tuning import DIRECT
-from encoder.video_decoder import VideoDecoder
+from encoder import DIRECT, VideoDecoder
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.latents import ClipConfig, EncoderConfig
 from pipeline.errors import ConfigError, UserError

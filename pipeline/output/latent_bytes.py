@@ -1,15 +1,15 @@
 """The bytes of a stored latent, and back."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from encoder import Dtype
 from pipeline.errors import SampleError
 from pipeline.records import FloatLatent
 
-Dtype = Literal["float16", "bfloat16", "float32"]
 VALUE_BYTES: dict[Dtype, int] = {"float16": 2, "bfloat16": 2, "float32": 4}
 LARGEST: dict[Dtype, float] = {
     "float16": float(np.finfo(np.float16).max),

@@ -5,8 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from encoder import Dtype
 from pipeline.errors import ConfigError
-from pipeline.output.latent_bytes import Dtype, encode_latent
+from pipeline.output.latent_bytes import encode_latent
 from pipeline.records import Row
 
 LONG_COLUMNS = ("caption", "captions", "metadata")  # their least and largest values are of no use

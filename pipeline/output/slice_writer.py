@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
+from encoder import Dtype
 from pipeline.errors import SampleError, ShardError, TransientError
 from pipeline.metadata.fields import Column, column_values
 from pipeline.output.accounts import merge_records
-from pipeline.output.latent_bytes import Dtype
 from pipeline.output.ledger import CommittedPart, ShardLedger
 from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter

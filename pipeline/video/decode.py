@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from encoder.spec import SIMULATED
+from encoder import SIMULATED
 from pipeline.clips.plan import ClipRules, plan_spans
 from pipeline.config.input import FilterConfig
 from pipeline.config.latents import ClipConfig

@@ -4,8 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
-from encoder.spec import LatentSpec
-from encoder.streaming.receptive_field import Recall
+from encoder import LatentSpec, ReceptiveField
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
 from pipeline.records import DecodeItem, Sample
@@ -27,10 +26,10 @@ class LocalDecoder:
 
     config: Config
     spec: LatentSpec
-    recall: Recall | None = None
+    receptive_field: ReceptiveField | None = None
 
     def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         config, chunk_frames = self.config, self.config.encoder.chunk_frames
-        rules = ClipRules(self.spec, chunk_frames, sample.spans, segment, self.recall)
+        rules = ClipRules(self.spec, chunk_frames, sample.spans, segment, self.receptive_field)
         items = decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from (item for item in items if item is not None)

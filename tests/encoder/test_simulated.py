@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import encoder
+from encoder import spec_of
 from encoder.device.simulated import Clock
 from encoder.loading import Options
 from encoder.simulated import InService, SimulatedEncoder, load_simulated
-from encoder.spec import spec_of
 from encoder.video_encoder import VideoEncoder, joined
 
 OPTIONS: dict[str, Any] = {
@@ -48,7 +48,8 @@ def test_it_is_loaded_as_others_are_and_says_what_it_is() -> None:
     assert loaded.weights_sha256 == other.weights_sha256
     assert loaded.spec == spec_of("simulated")
     assert loaded.plan(49) == (9, 8, 8, 8, 8, 8)
-    assert (loaded.streams, loaded.recall, loaded.device_name, loaded.tunable) == (True, None, "simulated", ())
+    described = (loaded.streams, loaded.receptive_field, loaded.device_name, loaded.tunable)
+    assert described == (True, None, "simulated", ())
     assert loaded.encode_bytes(49, 480, 720) > 0
 
 

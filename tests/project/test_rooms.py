@@ -1,6 +1,7 @@
 """The shape of the code: imports run one way through the rooms, heavy libraries have a room, files stay short."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,9 @@ ENCODER = (
     {"kernels", "posterior"},
     {"device", "spec"},
 )
+# What code outside of encoder/ may import of it
+DOORS = {"encoder", "encoder.video_encoder"}
+BENCH_DOOR = ("jobs.commands.bench_encoder", "encoder.bench")
 LIBRARIES = {
     "ray": {"pipeline.cluster"},
     "decord": {"pipeline.video"},
@@ -95,6 +99,19 @@ def against_the_order(found: Iterable[Import], package: str, order: tuple[set[st
     return wrong
 
 
+def past_the_doors(found: Iterable[Import]) -> list[Import]:
+    """The imports from outside of encoder/ that are not of a door, or of a name that a door offers."""
+    offered = {f"{door}.{name}" for door in DOORS for name in importlib.import_module(door).__all__}
+    return [
+        (module, imported)
+        for module, imported in found
+        if not module.startswith("encoder.")
+        and imported.split(".")[0] == "encoder"
+        and imported not in DOORS | offered
+        and (module, imported) != BENCH_DOOR
+    ]
+
+
 def planted(folder: Path, name: str, text: str) -> list[Import]:
     path = folder / name
     path.parent.mkdir(parents=True)
@@ -120,6 +137,17 @@ def test_an_import_against_the_order_is_found(tmp_path: Path, imported: str) -> 
 def test_an_import_of_the_encoders_door_from_within_is_found(tmp_path: Path) -> None:
     found = planted(tmp_path, "encoder/kernels/new.py", "import encoder")
     assert against_the_order(found, "encoder", ENCODER) == [("encoder.kernels.new", "encoder")]
+
+
+def test_the_encoder_is_imported_by_its_doors() -> None:
+    assert past_the_doors(imports(FILES)) == []
+
+
+@pytest.mark.parametrize("imported", ["spec.LatentSpec", "video_encoder.Tiled", "bench.machine"])
+def test_an_import_past_the_doors_is_found(tmp_path: Path, imported: str) -> None:
+    module, _, name = imported.partition(".")
+    found = planted(tmp_path, "pipeline/clips/new.py", f"from encoder.{module} import {name}")
+    assert past_the_doors(found) == [("pipeline.clips.new", f"encoder.{imported}")]
 
 
 def test_every_room_is_on_a_line_of_the_order() -> None:

@@ -20,7 +20,7 @@ LONG_MINUTES = int(os.environ.get("LATENTMILL_LONG_MINUTES", "10"))
 PEAK = 'print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])'
 DECODE = f"""
 import pickle, sys
-from encoder.spec import spec_of
+from encoder import spec_of
 from pipeline.clips.plan import ClipRules
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig

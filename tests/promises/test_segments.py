@@ -17,8 +17,8 @@ from support.runs import MakeConfig, output_files, run_json, samples_of, write_t
 from support.stores import KilledError, MortalStore
 
 import encoder
-from encoder.spec import spec_of
-from encoder.streaming.receptive_field import Look, Recall
+from encoder import spec_of
+from encoder.streaming.receptive_field import LayerField, ReceptiveField
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.reencode import frames_of, reencode
 from pipeline.audit.repair import retry_rejects
@@ -41,7 +41,9 @@ from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
 from pipeline.video.synthetic import make_video
 
-RECALL = Recall((Look(1, 2, False), Look(1, 9, True), Look(4, 7, True)), 4, True, 8, "diffusers")
+RECEPTIVE_FIELD = ReceptiveField(
+    (LayerField(1, 2, False), LayerField(1, 9, True), LayerField(4, 7, True)), 4, True, 8, "diffusers"
+)
 
 
 @given(st.integers(1, 40), st.integers(1, 400))
@@ -63,7 +65,7 @@ def test_rows_of_all_segments_are_those_of_the_video_with_the_same_frames(
     assert (whole, refused) == plan_spans(header_of(available), divided, ClipRules(spec_of("tiny"), 8, spans))
     rows, also_refused = [], []
     for segment in range(segments):
-        rules = ClipRules(spec_of("tiny"), 8, spans, segment, RECALL)
+        rules = ClipRules(spec_of("tiny"), 8, spans, segment, RECEPTIVE_FIELD)
         clips, not_these = plan_spans(header_of(available), divided, rules)
         rows += [row for clip in clips for row, _ in rows_of(clip)]
         also_refused += not_these
@@ -79,7 +81,7 @@ def test_rows_of_all_segments_are_those_of_the_video_with_the_same_frames(
 
 
 def task_of(config: Config, loaded: VideoEncoder, store: Store | None = None) -> ShardTask:
-    decoder = LocalDecoder(config, loaded.spec, loaded.recall)
+    decoder = LocalDecoder(config, loaded.spec, loaded.receptive_field)
     return ShardTask(config, loaded, decoder, store or Store(config.output.path))
 
 
@@ -227,8 +229,8 @@ def test_segments_of_what_must_be_encoded_whole_are_refused() -> None:
     clip = clip_of(frames=9, segments=2, **CONTINUOUS)
     whole = encoder.load("tiny", weights="random:0", norm_scope="clip")
     with pytest.raises(ConfigError, match=r"clip\.segments: 2 replicas .*norm_scope: chunk or frame"):
-        check_segments(clip, whole.recall)
-    check_segments(clip, RECALL)
+        check_segments(clip, whole.receptive_field)
+    check_segments(clip, RECEPTIVE_FIELD)
     check_segments(clip_of(frames=9), None)
 
 

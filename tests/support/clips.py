@@ -4,7 +4,7 @@ from array import array
 
 from hypothesis import strategies as st
 
-from encoder.spec import LatentSpec
+from encoder import LatentSpec
 from pipeline.clips.plan import ClipRules
 from pipeline.config.latents import ClipConfig
 from pipeline.records import VideoHeader

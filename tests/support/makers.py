@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.output.latent_bytes import Dtype
+from encoder import Dtype
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.manifests import Manifest
 from pipeline.output.paths import bucket_names

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from encoder.device.simulated import Clock, Service, SimulatedDevice, read_records
+from encoder.device.simulated import Clock, ServiceRecord, SimulatedDevice, read_service_records
 
 
 class Time:
@@ -60,11 +60,11 @@ def test_its_record_tells_when_it_served_what(tmp_path: Path) -> None:
         device = SimulatedDevice(0.5, time.clock, tmp_path / name)
         device.occupy(frames)
         device.occupy(frames)
-    assert read_records(tmp_path) == [
-        Service(100.0, 100.5, 1),
-        Service(100.5, 101.0, 1),
-        Service(100.0, 101.5, 3),
-        Service(101.5, 103.0, 3),
+    assert read_service_records(tmp_path) == [
+        ServiceRecord(100.0, 100.5, 1),
+        ServiceRecord(100.5, 101.0, 1),
+        ServiceRecord(100.0, 101.5, 3),
+        ServiceRecord(101.5, 103.0, 3),
     ]
 
 

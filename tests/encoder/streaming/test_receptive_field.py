@@ -14,7 +14,7 @@ import encoder
 from encoder.models import cogvideox, wan
 from encoder.models.wan import WanParams
 from encoder.streaming.chunks import chunk_plan
-from encoder.streaming.layer_fields import recall_of
+from encoder.streaming.layer_fields import receptive_field_of
 from encoder.streaming.receptive_field import plan_from
 from encoder.video_encoder import VideoEncoder
 
@@ -37,8 +37,8 @@ def test_the_latest_begin_gives_the_bits_of_one_stream_and_a_later_one_does_not(
     loaded = encoder.load(name, weights="random:0", **options)
     video = torch.rand(1, 3, 165, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
     expected = loaded.encode(video).mean[:, :, latent:]
-    assert loaded.recall is not None
-    begin = loaded.recall.begin(4 * latent, loaded.plan(165))
+    assert loaded.receptive_field is not None
+    begin = loaded.receptive_field.begin(4 * latent, loaded.plan(165))
     assert begin > 0
     assert torch.equal(latents_from(loaded, video, begin)[:, :, latent - begin // 4 :], expected)
     assert not torch.equal(latents_from(loaded, video, begin + 4)[:, :, latent - begin // 4 - 1 :], expected)
@@ -58,13 +58,13 @@ def test_how_far_back_the_published_sizes_look(
 ) -> None:
     identity = {"temporal_ratio": 4, "norm_scope": scope, "chunk_frames": chunk_frames, "chunk_plan": rule}
     with torch.device("meta"):
-        recall = recall_of(module(), identity)
-    assert 800 - recall.begin(800, recall.plan(1001)) == warm_up_frames
-    assert recall.warm_up_frames == max(797 - recall.begin(800, recall.plan(length)) for length in range(897, 1001, 4))
+        field = receptive_field_of(module(), identity)
+    assert 800 - field.begin(800, field.plan(1001)) == warm_up_frames
+    assert field.warm_up_frames == max(797 - field.begin(800, field.plan(length)) for length in range(897, 1001, 4))
 
 
-def test_an_encoder_that_must_see_a_clip_whole_has_no_recall() -> None:
-    assert encoder.load("tiny", weights="random:0", norm_scope="clip").recall is None
+def test_an_encoder_that_must_see_a_clip_whole_has_no_receptive_field() -> None:
+    assert encoder.load("tiny", weights="random:0", norm_scope="clip").receptive_field is None
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.sampled_from([4, 8, 12]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from encoder.device.simulated import Service
+from encoder import ServiceRecord
 from jobs.cli import main
 from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards
 from jobs.commands.bench_simulated import counted, reported_busy
@@ -24,9 +24,9 @@ def rehearsal(**changes: Any) -> Rehearsal:
     return Rehearsal(**({**values, "shape": (9, 32, 48)} | changes))
 
 
-def clips(*ends: float, frames: int = 9) -> list[Service]:
+def clips(*ends: float, frames: int = 9) -> list[ServiceRecord]:
     """Services of one second each."""
-    return [Service(end - 1, end, frames) for end in ends]
+    return [ServiceRecord(end - 1, end, frames) for end in ends]
 
 
 def test_the_span_begins_when_the_warm_up_clips_were_served_and_ends_with_the_run() -> None:
@@ -37,7 +37,7 @@ def test_the_span_begins_when_the_warm_up_clips_were_served_and_ends_with_the_ru
 
 
 def test_service_before_and_after_the_span_is_not_counted() -> None:
-    served = [*clips(11, 12), Service(11.5, 13.5, 9), *clips(14, 15, 18)]
+    served = [*clips(11, 12), ServiceRecord(11.5, 13.5, 9), *clips(14, 15, 18)]
     served.sort(key=lambda service: service.end)
     figures = counted(served, began=0.0, ended=17.5, rehearsal=rehearsal())
     assert figures["device_busy"] == pytest.approx((1.5 + 1 + 1 + 0.5) / 5.5, abs=1e-4)

@@ -113,7 +113,7 @@ def test_a_task_decodes_the_segment_that_it_is_asked_for(make_config: MakeConfig
     clip = {"window": "full", "continuous": True, "segments": 2, "frames": 9, "fps": None, "buckets": ["16x16"]}
     config = make_config(clip=clip)
     tiny = encoder.load("tiny", weights="random:0")
-    rules = ClipRules(tiny.spec, 8, recall=tiny.recall)
+    rules = ClipRules(tiny.spec, 8, receptive_field=tiny.receptive_field)
     decoder = RayDecoder(config, ray.put(config), rules)
     opened, *_ = items_of(decoder, sample_of(make_video(400, 25, 64, 64)), segment=1)
     assert isinstance(opened, Opened)

@@ -94,7 +94,7 @@ def test_every_row_of_a_continuous_clip_is_counted_in_all_its_segments(
     clip = {"window": "full", "frames": 9, "continuous": True, "segments": 2}
     config = make_config(clip=clip, filter={"where": "not nsfw"})
     store = Store(config.output.path)
-    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec, tiny.recall), store)
+    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec, tiny.receptive_field), store)
     for shard in shards_of(config.input):
         list(task.run(shard))
     made = summarise(json.loads(store.read(f"manifests/{name}")) for name in store.names("manifests"))

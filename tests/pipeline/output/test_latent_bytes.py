@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from support.makers import WIDE, made_latent
 
+from encoder import Dtype
 from pipeline.errors import SampleError
-from pipeline.output.latent_bytes import LARGEST, VALUE_BYTES, Dtype, decode_latent, encode_latent
+from pipeline.output.latent_bytes import LARGEST, VALUE_BYTES, decode_latent, encode_latent
 from pipeline.records import FloatLatent
 
 DTYPES: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")

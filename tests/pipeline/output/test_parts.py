@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.makers import made_latent, made_row
 
-from pipeline.output.latent_bytes import Dtype, decode_latent
+from encoder import Dtype
+from pipeline.output.latent_bytes import decode_latent
 from pipeline.output.parts import PartWriter, read_footer, read_rows, read_schema, sha256_of
 from pipeline.output.schema import row_values, schema
 from pipeline.records import FloatLatent, Row

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from support.paths import ROOT
 
 import pipeline.video.decode
-from encoder.spec import LatentSpec
+from encoder import LatentSpec
 from pipeline.clips.plan import ClipRules
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig

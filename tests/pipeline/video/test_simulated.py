@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encoder.spec import spec_of
+from encoder import spec_of
 from pipeline.clips.plan import ClipRules
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
