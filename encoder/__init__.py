@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from encoder.device.simulated import ServiceRecord, read_service_records
 from encoder.spec import (
-    ADAPTED,
     AUTO,
+    DIFFUSERS,
     DIRECT,
     SIMULATED,
     ChunkPlan,
@@ -93,14 +93,14 @@ def load(
     Raises:
         ValueError: an argument is invalid, or the encoder does not support it; `WeightsError` if the weights are bad.
     """
-    from encoder.diffusers_vae import load_adapted  # lazily: torch takes seconds to import
+    from encoder.diffusers_vae import load_diffusers  # lazily: torch takes seconds to import
     from encoder.loading import Options, load_video_encoder
     from encoder.simulated import load_simulated
 
     options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions)
     if name == SIMULATED:
         return load_simulated(weights, options)
-    return load_adapted(weights, options) if name == ADAPTED else load_video_encoder(name, weights, options)
+    return load_diffusers(weights, options) if name == DIFFUSERS else load_video_encoder(name, weights, options)
 
 
 def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "VideoDecoder":

@@ -1,6 +1,6 @@
 """What computes latents here: the processor or GPU, its instruction set, and the libraries whose kernels run.
 
-None of it changes what a latent is, but last bits differ from one to another. It does not run anything on a device.
+These change only the last bits of a latent.
 """
 
 import os
@@ -16,7 +16,7 @@ import torch
 from encoder.kernels.c_library import compiler_version
 
 CPUINFO, NVIDIA_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
-# Instruction sets among which oneDNN chooses its kernels, best first, and what a processor must have for each of them
+# Instruction sets for which oneDNN has kernels, best first, and the CPU flags that each of them needs
 ONEDNN_ISAS = {
     "AVX512_CORE_AMX_FP16": {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16"},
     "AVX512_CORE_AMX": {"amx_tile", "amx_int8", "amx_bf16"},
@@ -33,7 +33,7 @@ ONEDNN_ISAS = {
 
 
 def computed_by(device: torch.device, in_c: bool) -> dict[str, str]:
-    """Plain texts by name; `in_c` says whether functions of ours in C take part."""
+    """Descriptions by name, as strings; `in_c` says whether our functions in C are used."""
     if device.type == "cuda":
         return _of_gpu(device)
     values = _of_cpu()
@@ -46,14 +46,14 @@ def machine(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def onednn_isa(flags: Iterable[str], most: str | None) -> str:
-    """The best instruction set that a processor with these flags has and `most` (ONEDNN_MAX_CPU_ISA) allows."""
+    """The best instruction set for a processor with these flags, up to `most` (ONEDNN_MAX_CPU_ISA)."""
     names = list(ONEDNN_ISAS)
     allowed = names[names.index(most.upper()) :] if most and most.upper() in names else names
     return next((name for name in allowed if ONEDNN_ISAS[name] <= set(flags)), "unknown")
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """What the first processor of a /proc/cpuinfo says that it has."""
+    """The flags of the first processor in a /proc/cpuinfo."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     return frozenset(found[1].split()) if found else frozenset()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from encoder.loading import Kind, Options, assemble
 from encoder.models.layouts import Layout
-from encoder.spec import ADAPTED, LatentSpec
+from encoder.spec import DIFFUSERS, LatentSpec
 from encoder.video_encoder import VideoEncoder
 from encoder.weights import SCALING_FIELDS, WeightsError, assign, read_config, read_tensors
 
@@ -29,7 +29,7 @@ FIXED = {"chunk_frames": 8, "norm_scope": "chunk", "chunk_plan": "diffusers"}
 
 
 @dataclass(frozen=True, slots=True)
-class Adapted:
+class DiffusersEngine:
     """An engine that hands whole clips to a diffusers VAE."""
 
     model: nn.Module
@@ -43,7 +43,7 @@ class Adapted:
         return moments, None
 
 
-def load_adapted(weights: str, options: Options) -> VideoEncoder:
+def load_diffusers(weights: str, options: Options) -> VideoEncoder:
     """The encoder of a diffusers VAE folder, whose config.json names one of `CLASSES`.
 
     Raises:
@@ -54,11 +54,11 @@ def load_adapted(weights: str, options: Options) -> VideoEncoder:
     options.check(temporal_ratio=1)
     changed = [f"{key} {getattr(options, key)}" for key, value in FIXED.items() if getattr(options, key) != value]
     if changed:
-        raise ValueError(f"encoder {ADAPTED!r} runs a VAE as diffusers does and has no {', '.join(changed)}")
+        raise ValueError(f"encoder {DIFFUSERS!r} runs a VAE as diffusers does and has no {', '.join(changed)}")
     model = build_half(config, without=DECODER)
     sha256 = assign(model, half_tensors(weights, without=DECODER), weights)
     choices = {"class": config["_class_name"], "diffusers": _diffusers().__version__, "chunk_plan": "whole"}
-    kind = Kind(lambda: build_half(config, without=DECODER), Adapted, choices)
+    kind = Kind(lambda: build_half(config, without=DECODER), DiffusersEngine, choices)
     return assemble(spec_of_vae(model), model, sha256, kind, options)
 
 
@@ -68,7 +68,7 @@ def spec_of_vae(model: Any) -> LatentSpec:
     spatial = known.get("spatial_compression_ratio") or 2 ** (len(known["block_out_channels"]) - 1)
     temporal = known.get("temporal_compression_ratio") or known["scale_factor_temporal"]
     scaling = {key: _plain(known.get(key)) for key in SCALING_FIELDS}
-    return LatentSpec(ADAPTED, known.get("latent_channels") or known["z_dim"], int(temporal), int(spatial), **scaling)
+    return LatentSpec(DIFFUSERS, known.get("latent_channels") or known["z_dim"], int(temporal), int(spatial), **scaling)
 
 
 def _plain(value: Any) -> Any:
@@ -106,5 +106,5 @@ def _diffusers() -> Any:
     try:
         import diffusers
     except ImportError:
-        raise WeightsError(f"{ADAPTED} VAEs need the diffusers package: pip install diffusers") from None
+        raise WeightsError(f"{DIFFUSERS} VAEs need the diffusers package: pip install diffusers") from None
     return diffusers

@@ -1,7 +1,4 @@
-"""The posterior that an encoder gives, and drawing a latent from it.
-
-It does not scale latents: the spec says how a reader does.
-"""
+"""The posterior of an encoder, unscaled, and sampling a latent from it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,32 +6,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from encoder.device.threads import alone
+from encoder.device.threads import single_threaded
 
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """What the encoder says of a clip or some of its chunks: `b z t' h' w'` each, float32, unscaled.
+    """Mean and log-variance of a clip or some of its chunks: `b z t' h' w'` each, float32, unscaled.
 
     `logvar` is unclamped: clamp it to [-30, 20] before taking its exponential, as `sample` does. An encoder without
-    variance gives -30 everywhere.
+    variance returns -30 everywhere.
     """
 
     mean: Tensor
     logvar: Tensor
 
     def sample(self, *seeds: str) -> Tensor:
-        """`b z t' h' w'`: mean + exp(logvar / 2) * noise, whose noise depends on nothing but the shape and the seed.
+        """`b z t' h' w'`: mean + exp(logvar / 2) * noise, where the noise depends only on the shape and the seed.
 
         Args:
-            seeds: one text for each clip of the batch, such as a run's seed with the clip's key.
+            seeds: one string for each clip of the batch, such as a run's seed and the clip's key.
         """
         if len(seeds) != len(self.mean):
-            raise ValueError(f"{len(seeds)} seeds for {len(self.mean)} clips: each needs one of its own")
+            raise ValueError(f"got {len(seeds)} seeds for {len(self.mean)} clips: give one for each clip")
         noise = torch.stack([_noise(seed, self.mean.shape[1:]) for seed in seeds])
-        with alone(self.logvar.device):
+        with single_threaded(self.logvar.device):
             spread = (self.logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) / 2).exp()
         return self.mean + spread * noise.to(self.mean.device)
 
@@ -51,6 +48,6 @@ def joined(parts: list[Posterior]) -> Posterior:
 
 
 def _noise(seed: str, shape: torch.Size) -> Tensor:
-    """Standard normal noise, drawn on the CPU so that every device gets the same."""
+    """Standard normal noise, drawn on the CPU so that it is the same for every device."""
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
     return torch.randn(shape, generator=torch.Generator().manual_seed(number))

@@ -29,7 +29,7 @@ WEIGHTS_SHA256 = hashlib.sha256(SIMULATED.encode()).hexdigest()  # of no weights
 NOISE_FRAMES = 32  # after which latents repeat; longer than what the codec of our files looks back
 
 
-class InService(Tensor):
+class PendingTensor(Tensor):
     """Values that a simulated device is at until `done_at`, as a tensor on a real one would be.
 
     What is computed with it is due when it is; what brings values to the host waits for the device.
@@ -39,7 +39,7 @@ class InService(Tensor):
     done_at: float
 
     @classmethod
-    def of(cls, values: Tensor, device: SimulatedDevice, done_at: float) -> "InService":
+    def of(cls, values: Tensor, device: SimulatedDevice, done_at: float) -> "PendingTensor":
         tensor = values.as_subclass(cls)
         tensor.device_in_service, tensor.done_at = device, done_at
         return tensor
@@ -48,7 +48,7 @@ class InService(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
         last = max(
-            (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, InService)),
+            (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, PendingTensor)),
             key=lambda tensor: tensor.done_at,
         )
         if func in READS:
@@ -69,7 +69,7 @@ READS |= {Tensor.__bool__, Tensor.__int__, Tensor.__float__, torch.equal}
 
 
 @dataclass(frozen=True, slots=True)
-class Simulating:
+class SimulatedEngine:
     """An engine whose latents are noise of the right shape. The state is the clip's latent frames so far.
 
     Without a device nothing is occupied, and latents have no values either.
@@ -92,7 +92,7 @@ class Simulating:
             return torch.empty(batch, size[0], end - begin, *size[1:], device="meta"), end
         done_at = self.device.occupy(batch * frames)
         moments = _noise(*size)[:, torch.arange(begin, end) % NOISE_FRAMES].expand(batch, -1, -1, -1, -1)
-        return InService.of(moments, self.device, done_at), end
+        return PendingTensor.of(moments, self.device, done_at), end
 
 
 @lru_cache(maxsize=8)
@@ -104,8 +104,8 @@ def _noise(channels: int, height: int, width: int) -> Tensor:
 class SimulatedEncoder(VideoEncoder):
     """Frames are really copied into the memory of the host that uploads begin at; beyond it they have no values."""
 
-    def __init__(self, spec: LatentSpec, identity: dict[str, Any], dtype: torch.dtype, engine: Simulating) -> None:
-        shadow = Simulating(spec, engine.cut)
+    def __init__(self, spec: LatentSpec, identity: dict[str, Any], dtype: torch.dtype, engine: SimulatedEngine) -> None:
+        shadow = SimulatedEngine(spec, engine.cut)
         super().__init__(engine, shadow, spec, identity, torch.device("meta"), dtype)
         assert engine.device is not None, "an engine that encodes has one"
         self._simulated_device = engine.device
@@ -150,7 +150,7 @@ def load_simulated(weights: str, options: Options, clock: Clock | None = None) -
     def cut(frames: int) -> tuple[int, ...]:
         return chunk_plan(frames, options.chunk_frames, spec.temporal_ratio, options.chunk_plan)
 
-    engine = Simulating(spec, cut, SimulatedDevice(ms_per_frame / 1000, clock, record))
+    engine = SimulatedEngine(spec, cut, SimulatedDevice(ms_per_frame / 1000, clock, record))
     return SimulatedEncoder(spec, asdict(spec) | choices, DTYPES[options.dtype], engine)
 
 

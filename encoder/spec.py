@@ -1,13 +1,10 @@
-"""What a latent is: ratios, channels, scaling and legal frame counts of each encoder, without torch.
-
-It does not hold the model or its weights.
-"""
+"""What a latent is: ratios, channels, scaling and legal frame counts of each encoder, without torch."""
 
 import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-# The values that options of `encoder.load` may have
+# The allowed values of options of `encoder.load`
 Dtype = Literal["float32", "bfloat16", "float16"]
 NormScope = Literal["chunk", "clip", "frame"]
 ChunkPlan = Literal["diffusers", "even"]
@@ -19,8 +16,8 @@ AUTO, DIRECT = "auto", "direct"  # the choices of `Convolutions` that name no al
 class LatentSpec:
     """The shape and scale of one encoder's latents.
 
-    A clip of `1 + k * temporal_ratio` frames gives `1 + k` latent frames: the first frame has one of its own.
-    Scaling values are what a reader needs before training; the encoder records and never applies them:
+    A clip of `1 + k * temporal_ratio` frames gives `1 + k` latent frames, the first of them for the first frame alone.
+    Readers of latents apply the scaling values before training; the encoder only records them:
     `(z - shift_factor) * scaling_factor`, or `(z - latents_mean) / latents_std` per channel.
     """
 
@@ -38,13 +35,13 @@ class LatentSpec:
         return frames >= 1 and (frames - 1) % self.temporal_ratio == 0
 
     def trim_frames(self, frames: int) -> int:
-        """The largest legal count that is not above `frames`; ValueError where there is none."""
+        """The largest legal count up to `frames`. Raises ValueError if there is none."""
         if frames < 1:
             raise ValueError(f"a clip of {frames} frames cannot be trimmed to a legal count: at least 1 is needed")
         return frames - (frames - 1) % self.temporal_ratio
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames of a clip; ValueError for an illegal count, with the legal ones around it."""
+        """Latent frames of a clip. Raises ValueError for an illegal count, naming the legal ones around it."""
         if not self.is_legal_frames(frames):
             below = self.trim_frames(max(frames, 1))
             raise ValueError(
@@ -54,7 +51,7 @@ class LatentSpec:
         return 1 + (frames - 1) // self.temporal_ratio
 
     def latent_shape(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int, int]:
-        """`c t h w` of the latent of a clip; ValueError for an illegal frame count or picture size."""
+        """`c t h w` of the latent of a clip. Raises ValueError for an illegal frame count or picture size."""
         ratio = self.spatial_ratio
         if min(height_px, width_px) < ratio or height_px % ratio or width_px % ratio:
             raise ValueError(
@@ -64,7 +61,7 @@ class LatentSpec:
         return self.latent_channels, self.latent_frames(frames), height_px // ratio, width_px // ratio
 
 
-# Per channel, over Wan's training data: from the configuration that Wan 2.1 was published with
+# Per channel, over Wan's training data: from the published configuration of Wan 2.1
 WAN_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
     *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
@@ -87,24 +84,24 @@ SPECS = {
 }
 
 
-ADAPTED = "diffusers"  # any VAE that diffusers runs; what its latents are stands in the folder it is loaded from
+DIFFUSERS = "diffusers"  # a VAE that diffusers runs; its folder says what its latents are
 
 
 def names() -> tuple[str, ...]:
     """The encoders that `encoder.load` knows."""
-    return (*SPECS, ADAPTED)
+    return (*SPECS, DIFFUSERS)
 
 
 def spec_of(name: str) -> LatentSpec:
-    """The spec of a native encoder; a checkpoint's own config may give other scaling values than these.
+    """The spec of a native encoder; a checkpoint's config may give other scaling values.
 
     Raises:
-        ValueError: there is no such encoder, or it is `diffusers`, whose spec comes with its weights.
+        ValueError: the encoder is unknown, or it is `diffusers`, whose spec comes with its weights.
     """
     if name in SPECS:
         return SPECS[name]
-    if name == ADAPTED:
-        raise ValueError("what the latents of encoder 'diffusers' are is known when its folder is loaded")
+    if name == DIFFUSERS:
+        raise ValueError("the latents of encoder 'diffusers' are described by its folder: load it first")
     near = difflib.get_close_matches(name, names(), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise ValueError(f"unknown encoder {name!r}: {hint}known are {', '.join(names())}")
+    raise ValueError(f"unknown encoder {name!r}: {hint}use one of {', '.join(names())}")

@@ -1,6 +1,6 @@
-"""Latents back to frames by the decoder of a diffusers VAE, so that a person can see what latents hold.
+"""Latents back to frames by the decoder of a diffusers VAE, so that people can look at them.
 
-It does not encode: the encoder's half of the VAE is not even read.
+Only the decoder's half of the VAE is read.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from encoder.weights import assign
 
 
 class VideoDecoder:
-    """The decoder of one VAE on one device. `load_decoder` makes it."""
+    """The decoder of one VAE on one device, loaded by `load_decoder`."""
 
     def __init__(self, model: nn.Module, spec: LatentSpec, device: torch.device, dtype: torch.dtype) -> None:
         self._model, self._device, self._dtype = place(model, device, dtype), device, dtype
@@ -26,7 +26,7 @@ class VideoDecoder:
         """An unscaled latent `c t h w` to frames `t h w 3`.
 
         Raises:
-            ValueError: the latent has other channels than the VAE's.
+            ValueError: the latent does not have the VAE's number of channels.
         """
         if latent.ndim != 4 or latent.shape[0] != self.spec.latent_channels:
             raise ValueError(f"the VAE decodes {self.spec.latent_channels} channels, the latent is {latent.shape}")
@@ -44,7 +44,7 @@ def load_decoder(weights: str, dtype: str, device: str) -> VideoDecoder:
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
 
     Raises:
-        WeightsError: no such folder, a class that is not known, weights that do not fit it, or no diffusers.
+        WeightsError: the folder is missing, its class is unknown, its weights do not fit, or diffusers is missing.
     """
     config = vae_config(weights)
     model = build_half(config, without=ENCODER)

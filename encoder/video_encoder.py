@@ -1,6 +1,6 @@
 """One encoder on one device: clips and streams of frames in, posteriors out, and the copies to the device.
 
-It does not know the model (an engine runs it) or where frames come from.
+An engine (encoder/streaming/) runs the model.
 """
 
 from collections import deque
@@ -38,22 +38,22 @@ __all__ = [
     "timed",
 ]
 
-OutOfMemoryError = torch.cuda.OutOfMemoryError  # by this name in every version of torch
+OutOfMemoryError = torch.cuda.OutOfMemoryError  # its name in every supported version of torch
 
 
 class ClipMemoryError(ValueError):
-    """An encoder that must see a clip whole has not the memory for this one."""
+    """There is too little memory for a clip that must be encoded whole."""
 
 
 class Stream:
-    """One clip on its way through the encoder: frames in any portions.
+    """Encodes one clip from frames that arrive in portions of any size.
 
-    Memory does not grow with the clip, except where the encoder must see it whole (`VideoEncoder.streams`).
+    Memory does not grow with the clip, unless it must be encoded whole (`VideoEncoder.streams`).
     """
 
     def __init__(self, encoder: "VideoEncoder", frames: int, plan: Sequence[int]) -> None:
         self._encoder, self._frames = encoder, frames
-        self._plan = deque(plan)  # the chunks that are still to be encoded
+        self._plan = deque(plan)  # the chunks still to be encoded
         self._state: Any = None
         self._waiting: list[Tensor] = []
         self._frames_pushed = 0
@@ -62,10 +62,10 @@ class Stream:
 
     @torch.inference_mode()
     def push(self, video: Tensor) -> Posterior | None:
-        """Takes the next frames `b 3 t h w` in [-1, 1]; returns the latents that became complete, if any.
+        """Takes the next frames `b 3 t h w` in [-1, 1]; returns the latents that they complete, if any.
 
         Raises:
-            ValueError: more frames than the stream was opened for, or frames that do not fit those before.
+            ValueError: more frames than the stream was opened for, or frames of another shape than earlier ones.
             ClipMemoryError: the clip must be encoded whole and is too large.
         """
         self._check(video)
@@ -77,12 +77,12 @@ class Stream:
         return joined(ready) if ready else None
 
     def finish(self) -> None:
-        """Says that the clip is over; ValueError where frames are missing."""
+        """Ends the clip. Raises ValueError if frames are missing."""
         if self._frames_pushed < self._frames:
             raise ValueError(f"the clip ended after {self._frames_pushed} frames of {self._frames}")
 
     def take_busy_seconds(self) -> float:
-        """Seconds that the device computed for this clip since the last call, as far as it has finished."""
+        """Seconds of finished computation for this clip since the last call."""
         return self._busy.take_seconds()
 
     def _encode(self, frames: int) -> Posterior:
@@ -110,10 +110,10 @@ class Stream:
 
 
 class VideoEncoder:
-    """One encoder with its weights on one device. `encoder.load` makes it.
+    """One encoder with its weights on one device, loaded by `encoder.load`.
 
-    `identity` is plain JSON that names all that changes a latent: what files of latents should say of their encoder.
-    `tunable` names the convolutions that several algorithms can compute.
+    `identity` is plain JSON with everything that changes a latent, to be stored with latents. `tunable` names the
+    convolutions that several algorithms can compute.
     """
 
     def __init__(
@@ -126,20 +126,20 @@ class VideoEncoder:
         dtype: torch.dtype,
         tunable: tuple[str, ...] = (),
     ) -> None:
-        """`shadow` is the same engine over a model without values, on torch's meta device."""
+        """`shadow` is the same engine over a model on torch's meta device, without values."""
         self.engine, self._shadow = engine, shadow
         self.spec, self.identity = spec, identity
         self.device, self.dtype, self.tunable = device, dtype, tunable
         self.weights_sha256: str = identity["weights_sha256"]
         self._upload, self._download = uploads_to(device), downloads_from(device)
-        self.one_at_a_time = Lock()  # several threads may have clips open: layers keep memory from chunk to chunk
+        self.one_at_a_time = Lock()  # threads may have clips open at once, and layers reuse memory
         self._encode_bytes: dict[tuple[int, int, int, int], int] = {}
 
     def encode(self, video: Tensor) -> Posterior:
         """`b 3 t h w` in [-1, 1] to its posterior, chunk by chunk.
 
         Raises:
-            ValueError: an illegal frame count or picture size, or not such a tensor.
+            ValueError: an illegal frame count or picture size, or a tensor of another shape or type.
             ClipMemoryError: the clip must be encoded whole and is too large.
         """
         if video.ndim != 5:
@@ -150,9 +150,9 @@ class VideoEncoder:
         return joined([part for part in parts if part is not None])
 
     def encode_first_frame(self, video: Tensor) -> Posterior:
-        """The posterior of the clip's first frame encoded alone, as image-to-video training wants it.
+        """The posterior of the clip's first frame encoded alone, for image-to-video training.
 
-        Where norms look across frames it is not the first latent frame of the clip.
+        Where norm statistics span several frames, it differs from the first latent frame of the clip.
         """
         return self.encode(video[:, :, :1])
 
@@ -160,24 +160,24 @@ class VideoEncoder:
         """Opens a clip of `frames` frames, a legal count, that will be pushed in portions.
 
         Args:
-            plan: the chunks in which it is encoded, where they are not to be those of `self.plan`: a clip that is a
-                later part of another one has that one's chunks.
+            plan: the chunks to encode it in, if not those of `self.plan`, such as those of a longer clip of which
+                this one is a part.
         """
         own = self.plan(frames)
         if plan and (
             sum(plan) != frames or not all(self.spec.is_legal_frames(n + (i > 0)) for i, n in enumerate(plan))
         ):
-            raise ValueError(f"chunks of {tuple(plan)} frames are no plan of a clip of {frames}")
+            raise ValueError(f"chunks of {tuple(plan)} frames are not a plan of a clip of {frames}")
         return Stream(self, frames, plan or own)
 
     def plan(self, frames: int) -> tuple[int, ...]:
-        """The chunks in which a clip of `frames` frames is encoded; ValueError for an illegal count."""
+        """The chunks in which a clip of `frames` frames is encoded. Raises ValueError for an illegal count."""
         self.spec.latent_frames(frames)
         return self.engine.plan(frames)
 
     @property
     def streams(self) -> bool:
-        """Whether memory is independent of a clip's length; where not, `encode_bytes` should be looked at first."""
+        """Whether memory is independent of a clip's length; if not, check `encode_bytes` first."""
         return self.engine.streams
 
     @property
@@ -187,7 +187,7 @@ class VideoEncoder:
 
     @property
     def computed_by(self) -> dict[str, str]:
-        """What computes its latents here: their last bits are those of such a device and such libraries."""
+        """The device and the libraries that compute latents here, which decide their last bits."""
         return computed_by(self.device, in_c="winograd_c" in self.identity["convolutions"].values())
 
     @property
@@ -197,10 +197,10 @@ class VideoEncoder:
         return receptive_field_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
 
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
-        """Peak memory of encoding clips of this shape, their frames included and the weights not.
+        """Peak memory of encoding clips of this shape, with their frames but without the weights.
 
-        Found by a run without values, which takes a second or so for a new shape. Convolutions by Winograd take some
-        tens of megabytes for each thread of a CPU, or up to 0.3 GB of a GPU, beside that.
+        Found by a run without values, which takes about a second for a new shape. Winograd convolutions take some tens
+        of megabytes per CPU thread, or up to 0.3 GB of a GPU, in addition.
         """
         self.spec.latent_shape(frames, height_px, width_px)
         shape = (batch, frames, height_px, width_px)
@@ -209,12 +209,12 @@ class VideoEncoder:
         return self._encode_bytes[shape]
 
     def encode_flops(self, frames: int, height_px: int, width_px: int) -> int:
-        """Operations of encoding a clip of this shape by direct convolutions, two for each multiplication."""
+        """Floating point operations of encoding a clip of this shape directly, two per multiplication."""
         self.spec.latent_shape(frames, height_px, width_px)
         return encode_flops(self._shadow, frames, height_px, width_px, self.dtype)
 
     def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:
-        """Raises ValueError or ClipMemoryError where such a clip cannot be encoded."""
+        """Raises ValueError or ClipMemoryError if such a clip cannot be encoded."""
         self.spec.latent_shape(frames, height_px, width_px)
         if self.streams:
             return
@@ -227,11 +227,11 @@ class VideoEncoder:
             )
 
     def busy(self) -> Busy:
-        """A counter of the seconds that the device computes."""
+        """Returns a counter of the seconds that the device computes."""
         return busy_on(self.device)
 
     def fetch(self, values: Tensor) -> Fetch:
-        """Begins to bring values to the host without waiting for the device; what it returns waits, and gives them."""
+        """Starts a copy to the host without waiting; call the result to wait for the values."""
         return self._download(values)
 
     @torch.inference_mode()
@@ -239,5 +239,5 @@ class VideoEncoder:
         """`t h w c` or `b t h w c` uint8 RGB to `b 3 t h w` in [-1, 1] on the encoder's device, in its precision."""
         if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or frames.dtype != np.uint8:
             raise ValueError(f"to_video takes `t h w 3` or `b t h w 3` uint8, got {frames.dtype} {frames.shape}")
-        there = self._upload(frames if frames.ndim == 5 else frames[None])
-        return there.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)
+        uploaded = self._upload(frames if frames.ndim == 5 else frames[None])
+        return uploaded.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)

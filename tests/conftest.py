@@ -103,7 +103,7 @@ def make_config(tmp_path: Path) -> MakeConfig:
 
 @pytest.fixture
 def cuda() -> str:
-    """The device of the GPU lane: skips where there is none, and fails there if LATENTMILL_REQUIRE_CUDA=1."""
+    """The device of the GPU tests: skips where there is none, and fails there if LATENTMILL_REQUIRE_CUDA=1."""
     if torch.cuda.is_available():
         return "cuda"
     if os.environ.get("LATENTMILL_REQUIRE_CUDA") == "1":

@@ -1,4 +1,4 @@
-"""What the machine gives: memory, threads, uploads, time.
+"""What the machine provides: memory, threads, transfers, time.
 
-threads.py, workspace.py, memory.py, uploads.py, timing.py.
+threads.py, workspace.py, memory.py; uploads.py, downloads.py; timing.py, busy.py, simulated.py.
 """

@@ -1,37 +1,30 @@
-"""How long a device computed, without making it wait to be asked."""
+"""How long a device spent computing, measured without waiting for it."""
 
 import time
 from collections import deque
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
 
-ErrorType = type[BaseException] | None
-Error = BaseException | None
-Traceback = TracebackType | None
-
 
 class Busy(Protocol):
-    """Counts the time between `with` and its end on a device; the calls within may return before it has computed."""
+    """Counts the seconds that a device computes for calls inside `with`, which may return before it has finished."""
 
     def __enter__(self) -> None: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def take_seconds(self) -> float:
-        """Seconds of the intervals that the device has finished since the last call."""
+        """Seconds of the blocks that the device has finished since the last call."""
 
 
 def busy_on(device: torch.device) -> Busy:
-    """A counter for `device`."""
+    """Returns a counter for `device`."""
     return CudaBusy() if device.type == "cuda" else HostBusy()
 
 
 class HostBusy:
-    """On a CPU calls return when they have computed."""
+    """For a CPU, where calls return when they have finished."""
 
     def __init__(self) -> None:
         self._began = self._seconds = 0.0
@@ -39,7 +32,7 @@ class HostBusy:
     def __enter__(self) -> None:
         self._began = time.perf_counter()
 
-    def __exit__(self, kind: ErrorType, error: Error, at: Traceback) -> None:
+    def __exit__(self, *_: object) -> None:
         self._seconds += time.perf_counter() - self._began
 
     def take_seconds(self) -> float:
@@ -48,7 +41,7 @@ class HostBusy:
 
 
 class CudaBusy:
-    """By events in the stream, before and after what is launched."""
+    """By events in the stream, before and after the kernels of each block."""
 
     def __init__(self) -> None:
         self._intervals: deque[tuple[Any, Any]] = deque()
@@ -57,7 +50,7 @@ class CudaBusy:
     def __enter__(self) -> None:
         self._begin = _recorded()
 
-    def __exit__(self, kind: ErrorType, error: Error, at: Traceback) -> None:
+    def __exit__(self, *_: object) -> None:
         self._intervals.append((self._begin, _recorded()))
 
     def take_seconds(self) -> float:

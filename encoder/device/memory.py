@@ -1,7 +1,4 @@
-"""How much memory a device has to give.
-
-It does not reserve any, and it does not know what encoding takes.
-"""
+"""How much memory a device has available."""
 
 import os
 from pathlib import Path
@@ -13,7 +10,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that a computation on `device` may still take: on a CPU within the limit of the container, if any."""
+    """Bytes that a computation on `device` may still take; on a CPU within the limit of the container, if any."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -22,7 +19,7 @@ def available_bytes(device: torch.device) -> int:
 
 def _machine_bytes() -> int:
     if not MEMINFO.is_file():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # not on Linux: all there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # not Linux: all of it
     lines = (line.split() for line in MEMINFO.read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
 

@@ -1,7 +1,7 @@
-"""Work shared among threads of a CPU, each of them computing alone.
+"""Pieces of work shared among the threads of a CPU, each piece computed by one thread.
 
-It does not know what is computed. Sharing pieces rather than operations keeps what a thread works on in its core's
-cache, does not make every operation wait for the slower thread, and gives the same bits for any number of threads.
+Sharing pieces rather than single operations keeps a thread's data in its core's cache, does not wait for the slowest
+thread after every operation, and gives the same bits for any number of threads.
 """
 
 import os
@@ -17,15 +17,15 @@ Work = Callable[[int, Any], None]
 Each = Callable[[Work, Sequence[Any], torch.device], None]
 
 
-def in_turn(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
-    """Calls `work(0, piece)` for one piece after the other."""
+def in_order(work: Work, pieces: Sequence[Any], device: torch.device) -> None:
+    """Calls `work(0, piece)` for each piece in order."""
     for piece in pieces:
         work(0, piece)
 
 
 @contextmanager
-def alone(device: torch.device) -> Iterator[None]:
-    """On a CPU, torch computes by the calling thread alone: for small operations whose results are rounded."""
+def single_threaded(device: torch.device) -> Iterator[None]:
+    """Restricts torch on a CPU to the calling thread, so that rounding is independent of the number of threads."""
     if device.type != "cpu" or (threads := torch.get_num_threads()) == 1:
         yield
         return
@@ -37,37 +37,37 @@ def alone(device: torch.device) -> Iterator[None]:
 
 
 def share(work: Work, pieces: Sequence[Any], device: torch.device, threads: int | None = None) -> None:
-    """Calls `work(thread, piece)` for every piece: on a CPU by so many threads, elsewhere in turn.
+    """Calls `work(thread, piece)` for every piece: on a CPU in several threads, elsewhere in order.
 
-    Errors of `work` are raised.
+    An error raised by `work` is raised again.
 
     Args:
-        threads: None for torch's number; another one where the caller computes `alone`.
+        threads: None for torch's setting; a number where the caller is `single_threaded`.
     """
     usual = torch.get_num_threads()
     threads = usual if threads is None else threads
     if device.type != "cpu" or threads == 1:
-        in_turn(work, pieces, device)
+        in_order(work, pieces, device)
         return
     inference, grad, left = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), iter(pieces)
 
-    def alone(thread: int) -> None:
+    def take_pieces(thread: int) -> None:
         torch.set_num_threads(1)
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            for piece in left:  # each thread takes the next one: the last ones are done together
+            for piece in left:  # each takes the next one when it is free, so that all finish at about the same time
                 work(thread, piece)
 
     pool = _pool(threads, os.getpid())
     try:
-        futures = [pool.submit(alone, thread) for thread in range(min(threads, len(pieces)))]
+        futures = [pool.submit(take_pieces, thread) for thread in range(min(threads, len(pieces)))]
         wait(futures)
     finally:
-        torch.set_num_threads(usual)  # what a thread sets is the default of others too
+        torch.set_num_threads(usual)  # what a thread sets is also the default of other threads
     for future in futures:
         future.result()
 
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Kept, as starting threads takes 0.2 ms; a process that was forked has none of its parent's."""
+    """Kept because starting threads takes 0.2 ms, and by process because a fork has none of its parent's threads."""
     return ThreadPoolExecutor(threads)

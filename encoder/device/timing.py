@@ -1,7 +1,4 @@
-"""How long something takes on a device, which may still compute when a call has returned.
-
-It does not repeat, and does not judge.
-"""
+"""How long work takes on a device, which may still be computing when a call has returned."""
 
 import time
 from collections.abc import Callable
@@ -13,12 +10,12 @@ T = TypeVar("T")
 
 
 def timed(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    """The seconds until the device has done what `work` asks of it, and what it returns."""
+    """The seconds until the device has finished `work`, and what `work` returns."""
     _wait(device)
     began = time.perf_counter()
-    made = work()
+    result = work()
     _wait(device)
-    return time.perf_counter() - began, made
+    return time.perf_counter() - began, result
 
 
 def _wait(device: torch.device) -> None:

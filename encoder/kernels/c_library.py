@@ -1,6 +1,6 @@
-"""The C sources of this folder, compiled for the machine they run on when they are first wanted.
+"""The C sources of this folder, compiled on first use for the machine they run on.
 
-It does not know what they compute. Nothing is kept on disk: compiling takes less than a second.
+Nothing is kept on disk: compiling takes less than a second.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from encoder.kernels.torch_winograd import TILE_PX
-from encoder.kernels.winograd import MOST_OUTPUTS, filtering
+from encoder.kernels.winograd import MAX_OUTPUTS, filtering
 
 SOURCES = ("winograd.c", "norms.c")
-PANEL = 32  # output channels whose kernels lie together
-# Not -ffast-math: a library with it makes the whole process round small numbers to zero.
+PANEL = 32  # output channels whose kernels are stored together
+# Not -ffast-math: loading a library built with it makes the whole process flush small numbers to zero.
 OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 COMPILING_SECONDS = 120
 
@@ -35,35 +35,35 @@ def library() -> ctypes.CDLL:
     """The compiled functions.
 
     Raises:
-        NoCompilerError: no compiler was found, or none of them can.
+        NoCompilerError: no compiler was found, or none of them works.
     """
     loaded = _loaded()
     if isinstance(loaded, str):
         raise NoCompilerError(
-            f"the ways in C need a compiler where the encoder runs, but {loaded}: install gcc or clang, set CC to one, "
-            "or pip install 'latentmill[compiler]'; or, unless a run has noted them, choose convolutions without C"
+            f"convolutions in C need a compiler where the encoder runs, but {loaded}: install gcc or clang, set CC to "
+            "one, or pip install 'latentmill[compiler]'; a new run may also choose other convolutions"
         )
     return loaded[0]
 
 
 def compiles() -> bool:
-    """Whether `library` gives the functions."""
+    """Whether the C sources can be compiled here."""
     return not isinstance(_loaded(), str)
 
 
 @cache
 def compiler_version() -> str:
-    """What the compiler of the functions says of itself; NoCompilerError as `library`."""
+    """The first line of the compiler's --version. Raises NoCompilerError as `library` does."""
     library()
     loaded = _loaded()
     assert not isinstance(loaded, str), "library() would have raised"
     compiler = loaded[1]
-    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=COMPILING_SECONDS)
-    return (said.stdout.splitlines() or [shlex.join(compiler)])[0]
+    printed = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=COMPILING_SECONDS)
+    return (printed.stdout.splitlines() or [shlex.join(compiler)])[0]
 
 
 def compilers() -> list[list[str]]:
-    """Commands that compile C here, the one that CC names first."""
+    """Commands that compile C here; the one in the environment variable CC comes first."""
     named = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else []
     found = [[path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
     packaged = [[sys.executable, "-m", "ziglang", "cc"]] if find_spec("ziglang") else []
@@ -72,19 +72,19 @@ def compilers() -> list[list[str]]:
 
 @cache
 def _loaded() -> tuple[ctypes.CDLL, list[str]] | str:
-    """The functions and the command that compiled them, or why there are none."""
+    """The functions and the command that compiled them, or the reason why there are none."""
     reason = "there is none"
     for compiler in compilers():
         with TemporaryDirectory(prefix="latentmill-") as folder:
-            made = Path(folder) / "encoder.so"
+            built = Path(folder) / "encoder.so"
             try:
                 subprocess.run(
-                    [*compiler, *OPTIONS, *_definitions(), *_sources(), "-o", str(made)],
+                    [*compiler, *OPTIONS, *_definitions(), *_sources(), "-o", str(built)],
                     check=True, capture_output=True, text=True, timeout=COMPILING_SECONDS,
                 )  # fmt: skip
-                return ctypes.CDLL(str(made)), compiler
+                return ctypes.CDLL(str(built)), compiler
             except subprocess.CalledProcessError as failed:
-                reason = f"{shlex.join(compiler)} said: {failed.stderr.strip()[:400]}"
+                reason = f"{shlex.join(compiler)} failed: {failed.stderr.strip()[:400]}"
             except (OSError, subprocess.TimeoutExpired) as failed:
                 reason = f"{shlex.join(compiler)} failed: {failed}"
     return reason
@@ -95,17 +95,17 @@ def _sources() -> list[str]:
 
 
 def _definitions() -> list[str]:
-    ways = [filtering(outputs) for outputs in range(1, MOST_OUTPUTS + 1)]
-    alone = torch.ones(1, 1)  # a clip's first frame, which has a kernel by itself
+    filterings = [filtering(outputs) for outputs in range(1, MAX_OUTPUTS + 1)]
+    first = torch.ones(1, 1)  # for a clip's first frame, which is multiplied by a kernel of its own
     return [
         f"-DTILE={TILE_PX}",
         f"-DPANEL={PANEL}",
-        f"-DINPUT_MATRICES={_initializer([alone, *(each.input for each in ways)])}",
-        f"-DOUTPUT_MATRICES={_initializer([alone, *(each.output for each in ways)])}",
+        f"-DINPUT_MATRICES={_initializer([first, *(each.input for each in filterings)])}",
+        f"-DOUTPUT_MATRICES={_initializer([first, *(each.output for each in filterings)])}",
     ]
 
 
 def _initializer(matrices: list[Tensor]) -> str:
-    """Matrices as C writes them; what is zero but for rounding is exactly zero."""
+    """Matrices as a C initializer; what is zero except for rounding becomes exactly zero."""
     rows = [[",".join(f"{x if abs(x) > 1e-12 else 0:.9g}" for x in row) for row in each.tolist()] for each in matrices]
     return "{" + ",".join("{" + ",".join(f"{{{row}}}" for row in each) + "}" for each in rows) + "}"

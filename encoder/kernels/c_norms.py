@@ -1,7 +1,4 @@
-"""What a GroupNorm does with a band of pixels, by compiled functions (norms.c), on CPUs.
-
-It does not compile them (c_library.py), nor divide frames into bands (norms.py).
-"""
+"""The arithmetic of a GroupNorm on a band of pixels, in C (norms.c), for CPUs."""
 
 from ctypes import CDLL, c_long, c_void_p
 from dataclasses import dataclass
@@ -13,14 +10,14 @@ from encoder.kernels.c_library import PANEL, library
 
 
 @dataclass(frozen=True, slots=True)
-class ByC:
-    """`Arithmetic` of float32 and bfloat16, in one pass over a band for each of its two parts."""
+class CNormBackend:
+    """The `NormBackend` in C, for float32 and bfloat16."""
 
     functions: CDLL
 
     @staticmethod
-    def takes(channels: int) -> bool:
-        """Whether so many channels are whole vectors on any machine."""
+    def supports(channels: int) -> bool:
+        """Whether this many channels are whole vectors on any machine."""
         return channels % PANEL == 0
 
     def moments(self, band: Tensor, mean: Tensor, variance: Tensor) -> None:
@@ -28,14 +25,14 @@ class ByC:
             self.functions.moments(*_array(pixels), _at(of_mean), _at(of_variance), _is_bfloat16(band))
 
     def normalize(self, band: Tensor, shift: Tensor, scale: Tensor, swish: bool, out: Tensor) -> None:
-        for pixels, *affine, made in zip(band, shift, scale, out, strict=True):
-            given = (_at(made), *_array(pixels), *map(_at, affine), c_long(swish), _is_bfloat16(band))
-            self.functions.normalize(*given)
+        for pixels, *affine, target in zip(band, shift, scale, out, strict=True):
+            arguments = (_at(target), *_array(pixels), *map(_at, affine), c_long(swish), _is_bfloat16(band))
+            self.functions.normalize(*arguments)
 
 
-def by_c() -> ByC:
-    """NoCompilerError where the functions cannot be compiled here."""
-    return ByC(library())
+def c_norm_backend() -> CNormBackend:
+    """Raises NoCompilerError where the functions cannot be compiled."""
+    return CNormBackend(library())
 
 
 def _array(pixels: Tensor) -> tuple[c_void_p, c_long, c_long]:

@@ -1,7 +1,7 @@
-"""Convolutions and matrix products by torch's own kernels, on a CPU in pieces that one thread computes alone.
+"""Convolutions and matrix products by torch's own kernels; on a CPU in pieces that one thread computes each.
 
-oneDNN and MKL give other last bits for other numbers of threads. The pieces here follow from the shape and the
-precision, never from that number. It does not choose the algorithm of a layer (tuning.py).
+With oneDNN and MKL the last bits depend on the number of threads. The pieces here follow from the shape and the
+precision only.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,19 @@ from encoder.device.threads import share
 from encoder.kernels.winograd import cut
 
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-GROUP_CHANNELS = 64  # output channels of a piece: with fewer of them oneDNN is slower, by 5 to 10% with 32
-ENOUGH_PIECES = 8  # for the threads of a small picture
-# Each call brings its kernels into oneDNN's order, which must be little beside the products of so many pixels. bfloat16
-# multiplies faster, with AMX ten times.
+GROUP_CHANNELS = 64  # output channels of a piece: with fewer oneDNN is slower, by 5 to 10% with 32
+ENOUGH_PIECES = 8  # to keep the threads busy with a small picture
+# Each call reorders its kernels for oneDNN, which must cost little compared to the products of this many pixels.
+# bfloat16 multiplies faster, ten times with AMX.
 LEAST_PX = {torch.float32: 4096, torch.bfloat16: 16384, torch.float16: 16384}
-LEAST_BAND_PX, MOST_PX = (
-    2048,
-    32768,
-)  # bands of rows copy what they see; beside its output a piece has memory of its own
-LINEAR_PRODUCTS = 2**26  # of a piece of a matrix product: a millisecond
+LEAST_BAND_PX = 2048  # a band of rows copies its input
+MOST_PX = 32768  # a piece has a buffer of its own beside the output
+LINEAR_PRODUCTS = 2**26  # of a piece of a matrix product: about a millisecond
 ATTENTION_QUERIES = 256  # of a piece of attention
 
 
 class Piece(NamedTuple):
-    """What one call makes: some frames, rows and channels of the output of one batch item."""
+    """The part of an output that one call computes: some frames, rows and channels of one batch item."""
 
     item: int
     frames: range
@@ -41,7 +39,7 @@ def pieces_of(out_shape: torch.Size, dtype: torch.dtype) -> list[Piece]:
     """The pieces of an output `b c t h w`."""
     batch, channels, frames, height, width = out_shape
     groups = -(-channels // GROUP_CHANNELS)
-    runs = -(-ENOUGH_PIECES // (batch * groups))  # that there should be at least
+    runs = -(-ENOUGH_PIECES // (batch * groups))  # at least this many
     frames_of_run = max(1, min(LEAST_PX[dtype] // (height * width), frames // runs))
     bands = min(-(-runs // frames), height * width // LEAST_BAND_PX)
     rows = max(1, min(-(-height // max(1, bands)), MOST_PX // width))
@@ -65,7 +63,7 @@ def convolve(
     padding_px: int = 0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`b c t h w -> b c' t' h' w'`, on a CPU written to `out` where it is given.
+    """`b c t h w -> b c' t' h' w'`, on a CPU written to `out` if given.
 
     Args:
         x: in channels-last order.
@@ -83,20 +81,20 @@ def convolve(
         shape = (len(x), len(weight), frames, *picture)
         out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last_3d)
 
-    def make(_: int, piece: Piece) -> None:
+    def compute(_: int, piece: Piece) -> None:
         item, frames, rows, channels = piece
-        seen_frames = slice(frames[0] * stride[0], frames[-1] * stride[0] + kernel_frames)
+        input_frames = slice(frames[0] * stride[0], frames[-1] * stride[0] + kernel_frames)
         top, bottom = rows[0] * stride[1] - padding_px, rows[-1] * stride[1] - padding_px + kernel_height_px
-        seen = x[item : item + 1, :, seen_frames, max(0, top) : bottom]
+        source = x[item : item + 1, :, input_frames, max(0, top) : bottom]
         at_edge = top < 0 or bottom > x.shape[3]
-        # Zeros come on both sides: at one edge of the picture alone, rows too many are made at the other.
+        # torch pads both sides: a piece at one edge of the picture gets surplus rows at the other.
         kernels, offsets = (each[channels.start : channels.stop] for each in (weight, bias))
-        made = _by_torch(seen, kernels, offsets, stride, (padding_px if at_edge else 0, padding_px))
+        result = _by_torch(source, kernels, offsets, stride, (padding_px if at_edge else 0, padding_px))
         first = padding_px if at_edge and top >= 0 else 0
         target = out[item : item + 1, channels.start : channels.stop, frames.start : frames.stop]
-        target[..., rows.start : rows.stop, :] = made[..., first : first + len(rows), :]
+        target[..., rows.start : rows.stop, :] = result[..., first : first + len(rows), :]
 
-    share(make, pieces_of(out.shape, x.dtype), x.device)
+    share(compute, pieces_of(out.shape, x.dtype), x.device)
     return out
 
 
@@ -110,7 +108,7 @@ def _by_torch(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], 
 
 def _call(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.float32 and HAS_ONEDNN:
-        # torch would compute small ones by unfolding, which is slower and takes 27 times the memory.
+        # torch would unfold small inputs, which is slower and takes 27 times the memory.
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(stride), 1)
     return (F.conv3d if weight.ndim == 5 else F.conv2d)(x, weight, bias, stride, padding)
 
@@ -122,11 +120,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     out = rows.new_empty(len(rows), len(weight))
 
-    def make(_: int, piece: tuple[int, int]) -> None:
+    def compute(_: int, piece: tuple[int, int]) -> None:
         start, count = piece
         torch.addmm(bias, rows[start : start + count], weight.t(), out=out[start : start + count])
 
-    share(make, cut(len(rows), max(1, LINEAR_PRODUCTS // weight.numel())), x.device)
+    share(compute, cut(len(rows), max(1, LINEAR_PRODUCTS // weight.numel())), x.device)
     return out.view(*x.shape[:-1], len(weight))
 
 
@@ -136,15 +134,15 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value)
     out = query.new_empty(query.shape)
 
-    def make(_: int, piece: tuple[int, int, int, int]) -> None:
+    def compute(_: int, piece: tuple[int, int, int, int]) -> None:
         item, frame, start, count = piece
         at = (slice(item, item + 1), slice(frame, frame + 1))
-        asked = slice(start, start + count)
-        out[(*at, asked)] = F.scaled_dot_product_attention(query[(*at, asked)], key[at], value[at])
+        queries = slice(start, start + count)
+        out[(*at, queries)] = F.scaled_dot_product_attention(query[(*at, queries)], key[at], value[at])
 
     batch, frames, pixels, _ = query.shape
     share(
-        make,
+        compute,
         [(b, t, *run) for b in range(batch) for t in range(frames) for run in cut(pixels, ATTENTION_QUERIES)],
         query.device,
     )

@@ -1,17 +1,17 @@
 /* Statistics of channels-last pixels, and their normalisation with swish, in float32.
 
-   It knows no groups and no frames: who calls has made a shift and a scale for each channel of them. */
+   The caller derives a shift and a scale for each channel from the statistics of its groups. */
 
 #include "vectors.h"
 
-/* x, but `limit` where it `exceeds`; NaN exceeds nothing. */
+/* x, but `limit` where `exceeds` is set; NaN exceeds nothing. */
 INLINE vec limited(vec x, ints exceeds, float limit) {
     return (vec)(((ints)x & ~exceeds) | ((ints)splat(limit) & exceeds));
 }
 
-/* e to the x, by 2 to a whole number times the first terms of the series: to an ulp from -87 to 88, where it stays. */
+/* e to the x, as a power of two times the first terms of the series; within an ulp from -87 to 88, clamped outside. */
 INLINE vec exponential(vec x) {
-    const float magic = 12582912; /* 1.5 * 2**23: what is added to it is rounded to a whole number */
+    const float magic = 12582912; /* 1.5 * 2**23: adding it rounds to a whole number */
     x = limited(limited(x, x < splat(-87), -87), x > splat(88), 88);
     const vec whole = (x * splat(1.44269504f) + splat(magic)) - splat(magic);
     const vec rest = (x - whole * splat(0.693359375f)) - whole * splat(-2.12194440e-4f);
@@ -26,7 +26,7 @@ INLINE vec exponential(vec x) {
     return (vec)((words)sum + ((words)__builtin_convertvector(whole, ints) << 23));
 }
 
-/* Mean and variance of each channel over pixels, which a cache should hold: they are read twice. */
+/* Mean and variance of each channel over pixels; these are read twice, and should fit in a cache. */
 void moments(const void *x, long pixels, long channels, float *means, float *variances, long is_bfloat16) {
     for (long c = 0; c < channels; c++) means[c] = variances[c] = 0;
     for (long p = 0; p < pixels; p++)

@@ -1,9 +1,7 @@
-/* Vectors of floats for any machine, read from and written to float32 or bfloat16.
-
-   It has no functions that Python calls. */
+/* Vectors of floats for any machine, read from and written to float32 or bfloat16. */
 
 #if defined(__AVX512F__)
-enum { LANES = 16, ROWS = 12 }; /* of a vector; of a block of products, as many as leave registers for two kernels */
+enum { LANES = 16, ROWS = 12 }; /* floats of a vector; tiles of a block, as many as leave registers for two kernels */
 #elif defined(__AVX__)
 enum { LANES = 8, ROWS = 6 };
 #elif defined(__aarch64__)

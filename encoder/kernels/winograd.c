@@ -1,32 +1,32 @@
 /* A causal 3x3x3 convolution of channels-last frames by Winograd's filtering, a band of tiles at a time, in float32.
 
-   It does not share work among threads, and has no numbers of its own: the matrices and sizes below come from
-   c_library.py, which compiles this. A tile is TILE by TILE pixels of up to 4 frames. A band goes through three steps:
-   `see` transforms what its tiles see, `multiply` takes point by point the product with the kernels, `make` transforms
-   the sums back. `convolve` does all three; or each may be done in parts. No sum's order depends on the parts or on the
-   width of vectors. */
+   The matrices and sizes come from c_library.py, which compiles this file. A tile is TILE by TILE pixels of up to 4
+   frames. A band goes through three steps: `transform_input` transforms the inputs of its tiles, `multiply` multiplies
+   them point by point by the kernels, `transform_output` transforms the sums back. `convolve` does all three; each may
+   also be done in parts, by several threads. The order of sums depends neither on the parts nor on the width of
+   vectors. */
 
 #include "vectors.h"
 
-enum { SEEN = TILE + 2, POINTS = SEEN * SEEN };
+enum { SIDE = TILE + 2, POINTS = SIDE * SIDE };
 
-/* By way: how many are filtered together, or 0 for one that sees itself alone. Zeros where a matrix is smaller. */
-static const float INPUT[TILE + 1][SEEN][SEEN] = INPUT_MATRICES, OUTPUT[TILE + 1][SEEN][SEEN] = OUTPUT_MATRICES;
+/* By filter: the number of frames filtered together, 0 for a clip's first frame. Smaller matrices end in zeros. */
+static const float INPUT[TILE + 1][SIDE][SIDE] = INPUT_MATRICES, OUTPUT[TILE + 1][SIDE][SIDE] = OUTPUT_MATRICES;
 
 struct band {
-    const void *seen;    /* `2+t h w c`, or `1 h w c` where a frame sees itself alone */
-    void *made;          /* `t h w c'` */
-    const float *kernels /* `times points c'/PANEL c PANEL` */, *bias;
-    const long *times;   /* which of the kernels' points in time are this way's */
-    float *values;       /* room for `seen points tiles c` */
-    float *products;     /* room for `seen points tiles c'`; `tiles` is rounded up to whole blocks in both */
+    const void *input;       /* `2+t h w c`, or `1 h w c` for a clip's first frame */
+    void *output;            /* `t h w c'` */
+    const float *kernels     /* `time_points points c'/PANEL c PANEL` */, *bias;
+    const long *time_points; /* of this filter, indices into the kernels */
+    float *values;           /* buffer of `frames points tiles c` */
+    float *products;         /* buffer of `frames points tiles c'`; in both, tiles are rounded up to whole blocks */
     long values_step, products_step; /* from one point to the next */
-    long height, width, channels, out_channels, way, first_tile, tiles, points, is_bfloat16;
+    long height, width, channels, out_channels, filter, first_tile, tiles, points, is_bfloat16;
 };
 
-/* A small constant matrix times `columns` vectors; what is unrolled leaves nothing of its zeros. */
-INLINE void mix(const float (*matrix)[SEEN], int rows, int columns, const vec *in, int in_step, vec *out, int out_step) {
-    vec x[SEEN];
+/* A small constant matrix times `columns` vectors; unrolling removes the terms that are zero. */
+INLINE void mix(const float (*matrix)[SIDE], int rows, int columns, const vec *in, int in_step, vec *out, int out_step) {
+    vec x[SIDE];
     UNROLLED for (int j = 0; j < columns; j++) x[j] = in[j * in_step];
     UNROLLED for (int i = 0; i < rows; i++) {
         vec sum = {0};
@@ -36,70 +36,71 @@ INLINE void mix(const float (*matrix)[SEEN], int rows, int columns, const vec *i
     }
 }
 
-/* Where each pixel that a tile sees begins in a frame; -1 where it is outside of the picture. */
+/* Offset in a frame of each input pixel of a tile; -1 outside of the picture. */
 INLINE void find_pixels(const struct band *b, long tile, long *pixels) {
     const long across = (b->width + TILE - 1) / TILE;
     const long top = tile / across * TILE - 1, left = tile % across * TILE - 1;
     for (long i = 0; i < POINTS; i++) {
-        const long y = top + i / SEEN, x = left + i % SEEN;
+        const long y = top + i / SIDE, x = left + i % SIDE;
         const int is_inside = 0 <= y && y < b->height && 0 <= x && x < b->width;
         pixels[i] = is_inside ? (y * b->width + x) * b->channels : -1;
     }
 }
 
-INLINE void see_frames(const struct band *b, long first, long count, int way, int frames) {
+INLINE void transform_input_frames(const struct band *b, long first, long count, int filter, int frames) {
     const long frame_step = b->height * b->width * b->channels;
     for (long tile = first; tile < first + count; tile++) {
         long pixels[POINTS];
         find_pixels(b, b->first_tile + tile, pixels);
         for (long c = 0; c < b->channels; c += LANES) {
-            vec seen[SEEN], mixed[SEEN][POINTS], halfway[POINTS], values[POINTS];
+            vec pixel_values[SIDE], mixed[SIDE][POINTS], halfway[POINTS], values[POINTS];
             for (int i = 0; i < POINTS; i++) {
                 UNROLLED for (int t = 0; t < frames; t++)
-                    seen[t] = pixels[i] < 0 ? splat(0) : load(b->seen, t * frame_step + pixels[i] + c, b->is_bfloat16);
-                mix(INPUT[way], frames, frames, seen, 1, &mixed[0][i], POINTS);
+                    pixel_values[t] =
+                        pixels[i] < 0 ? splat(0) : load(b->input, t * frame_step + pixels[i] + c, b->is_bfloat16);
+                mix(INPUT[filter], frames, frames, pixel_values, 1, &mixed[0][i], POINTS);
             }
             for (int t = 0; t < frames; t++) {
                 float *at = b->values + t * POINTS * b->values_step + tile * b->channels + c;
-                for (int x = 0; x < SEEN; x++)
-                    mix(INPUT[TILE], SEEN, SEEN, &mixed[t][x], SEEN, halfway + x, SEEN);
-                for (int y = 0; y < SEEN; y++)
-                    mix(INPUT[TILE], SEEN, SEEN, halfway + y * SEEN, 1, values + y * SEEN, 1);
+                for (int x = 0; x < SIDE; x++)
+                    mix(INPUT[TILE], SIDE, SIDE, &mixed[t][x], SIDE, halfway + x, SIDE);
+                for (int y = 0; y < SIDE; y++)
+                    mix(INPUT[TILE], SIDE, SIDE, halfway + y * SIDE, 1, values + y * SIDE, 1);
                 for (int i = 0; i < POINTS; i++) *(vec *)(at + i * b->values_step) = values[i];
             }
         }
     }
 }
 
-INLINE void make_frames(const struct band *b, long first, long count, int way, int frames) {
-    const int made = way ? way : 1;
+INLINE void transform_output_frames(const struct band *b, long first, long count, int filter, int frames) {
+    const int outputs = filter ? filter : 1;
     const long across = (b->width + TILE - 1) / TILE, frame_step = b->height * b->width * b->out_channels;
     for (long tile = first; tile < first + count; tile++) {
         const long top = (b->first_tile + tile) / across * TILE, left = (b->first_tile + tile) % across * TILE;
         for (long c = 0; c < b->out_channels; c += LANES) {
-            vec products[POINTS], halfway[TILE * SEEN], mixed[SEEN][TILE * TILE], sums[TILE];
+            vec products[POINTS], halfway[TILE * SIDE], mixed[SIDE][TILE * TILE], sums[TILE];
             const vec bias = *(const vec *)(b->bias + c);
             for (int t = 0; t < frames; t++) {
                 const float *at = b->products + t * POINTS * b->products_step + tile * b->out_channels + c;
                 for (int i = 0; i < POINTS; i++) products[i] = *(const vec *)(at + i * b->products_step);
-                for (int x = 0; x < SEEN; x++)
-                    mix(OUTPUT[TILE], TILE, SEEN, products + x, SEEN, halfway + x, SEEN);
+                for (int x = 0; x < SIDE; x++)
+                    mix(OUTPUT[TILE], TILE, SIDE, products + x, SIDE, halfway + x, SIDE);
                 for (int y = 0; y < TILE; y++)
-                    mix(OUTPUT[TILE], TILE, SEEN, halfway + y * SEEN, 1, mixed[t] + y * TILE, 1);
+                    mix(OUTPUT[TILE], TILE, SIDE, halfway + y * SIDE, 1, mixed[t] + y * TILE, 1);
             }
             for (int i = 0; i < TILE * TILE; i++) {
                 const long y = top + i / TILE, x = left + i % TILE;
                 const long pixel = (y * b->width + x) * b->out_channels + c;
                 if (y >= b->height || x >= b->width) continue;
-                mix(OUTPUT[way], made, frames, &mixed[0][i], TILE * TILE, sums, 1);
-                UNROLLED for (int t = 0; t < made; t++)
-                    store(b->made, t * frame_step + pixel, sums[t] + bias, b->is_bfloat16);
+                mix(OUTPUT[filter], outputs, frames, &mixed[0][i], TILE * TILE, sums, 1);
+                UNROLLED for (int t = 0; t < outputs; t++)
+                    store(b->output, t * frame_step + pixel, sums[t] + bias, b->is_bfloat16);
             }
         }
     }
 }
 
-/* ROWS tiles' values of all channels times the kernels of two vectors of output channels. */
+/* The values of ROWS tiles in all channels, times the kernels of two vectors of output channels. */
 INLINE void multiply_block(const struct band *b, const float *values, const float *kernels, float *products) {
     vec sums[ROWS][2] = {0};
     for (long c = 0; c < b->channels; c++) {
@@ -116,9 +117,9 @@ INLINE void multiply_block(const struct band *b, const float *values, const floa
     }
 }
 
-/* With the way and the number of frames that it sees as constants. */
-#define BY_WAY(function) \
-    switch (b->way) { \
+/* With the filter and the number of its input frames as constants. */
+#define BY_FILTER(function) \
+    switch (b->filter) { \
     case 0: function(b, first, count, 0, 1); break; \
     case 1: function(b, first, count, 1, 3); break; \
     case 2: function(b, first, count, 2, 4); break; \
@@ -127,14 +128,14 @@ INLINE void multiply_block(const struct band *b, const float *values, const floa
     }
 
 /* Tiles [first, first + count) of a band. */
-void see(const struct band *b, long first, long count) { BY_WAY(see_frames) }
-void make(const struct band *b, long first, long count) { BY_WAY(make_frames) }
+void transform_input(const struct band *b, long first, long count) { BY_FILTER(transform_input_frames) }
+void transform_output(const struct band *b, long first, long count) { BY_FILTER(transform_output_frames) }
 
 /* Points [first, first + count) of a band, all of its tiles. */
 void multiply(const struct band *b, long first, long count) {
     const long kernels_step = b->channels * b->out_channels;
     for (long p = first; p < first + count; p++) {
-        const float *kernels = b->kernels + (b->times[p / POINTS] * POINTS + p % POINTS) * kernels_step;
+        const float *kernels = b->kernels + (b->time_points[p / POINTS] * POINTS + p % POINTS) * kernels_step;
         for (long o = 0; o < b->out_channels; o += 2 * LANES) {
             const float *panel = kernels + o / PANEL * PANEL * b->channels + o % PANEL;
             for (long tile = 0; tile < b->tiles; tile += ROWS)
@@ -144,14 +145,14 @@ void multiply(const struct band *b, long first, long count) {
     }
 }
 
-/* All of `tiles`, however many: `together` at a time, which is what there must be room for. */
-void convolve(const struct band *all, long together) {
+/* All tiles, `max_tiles` at a time; the buffers need to hold no more than these. */
+void convolve(const struct band *all, long max_tiles) {
     const long end = all->first_tile + all->tiles;
     struct band b = *all;
-    for (; b.first_tile < end; b.first_tile += together) {
-        b.tiles = end - b.first_tile < together ? end - b.first_tile : together;
-        see(&b, 0, b.tiles);
+    for (; b.first_tile < end; b.first_tile += max_tiles) {
+        b.tiles = end - b.first_tile < max_tiles ? end - b.first_tile : max_tiles;
+        transform_input(&b, 0, b.tiles);
         multiply(&b, 0, b.points);
-        make(&b, 0, b.tiles);
+        transform_output(&b, 0, b.tiles);
     }
 }

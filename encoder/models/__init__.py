@@ -1,4 +1,4 @@
-"""What is computed: the architectures, layer by layer.
+"""The architectures, layer by layer.
 
 cogvideox.py, wan.py, layers.py, norms.py; layouts.py says how checkpoints name their weights.
 """

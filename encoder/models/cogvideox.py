@@ -1,7 +1,4 @@
-"""The encoder of CogVideoX's causal 3D VAE (arXiv:2408.06072, section 2.1), as parameters and one module.
-
-It does not load weights or cut clips into chunks.
-"""
+"""The encoder of CogVideoX's causal 3D VAE (arXiv:2408.06072, section 2.1), as parameters and one module."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,14 +43,14 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b 2z t h w`, or `b z t h w` without log-variance"""
-        y: tuple[Tensor, Past] = self.conv(self.norm(x, self.conv.room_frames), past)
+        y: tuple[Tensor, Past] = self.conv(self.norm(x, self.conv.pad_frames), past)
         return y
 
 
 class Downsample(nn.Module):
-    """Halves the picture, and before that, where asked for, time by averaging.
+    """Halves the picture; with `in_time`, first halves time by averaging.
 
-    In time the clip's first frame passes as it is, and all others are averaged in pairs.
+    The clip's first frame is kept as it is, and all others are averaged in pairs.
     """
 
     def __init__(self, channels: int, in_time: bool, workspace: Workspace) -> None:
@@ -64,19 +61,19 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c t' h//2 w//2`"""
         first = 1 if past is None else 0
-        roomy = self.picture.room_for(x, first + (x.shape[2] - first) // 2 if self.in_time else x.shape[2])
-        pooled = roomy[..., :-1, :-1]
+        padded = self.picture.empty_padded(x, first + (x.shape[2] - first) // 2 if self.in_time else x.shape[2])
+        pooled = padded[..., :-1, :-1]
         if self.in_time:
             assert (x.shape[2] - first) % 2 == 0, "frames after the clip's first come in pairs"
             pooled[:, :, :first] = x[:, :, :first]
             torch.add(x[:, :, first::2], x[:, :, first + 1 :: 2], out=pooled[:, :, first:]).mul_(0.5)
         else:
             pooled.copy_(x)
-        return self.picture(roomy), ()
+        return self.picture(padded), ()
 
 
 class Encoder(nn.Module):
-    """The whole encoder. `params` fix its shape, `scope` over which frames its norms look."""
+    """The whole encoder. `params` fix its architecture, `scope` the frames over which its norms take statistics."""
 
     def __init__(self, params: CogVideoXParams, scope: NormScope) -> None:
         super().__init__()
@@ -91,7 +88,7 @@ class Encoder(nn.Module):
         self.head = Head(self._norm(deep), CausalConv3d(deep, moments_channels, 3))
 
     def layers(self) -> Iterator[nn.Module]:
-        """All layers in the order in which they run; each is `forward(x, past) -> (y, past)`."""
+        """All layers in order; each is `forward(x, past) -> (y, past)`."""
         yield self.stem
         for level in self.levels:
             assert isinstance(level, nn.ModuleDict)

@@ -1,8 +1,7 @@
 """The layers of a causal video encoder, each with its state explicit: `forward(x, past) -> (y, past)`.
 
-It does not know which architecture they make up. Activations are `b c t h w` in channels-last memory order, and
-`past` is what a layer must remember of the chunks before: None where the clip starts. A past is used up by the call
-that it is given to: its memory becomes that of the next one.
+Activations are `b c t h w` in channels-last memory order. `past` is what a layer keeps of earlier chunks, None at the
+start of a clip. A call consumes the past that it is given: the memory is reused for the next one.
 """
 
 from collections.abc import Iterable
@@ -14,17 +13,17 @@ from torch import Tensor, nn
 from encoder.device.workspace import Workspace, empty_frames
 from encoder.kernels.direct import attention, convolve, linear
 from encoder.kernels.torch_winograd import Convolution
-from encoder.kernels.winograd import Before
+from encoder.kernels.winograd import TimePadding
 from encoder.models.norms import GroupNorm, RmsNorm
 
-FEW_CHANNELS = 4  # pixels have as many, at most
+FEW_CHANNELS = 4  # the most that pixels have
 Past = tuple[Tensor, ...]
-State = tuple[Past, ...]  # one for each layer of an encoder, in the order in which they run
+State = tuple[Past, ...]  # one for each layer of an encoder, in order
 Norm = GroupNorm | RmsNorm
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, state: State | None) -> tuple[Tensor, State]:
-    """One chunk through all layers, each with its own past out of `state`."""
+    """Runs one chunk through all layers, each with its own past from `state`."""
     pasts: list[Past] = []
     for layer, past in zip(layers, repeat(None) if state is None else state, strict=False):
         x, past = layer(x, past)
@@ -33,72 +32,72 @@ def run(layers: Iterable[nn.Module], x: Tensor, state: State | None) -> tuple[Te
 
 
 def remember(frames: Tensor, past: Past | None) -> Past:
-    """A past of `frames`, which are not referred to: a view of them would keep a whole chunk in memory."""
+    """A past with a copy of `frames`: a view of them would keep a whole chunk in memory."""
     return (frames.clone(),) if past is None else (past[0].copy_(frames),)
 
 
 class CausalConv3d(nn.Module):
-    """A convolution that sees `kernel - 1` frames before each frame and none after; zeros around the picture.
+    """A convolution over each frame and the `kernel - 1` frames before it, with zeros around the picture.
 
-    Before a clip's first frame it sees copies of that frame (`before: first`) or zeros. `computed_by` is another way
-    to compute it, None for torch's own.
+    A clip is padded before its first frame by copies of that frame (`replicate`) or by zeros. `algorithm` computes the
+    convolution; with None, torch's own kernels do.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, before: Before = "first") -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: TimePadding = "replicate") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel, kernel))
         self.bias = nn.Parameter(torch.empty(out_channels))
-        self.room_frames, self.before = kernel - 1, before
-        self.computed_by: Convolution | None = None
+        self.pad_frames, self.padding = kernel - 1, padding
+        self.algorithm: Convolution | None = None
 
     def forward(self, x: Tensor, past: Past | None, out: Tensor | None = None) -> tuple[Tensor, Past]:
-        """`b c room_frames+t h w -> b c' t h w`; the first `room_frames` frames are room, which this fills.
+        """`b c pad_frames+t h w -> b c' t h w`; the first `pad_frames` frames are padding, which this fills in.
 
-        Where `out` is given, the result may be written there.
+        The result may be written to `out`.
         """
-        room, begins = self.room_frames, past is None
+        pad, begins = self.pad_frames, past is None
         if past is not None:
-            x[:, :, :room] = past[0]
+            x[:, :, :pad] = past[0]
         else:
-            x[:, :, :room] = x[:, :, room : room + 1] if self.before == "first" else 0
-        past = remember(x[:, :, x.shape[2] - room :], past)
+            x[:, :, :pad] = x[:, :, pad : pad + 1] if self.padding == "replicate" else 0
+        past = remember(x[:, :, x.shape[2] - pad :], past)
         return self._convolve(x, begins, out), past
 
     def _convolve(self, x: Tensor, begins: bool, out: Tensor | None = None) -> Tensor:
-        """As `forward`, with the room filled: where a clip `begins`, by what comes before it.
+        """As `forward`, after the padding is filled in; `begins` says that a clip does.
 
-        Half by half where the device has no memory for all frames at once.
+        Frames are computed in halves where the device has no memory for all of them at once.
         """
         try:
-            if self.computed_by is not None:
-                return self.computed_by(x, self.bias, out, begins)
+            if self.algorithm is not None:
+                return self.algorithm(x, self.bias, out, begins)
             return self._directly(x, out)
         except torch.cuda.OutOfMemoryError:
-            if x.shape[2] - self.room_frames == 1:
+            if x.shape[2] - self.pad_frames == 1:
                 raise
-        frames = x.shape[2] - self.room_frames
+        frames = x.shape[2] - self.pad_frames
         out, half = empty_frames(x, frames, channels=len(self.weight)), frames // 2
-        out[:, :, :half] = self._convolve(x[:, :, : half + self.room_frames], begins)
+        out[:, :, :half] = self._convolve(x[:, :, : half + self.pad_frames], begins)
         out[:, :, half:] = self._convolve(x[:, :, half:], False)
         return out
 
     def _directly(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        if self.room_frames == 0:  # 1x1x1
+        if self.pad_frames == 0:  # 1x1x1
             return linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
         if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
             return _of_few_channels(x, self.weight, self.bias)
-        return convolve(x, self.weight, self.bias, padding_px=self.room_frames // 2, out=out)
+        return convolve(x, self.weight, self.bias, padding_px=self.pad_frames // 2, out=out)
 
 
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As `convolve`, in two dimensions: the frames that a kernel sees are side by side as channels.
+    """As `convolve`, as a 2D convolution with the frames under a kernel stacked as channels.
 
-    For pixels of 3 channels torch has no good 3D convolution on a CPU: 314 ms against 86 for 8 frames of 128x192.
+    For pixels of 3 channels torch's 3D convolution is slow on a CPU: 314 ms against 86 for 8 frames of 128x192.
     """
     frames = x.shape[2] - weight.shape[2] + 1
-    seen = torch.cat([x[:, :, first : first + frames] for first in range(weight.shape[2])], 1)
+    stacked = torch.cat([x[:, :, first : first + frames] for first in range(weight.shape[2])], 1)
     kernel = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-    pictures = seen.contiguous(memory_format=torch.channels_last_3d)
+    pictures = stacked.contiguous(memory_format=torch.channels_last_3d)
     return convolve(pictures, kernel, bias, padding_px=weight.shape[3] // 2)
 
 
@@ -111,17 +110,17 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b 3 t h w -> b c t h w`"""
-        room = self.conv.room_frames
-        roomy = empty_frames(x, room + x.shape[2])
-        roomy[:, :, room:] = x
-        y: tuple[Tensor, Past] = self.conv(roomy, past)
+        pad = self.conv.pad_frames
+        padded = empty_frames(x, pad + x.shape[2])
+        padded[:, :, pad:] = x
+        y: tuple[Tensor, Past] = self.conv(padded, past)
         return y
 
 
 class ResidualBlock(nn.Module):
     """`shortcut(x) + conv(norm(conv(norm(x))))`, norms with swish; the shortcut is 1x1x1 where channels differ.
 
-    `workspace` is memory that blocks running one after the other may share.
+    `workspace` is memory that blocks share, as they run one after the other.
     """
 
     def __init__(
@@ -133,33 +132,33 @@ class ResidualBlock(nn.Module):
         self.shortcut = CausalConv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """`b c t h w -> b c' t h w`; `x` is used up."""
+        """`b c t h w -> b c' t h w`; `x` is overwritten."""
         past1, past2 = (None, None) if past is None else (past[:1], past[1:])
         h, past1 = self._convolve(self.conv1, self._normalize(self.norm1, x), past1)
-        roomy = self._normalize(self.norm2, h)
-        del h  # or it would be alive while the convolution makes its output, which is when memory peaks
-        h, past2 = self._convolve(self.conv2, roomy, past2)
+        padded = self._normalize(self.norm2, h)
+        del h  # or it would be alive while the convolution allocates its output, when memory peaks
+        h, past2 = self._convolve(self.conv2, padded, past2)
         if self.shortcut is not None:
             x, _ = self.shortcut(x, None)
         return x.add_(h), past1 + past2
 
     def _normalize(self, norm: Norm, x: Tensor) -> Tensor:
-        room_frames = self.conv1.room_frames
-        normed: Tensor = norm(x, room_frames, out=self.workspace.frames("seen", x, room_frames + x.shape[2]))
+        pad_frames = self.conv1.pad_frames
+        normed: Tensor = norm(x, pad_frames, out=self.workspace.frames("padded", x, pad_frames + x.shape[2]))
         return normed
 
-    def _convolve(self, conv: CausalConv3d, roomy: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """Both may write to the same room: the second one reads not what the first one made, but its norm."""
+    def _convolve(self, conv: CausalConv3d, padded: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """Both convolutions may share one output buffer: the second reads the norm of the first one's output."""
         out = None
-        if conv.computed_by is not None or roomy.device.type == "cpu":
-            frames = roomy.shape[2] - conv.room_frames
-            out = self.workspace.frames("made", roomy, frames, channels=len(conv.weight))
-        made: tuple[Tensor, Past] = conv(roomy, past, out)
-        return made
+        if conv.algorithm is not None or padded.device.type == "cpu":
+            frames = padded.shape[2] - conv.pad_frames
+            out = self.workspace.frames("convolved", padded, frames, channels=len(conv.weight))
+        result: tuple[Tensor, Past] = conv(padded, past, out)
+        return result
 
 
 class SpaceAttention(nn.Module):
-    """Self-attention with one head among the pixels of each frame, added to its input. The norm is without swish."""
+    """Self-attention with one head among the pixels of each frame, added to its input. Its norm has no swish."""
 
     def __init__(self, norm: Norm, channels: int) -> None:
         super().__init__()
@@ -172,7 +171,7 @@ class SpaceAttention(nn.Module):
         return x + self.attend(self.norm(x)), ()
 
     def attend(self, normed: Tensor) -> Tensor:
-        """What attention adds to the input, `b c t h w`, given its norm."""
+        """The attention that is added to the input, `b c t h w`, from the normalised input."""
         pixels = normed.permute(0, 2, 3, 4, 1).flatten(2, 3)  # b t hw c
         query, key, value = linear(pixels, self.qkv.weight, self.qkv.bias).chunk(3, dim=-1)
         mixed = linear(attention(query, key, value), self.project.weight, self.project.bias)
@@ -180,7 +179,7 @@ class SpaceAttention(nn.Module):
 
 
 class HalvePicture(nn.Module):
-    """A 3x3 convolution of stride 2, frame by frame, that sees a row below and a column right of zeros."""
+    """A 3x3 convolution of stride 2, frame by frame, with a row of zeros below and a column of zeros to the right."""
 
     def __init__(self, channels: int, workspace: Workspace) -> None:
         super().__init__()
@@ -188,13 +187,13 @@ class HalvePicture(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.workspace = workspace
 
-    def room_for(self, x: Tensor, frames: int) -> Tensor:
-        """`b c frames h+1 w+1`: uninitialised room for pictures like those of `x`, with the zeros at its edge."""
-        roomy = self.workspace.frames("seen", x, frames, margin_px=1)
-        roomy[..., -1, :] = 0
-        roomy[..., -1] = 0
-        return roomy
+    def empty_padded(self, x: Tensor, frames: int) -> Tensor:
+        """An uninitialised `b c frames h+1 w+1` tensor for pictures like those of `x`, with the zeros at its edge."""
+        padded = self.workspace.frames("padded", x, frames, margin_px=1)
+        padded[..., -1, :] = 0
+        padded[..., -1] = 0
+        return padded
 
-    def forward(self, roomy: Tensor) -> Tensor:
+    def forward(self, padded: Tensor) -> Tensor:
         """`b c t h+1 w+1 -> b c t h//2 w//2`"""
-        return convolve(roomy, self.weight, self.bias, stride=(1, 2))
+        return convolve(padded, self.weight, self.bias, stride=(1, 2))

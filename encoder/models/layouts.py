@@ -1,7 +1,4 @@
-"""Published layouts: how checkpoints name the tensors and say the architecture that we know by our names.
-
-It does not read files.
-"""
+"""Published layouts: how checkpoints name the tensors, and which fields of their configs describe the architecture."""
 
 import re
 from collections.abc import Mapping
@@ -17,11 +14,11 @@ from encoder.models.wan import WanParams
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What to expect of checkpoints of one encoder.
+    """What to expect of the checkpoints of one encoder.
 
-    `config` are fields of a diffusers config.json with the values that this encoder has; `names` patterns of
-    published names with ours, applied one after the other; `first` the published names of one tensor that every
-    checkpoint has, which tells the prefix of all others; `foreign` beginnings of names that are not the encoder's.
+    `config` has the fields of a diffusers config.json with this encoder's values; `names` the patterns, applied in
+    order, that turn published names into ours; `first` the published names of one tensor that every checkpoint has,
+    which gives the prefix of all others; `foreign` the prefixes of names that do not belong to the encoder.
     """
 
     diffusers_class: str
@@ -31,7 +28,7 @@ class Layout:
     foreign: tuple[str, ...]
 
     def ours(self, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors by our names; one that no pattern knows keeps its own."""
+        """Tensors by our names; a name that no pattern matches is kept."""
         tensors = {self._our_name(name): tensor for name, tensor in published.items()}
         for query in [name for name in tensors if ".q." in name]:
             parts = [query.replace(".q.", f".{part}.") for part in "qkv"]

@@ -1,7 +1,6 @@
-"""Normalisation, with the swish that follows it, computed in float32 whatever the type of the activation.
+"""Normalisation and the swish that follows it, in float32 whatever the type of the activation.
 
-It does not hold anything between calls. Written out rather than called from torch, whose group_norm and silu give
-float32 results on a CPU that depend on the number of threads.
+Written out because the float32 results of torch's own group_norm and silu depend, on a CPU, on the number of threads.
 """
 
 from collections.abc import Callable
@@ -11,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoder.device.threads import alone, share
+from encoder.device.threads import share, single_threaded
 from encoder.device.workspace import empty_frames
 from encoder.spec import NormScope
 
-BAND_VALUES = 2**17  # on a CPU: what is normalised together, so that it stays in a core's cache
+BAND_VALUES = 2**17  # normalised together on a CPU, so that they stay in a core's cache
 
 
 class Moments(NamedTuple):
@@ -35,18 +34,18 @@ def merge_moments(parts: list[Moments]) -> Moments:
     return Moments(values, mean, torch.stack(list(within)).sum(0))
 
 
-class Arithmetic(Protocol):
-    """A way to compute what a GroupNorm does with a band of pixels, `b pixels c`. Statistics are float32."""
+class NormBackend(Protocol):
+    """The arithmetic of a GroupNorm on a band of pixels, `b pixels c`. Statistics are float32."""
 
     def moments(self, band: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """Writes those of each channel, `b c`."""
+        """Writes the mean and variance of each channel, `b c`."""
 
     def normalize(self, band: Tensor, shift: Tensor, scale: Tensor, swish: bool, out: Tensor) -> None:
-        """Writes `shift + scale * band`, with swish where asked for, to `out`; shift and scale are `b 1 c`."""
+        """Writes `shift + scale * band`, then swish if asked for, to `out`; shift and scale are `b 1 c`."""
 
 
-class ByTorch:
-    """By torch's operations, one after the other."""
+class TorchNormBackend:
+    """The `NormBackend` of torch's operations."""
 
     def moments(self, band: Tensor, mean: Tensor, variance: Tensor) -> None:
         band = band.float()
@@ -58,10 +57,10 @@ class ByTorch:
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm, then swish where asked for.
+    """GroupNorm, then swish if asked for.
 
-    `scope` says over which frames a group's statistics go: `chunk`, all that come in one call; `frame`, each its own;
-    `clip`, those of the moments that are given with each call. `computed_by` is a way to compute it.
+    `scope` says over which frames the statistics are taken: `chunk`, all frames of a call; `frame`, each frame alone;
+    `clip`, the frames whose moments are given with each call.
     """
 
     def __init__(self, channels: int, groups: int, eps: float, scope: NormScope, swish: bool = True) -> None:
@@ -69,71 +68,69 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
         self.groups, self.eps, self.scope, self.swish = groups, eps, scope, swish
-        self.computed_by: Arithmetic = ByTorch()
+        self.backend: NormBackend = TorchNormBackend()
 
-    def forward(
-        self, x: Tensor, room_frames: int = 0, clip: Moments | None = None, out: Tensor | None = None
-    ) -> Tensor:
-        """`b c t h w -> b c room_frames+t h w`, in `out` where given; the first `room_frames` frames are not set."""
-        assert (clip is not None) == (self.scope == "clip"), "moments of the clip are for scope clip, and needed there"
+    def forward(self, x: Tensor, pad_frames: int = 0, clip: Moments | None = None, out: Tensor | None = None) -> Tensor:
+        """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset."""
+        assert (clip is not None) == (self.scope == "clip"), "scope clip, and no other, takes the moments of the clip"
         moments = self.moments(x) if clip is None else [clip]
-        with alone(x.device):
+        with single_threaded(x.device):
             if self.scope == "chunk":
                 moments = [merge_moments(moments)]
             affine = [self._shift_and_scale(each) for each in moments] * (x.shape[2] // len(moments))
 
         def normalize(frame: int, band: Tensor, out: Tensor) -> None:
-            self.computed_by.normalize(band, *affine[frame], self.swish, out)
+            self.backend.normalize(band, *affine[frame], self.swish, out)
 
-        return _by_bands(x, room_frames, out, normalize)
+        return _by_bands(x, pad_frames, out, normalize)
 
     def moments(self, x: Tensor) -> list[Moments]:
         """The moments of each frame of `b c t h w`."""
         bands = _bands(x)
-        places = [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))]
+        indices = [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))]
         means, variances = (x.new_empty(len(bands), len(bands[0]), *x.shape[:2], dtype=torch.float32) for _ in "mv")
 
-        def measure(_: int, place: tuple[int, int]) -> None:
-            self.computed_by.moments(bands[place[0]][place[1]], means[place], variances[place])
+        def measure(_: int, index: tuple[int, int]) -> None:
+            self.backend.moments(bands[index[0]][index[1]], means[index], variances[index])
 
-        share(measure, places, x.device)
+        share(measure, indices, x.device)
         pixels = [band.shape[1] for band in bands[0]]
-        with alone(x.device):
+        with single_threaded(x.device):
             return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
 
     def _of_groups(self, pixels: list[int], means: Tensor, variances: Tensor) -> Moments:
         """The moments of a frame from those of its bands and channels, `n b c`, by the formula of `merge_moments`."""
         weights = means.new_full((len(pixels), 1, 1), pixels[0] / sum(pixels))
-        weights[-1] = pixels[-1] / sum(pixels)  # the last band alone may have fewer
+        weights[-1] = pixels[-1] / sum(pixels)  # only the last band may have fewer
         means, variances = (torch.unflatten(each, 2, (self.groups, -1)) for each in (means, variances))
         mean = (weights * means.mean(-1)).sum(0)
         variance = (weights * (variances + (means - mean[..., None]).square()).mean(-1)).sum(0)
         return Moments(sum(pixels) * means.shape[-1], mean, variance)
 
     def _shift_and_scale(self, moments: Moments) -> tuple[Tensor, Tensor]:
-        """What normalises by these moments, `b 1 c` each: `shift + scale * x`."""
+        """`b 1 c` each, so that `shift + scale * x` is x normalised by these moments."""
         scale = self.weight.float().view(self.groups, -1) * (moments.variance + self.eps).rsqrt()[:, :, None]
         shift = self.bias.float().view(self.groups, -1) - moments.mean[:, :, None] * scale
         return shift.flatten(1)[:, None], scale.flatten(1)[:, None]
 
 
 class RmsNorm(nn.Module):
-    """Each pixel's channels divided by their root mean square and scaled, then swish where asked for."""
+    """Each pixel's channels divided by their root mean square and scaled, then swish if asked for."""
 
     def __init__(self, channels: int, swish: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels))
         self.swish = swish
 
-    def forward(self, x: Tensor, room_frames: int = 0, out: Tensor | None = None) -> Tensor:
-        """`b c t h w -> b c room_frames+t h w`, in `out` where given; the first `room_frames` frames are not set."""
+    def forward(self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None) -> Tensor:
+        """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset."""
         scale = self.weight.float() * len(self.weight) ** 0.5
 
         def normalize(_: int, band: Tensor, out: Tensor) -> None:
             length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)
             _finish((band / length.clamp_min_(1e-12)).mul_(scale), self.swish, out)
 
-        return _by_bands(x, room_frames, out, normalize)
+        return _by_bands(x, pad_frames, out, normalize)
 
 
 def _finish(normed: Tensor, swish: bool, out: Tensor) -> None:
@@ -141,18 +138,18 @@ def _finish(normed: Tensor, swish: bool, out: Tensor) -> None:
 
 
 def _by_bands(
-    x: Tensor, room_frames: int, out: Tensor | None, normalize: Callable[[int, Tensor, Tensor], None]
+    x: Tensor, pad_frames: int, out: Tensor | None, normalize: Callable[[int, Tensor, Tensor], None]
 ) -> Tensor:
-    """`normalize(frame, band, out_band)` for each band."""
-    out = empty_frames(x, room_frames + x.shape[2]) if out is None else out
-    frames = enumerate(zip(_bands(x), _bands(out[:, :, room_frames:]), strict=True))
+    """Calls `normalize(frame, band, out_band)` for each band; returns the output."""
+    out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
+    frames = enumerate(zip(_bands(x), _bands(out[:, :, pad_frames:]), strict=True))
     pieces = [(i, *bands) for i, frame in frames for bands in zip(*frame, strict=True)]
     share(lambda _, piece: normalize(*piece), pieces, x.device)
     return out
 
 
 def _bands(x: Tensor) -> list[tuple[Tensor, ...]]:
-    """Of each frame of `b c t h w` its pixels, as `b pixels c`: on a CPU as many at a time as a core's cache holds."""
+    """The pixels of each frame of `b c t h w` as `b pixels c`, on a CPU in bands that fit in a core's cache."""
     pixels = x.permute(2, 0, 3, 4, 1).flatten(2, 3)
     most_px = max(1, BAND_VALUES // x.shape[1]) if x.device.type == "cpu" else pixels.shape[2]
     return [torch.split(frame, most_px, dim=1) for frame in pixels]

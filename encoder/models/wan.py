@@ -1,7 +1,7 @@
 """The encoder of Wan 2.1's causal 3D VAE (arXiv:2503.20314, section 4.1), as parameters and one module.
 
-It does not load weights or cut clips into chunks. No frame sees a later one, and across frames no layer looks but
-by convolution, so that how a clip is cut into chunks changes rounding alone.
+No frame depends on a later one, and only convolutions reach across frames, so that the cut of a clip into chunks
+changes nothing but rounding.
 """
 
 from collections.abc import Iterator
@@ -41,14 +41,14 @@ PRESETS = {"wan": WanParams()}
 
 
 def wan_conv(in_channels: int, out_channels: int, kernel: int = 3) -> CausalConv3d:
-    """A causal convolution as Wan has it: zeros before the clip."""
-    return CausalConv3d(in_channels, out_channels, kernel, before="zeros")
+    """A causal convolution as in Wan: zeros before the clip."""
+    return CausalConv3d(in_channels, out_channels, kernel, padding="zeros")
 
 
 class WanDownsample(nn.Module):
-    """Halves the picture, and after that, where asked for, time by a convolution of stride 2.
+    """Halves the picture; with `in_time`, then halves time by a convolution of stride 2.
 
-    In time the clip's first frame passes as it is; the convolution sees each later pair of frames and the one before.
+    The clip's first frame is kept as it is; the convolution takes each later pair of frames and the frame before it.
     """
 
     def __init__(self, channels: int, in_time: bool, workspace: Workspace) -> None:
@@ -58,9 +58,9 @@ class WanDownsample(nn.Module):
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c t' h//2 w//2`"""
-        roomy = self.picture.room_for(x, x.shape[2])
-        roomy[..., :-1, :-1] = x
-        small = self.picture(roomy)
+        padded = self.picture.empty_padded(x, x.shape[2])
+        padded[..., :-1, :-1] = x
+        small = self.picture(padded)
         if self.time is None:
             return small, ()
         y: tuple[Tensor, Past] = self.time(small, past)
@@ -77,14 +77,14 @@ class TimeConv(nn.Module):
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c t' h w`"""
-        seen = x if past is None else torch.cat([past[0], x], 2)
-        halved = convolve(seen, self.weight, self.bias, stride=(2, 1)) if seen.shape[2] > 1 else seen[:, :, 1:]
+        source = x if past is None else torch.cat([past[0], x], 2)
+        halved = convolve(source, self.weight, self.bias, stride=(2, 1)) if source.shape[2] > 1 else source[:, :, 1:]
         y = torch.cat([x[:, :, :1], halved], 2) if past is None else halved
         return y, remember(x[:, :, -1:], past)
 
 
 class WanHead(nn.Module):
-    """Norm, swish, the last convolution, and a mixing of the moments' channels: features to moments."""
+    """Norm, swish, the last convolution and a 1x1x1 convolution of the moments: features to moments."""
 
     def __init__(self, params: WanParams) -> None:
         super().__init__()
@@ -95,12 +95,12 @@ class WanHead(nn.Module):
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b 2z t h w`"""
-        y, past = self.conv(self.norm(x, self.conv.room_frames), past)
+        y, past = self.conv(self.norm(x, self.conv.pad_frames), past)
         return self.mix(y, None)[0], past
 
 
 class WanEncoder(nn.Module):
-    """The whole encoder. `params` fix its shape."""
+    """The whole encoder. `params` fix its architecture."""
 
     def __init__(self, params: WanParams) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class WanEncoder(nn.Module):
         self.head = WanHead(params)
 
     def layers(self) -> Iterator[nn.Module]:
-        """All layers in the order in which they run; each is `forward(x, past) -> (y, past)`."""
+        """All layers in order; each is `forward(x, past) -> (y, past)`."""
         yield self.stem
         yield from self.down
         yield from self.middle

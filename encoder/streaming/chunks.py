@@ -1,7 +1,4 @@
-"""How a clip is cut into the chunks that go through the encoder one after the other.
-
-It does not encode: pure functions over frame counts, without torch.
-"""
+"""How a clip is cut into the chunks that go through the encoder: pure functions of frame counts, without torch."""
 
 from typing import get_args
 
@@ -9,7 +6,7 @@ from encoder.spec import ChunkPlan
 
 
 def check_chunk_frames(chunk_frames: int, temporal_ratio: int) -> None:
-    """Raises ValueError where chunks of this size would split the frames of one latent frame."""
+    """Raises ValueError if chunks of this size would split the frames of one latent frame."""
     if chunk_frames < 1 or chunk_frames % temporal_ratio:
         raise ValueError(
             f"chunk_frames is {chunk_frames}, but it must be a multiple of the encoder's temporal ratio: "
@@ -18,16 +15,16 @@ def check_chunk_frames(chunk_frames: int, temporal_ratio: int) -> None:
 
 
 def chunk_plan(frames: int, chunk_frames: int, temporal_ratio: int = 4, plan: str = "diffusers") -> tuple[int, ...]:
-    """Frames of each chunk of a clip. The first has the frame that is a latent frame by itself.
+    """The frames of each chunk of a clip. The first chunk includes the clip's first frame, which is one latent frame.
 
     Args:
         frames: frames of the clip, a legal count: 1 + k * temporal_ratio.
         chunk_frames: frames of a chunk, a multiple of the ratio.
-        plan: `diffusers` folds the remainder into the first chunk, which so has up to twice as many frames;
-            `even` makes as few chunks as it can of nearly equal size, none over chunk_frames + 1.
+        plan: `diffusers` folds the remainder into the first chunk, which then has up to twice as many frames;
+            `even` makes as few chunks as possible, of nearly equal size, none over chunk_frames + 1.
 
     Raises:
-        ValueError: `frames` is no legal count, `chunk_frames` no multiple of the ratio, or `plan` unknown.
+        ValueError: `frames` is not a legal count, `chunk_frames` not a multiple of the ratio, or `plan` unknown.
     """
     check_chunk_frames(chunk_frames, temporal_ratio)
     if frames < 1 or (frames - 1) % temporal_ratio:
@@ -40,7 +37,7 @@ def chunk_plan(frames: int, chunk_frames: int, temporal_ratio: int = 4, plan: st
 
 
 def causal_plan(frames: int, temporal_ratio: int) -> tuple[int, ...]:
-    """The smallest chunks: the first frame, then as many as make one latent frame each: 1, 4, 4, …"""
+    """The smallest chunks, of one latent frame each: 1, 4, 4, …"""
     return (1, *[temporal_ratio] * ((frames - 1) // temporal_ratio))
 
 

@@ -1,6 +1,6 @@
-"""Ways to run a model over a clip: chunk by chunk with carried state, or with the whole clip at once.
+"""Engines run a model over a clip: chunk by chunk with state, or the whole clip at once.
 
-It does not hold the models: an engine is given one. What an engine is handed comes in its own plan's chunks.
+Callers pass the frames of a clip in the chunks of the engine's own plan.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ Model = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
 class Engine(Protocol):
-    """One way to encode clips. State is None where a clip starts and whatever the engine returned after that.
+    """What encodes clips. The state is None at the start of a clip, then what the last call returned.
 
-    Where it does not stream, a clip is one chunk, and memory grows with it.
+    An engine that does not stream takes a clip as one chunk, and its memory grows with the clip.
     """
 
     @property
@@ -33,7 +33,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Chunk by chunk, with `cut` as the plan."""
+    """Chunk by chunk, with the chunks that `cut` gives."""
 
     model: Model
     cut: Callable[[int], tuple[int, ...]]
@@ -48,7 +48,7 @@ class Streaming:
 
 @dataclass(frozen=True, slots=True)
 class WholeClip:
-    """With norm statistics over the whole clip: nothing is encoded before its last frame is there."""
+    """With norm statistics over the whole clip, which can only be encoded once it is complete."""
 
     model: Encoder
     chunk_frames: int

@@ -1,6 +1,6 @@
 """How much memory encoding takes, found by running it on tensors without values (torch's meta device).
 
-It does not see what kernels allocate for themselves, which on a CPU is little and on a GPU up to a workspace.
+What kernels allocate for themselves is not counted: little on a CPU, up to a workspace on a GPU.
 """
 
 import weakref
@@ -21,7 +21,7 @@ CHUNKS_TO_STEADY = 3  # from the third chunk on, every chunk takes the same memo
 
 
 def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
-    """Peak memory of encoding clips of this shape, their frames included and the weights not.
+    """Peak memory of encoding clips of this shape, with their frames but without the weights.
 
     `engine` must run a model on the meta device.
     """
@@ -36,7 +36,7 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
 
 
 def encode_flops(engine: Engine, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
-    """Operations of encoding a clip, two for each multiplication of its convolutions and linear layers."""
+    """Floating point operations of encoding a clip: two per multiplication in its convolutions and linear layers."""
     state: Any = None
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _FusedAttention():
         for chunk_frames in engine.plan(frames):
@@ -47,7 +47,7 @@ def encode_flops(engine: Engine, frames: int, height_px: int, width_px: int, dty
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode is not annotated
-    """Follows the storages that operations make, by the tensors that refer to them."""
+    """Counts the bytes of the storages that operations allocate, by the tensors that refer to them."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention as fused kernels do it, whose scores are never whole in memory; meta tensors would hold them."""
+    """Replaces attention, whose scores fused kernels never hold in memory, while meta tensors would."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:

@@ -1,7 +1,8 @@
 """Spatial tiling: pictures too large for the device are encoded in overlapping tiles whose latents are blended.
 
-It does not give the latents of the whole picture: each tile's norms see that tile alone. It gives what diffusers'
-`tiled_encode` gives for the same tiles, chunk by chunk, since blending works on each latent frame by itself.
+The latents differ from those of the whole picture, because norms take their statistics within a tile. They equal those
+of diffusers' `tiled_encode` with the same tiles, and can be computed chunk by chunk, because each latent frame is
+blended separately.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from encoder.streaming.engines import Engine
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Tiles of `height_px x width_px`, the next one `stride_*` further; what they share is blended linearly."""
+    """Tiles of `height_px x width_px`, each `stride_*` after the last; their overlap is blended linearly."""
 
     height_px: int
     width_px: int
@@ -23,7 +24,7 @@ class Tiles:
     stride_width_px: int
 
     def check(self, spatial_ratio: int) -> None:
-        """Raises ValueError where tiles would not end on a latent pixel, or would leave gaps."""
+        """Raises ValueError if tiles would not end on a latent pixel, or would leave gaps."""
         sizes = (self.height_px, self.width_px, self.stride_height_px, self.stride_width_px)
         if any(size < spatial_ratio or size % spatial_ratio for size in sizes):
             raise ValueError(f"{self} cannot be cut: every size must be a positive multiple of {spatial_ratio}")
@@ -36,7 +37,7 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """An engine that hands another one tile after the other; its state is the tiles' states, row by row."""
+    """An engine that passes each tile to another engine; its state is the tiles' states, row by row."""
 
     engine: Engine
     tiles: Tiles
@@ -50,7 +51,7 @@ class Tiled:
         return self.engine.plan(frames)
 
     def encode_chunk(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """`b 3 t h w` to moments; a picture no larger than a tile is encoded as it is."""
+        """`b 3 t h w` to moments; a picture that fits in one tile is encoded whole."""
         tiles = self.tiles
         if x.shape[3] <= tiles.height_px and x.shape[4] <= tiles.width_px:
             return self.engine.encode_chunk(x, state)
@@ -66,7 +67,7 @@ class Tiled:
         return self._blend(rows), tuple(states)
 
     def _blend(self, rows: list[list[Tensor]]) -> Tensor:
-        """Blends each tile with the one above, then with the one to its left, both blended before, and joins them."""
+        """Blends each tile with the one above, then with the one to its left, in order, and joins them."""
         tiles, ratio = self.tiles, self.spatial_ratio
         step_h, step_w = tiles.stride_height_px // ratio, tiles.stride_width_px // ratio
         overlap_h, overlap_w = tiles.height_px // ratio - step_h, tiles.width_px // ratio - step_w

@@ -1,7 +1,6 @@
 """Encoding with norm statistics over the whole clip (`norm_scope: clip`): layer by layer, each over all chunks.
 
-It does not stream: a layer's statistics need every frame of the layer before, so two whole activations are alive at
-a time.
+A layer's statistics need every frame of the layer before it, so two whole activations are alive at a time.
 """
 
 from collections.abc import Iterator
@@ -47,18 +46,18 @@ def _attention(layer: SpaceAttention, x: Tensor, chunk_frames: int) -> Tensor:
 
 
 def _norm_conv(norm: Norm, conv: CausalConv3d, x: Tensor, chunk_frames: int, out: Tensor | None = None) -> Tensor:
-    """`conv(swish(norm(x)))` into `out`, which may be `x`: a chunk is written when it has been read."""
+    """`conv(swish(norm(x)))` into `out`, which may be `x`: a chunk is written after it was read."""
     moments = _moments(norm, x)
     if out is None:
         out = empty_frames(x, x.shape[2], channels=conv.weight.shape[0])
     past: Past | None = None
     for chunk in _chunks(x, chunk_frames):
-        out[:, :, chunk], past = conv(norm(x[:, :, chunk], conv.room_frames, moments), past)
+        out[:, :, chunk], past = conv(norm(x[:, :, chunk], conv.pad_frames, moments), past)
     return out
 
 
 def _moments(norm: Norm, x: Tensor) -> Moments:
-    """The moments of all frames of `x`, which do not depend on chunks: they are merged from those of each frame."""
+    """The moments of all frames of `x`, merged from those of each frame, so that they do not depend on chunks."""
     assert isinstance(norm, GroupNorm)
     return merge_moments(norm.moments(x))
 
@@ -73,7 +72,7 @@ def _without_norm(layer: nn.Module, x: Tensor, chunk_frames: int) -> Tensor:
 
 
 def _chunks(x: Tensor, chunk_frames: int) -> Iterator[slice]:
-    """Slices of time, the first with the frame more that begins a clip, so that later ones hold whole pairs."""
+    """Slices of time; the first has one frame more, the first of the clip, so that later ones hold whole pairs."""
     yield slice(0, 1 + chunk_frames)
     for start in range(1 + chunk_frames, x.shape[2], chunk_frames):
         yield slice(start, start + chunk_frames)

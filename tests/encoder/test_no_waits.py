@@ -64,7 +64,7 @@ def test_these_modes_find_what_would_wait() -> None:
         torch.arange(3).to("meta")
 
 
-WAYS: list[Any] = [
+ENCODERS: list[Any] = [
     {"name": "tiny"},
     {"name": "tiny", "norm_scope": "clip"},
     {"name": "tiny", "norm_scope": "frame", "dtype": "bfloat16"},
@@ -73,7 +73,7 @@ WAYS: list[Any] = [
 ]
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: " ".join(map(str, way.values())))
+@pytest.fixture(scope="module", params=ENCODERS, ids=lambda options: " ".join(map(str, options.values())))
 def loaded(request: pytest.FixtureRequest) -> VideoEncoder:
     return encoder.load(**({"weights": "random:0"} | request.param))
 
@@ -93,9 +93,9 @@ def test_no_value_is_read(loaded: VideoEncoder) -> None:
             push()
 
 
-@pytest.mark.parametrize("way", ["winograd_height", "winograd", "winograd_c"])
-def test_no_value_is_read_by_other_convolutions(way: str, full_size: LoadFullSize) -> None:
-    wan = full_size("wan", convolutions=way)
+@pytest.mark.parametrize("algorithm", ["winograd_height", "winograd", "winograd_c"])
+def test_no_value_is_read_by_other_convolutions(algorithm: str, full_size: LoadFullSize) -> None:
+    wan = full_size("wan", convolutions=algorithm)
     threads = torch.get_num_threads()
     encoder.set_threads(1)  # modes look at their own thread
     with NoReads():

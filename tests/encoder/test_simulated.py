@@ -10,7 +10,7 @@ import encoder
 from encoder import spec_of
 from encoder.device.simulated import Clock
 from encoder.loading import Options
-from encoder.simulated import InService, SimulatedEncoder, load_simulated
+from encoder.simulated import PendingTensor, SimulatedEncoder, load_simulated
 from encoder.video_encoder import VideoEncoder, joined
 
 OPTIONS: dict[str, Any] = {
@@ -97,7 +97,7 @@ def test_whatever_brings_values_to_the_host_waits(read: Any) -> None:
 def test_what_was_fetched_is_an_ordinary_tensor_of_its_own() -> None:
     latent = simulated(Time()).encode(torch.zeros(1, 3, 1, 32, 48)).mean
     fetched = latent.cpu()
-    assert type(latent) is InService
+    assert type(latent) is PendingTensor
     assert type(fetched) is torch.Tensor
     fetched.zero_()
     assert latent.cpu().abs().sum() > 0

@@ -1,4 +1,4 @@
-"""The GPU lane: the same encoder on a CUDA device, near the CPU's numbers, and a replica that Ray pins to it."""
+"""On a GPU: the same encoder on a CUDA device, near the CPU's numbers, and a replica that Ray pins to it."""
 
 from pathlib import Path
 
@@ -26,13 +26,13 @@ def test_cuda_gives_the_numbers_of_the_cpu(cuda: str, dtype: str, tolerance: flo
     assert (mean - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-@pytest.mark.parametrize("way", ["winograd_height", "winograd", "auto"])
+@pytest.mark.parametrize("convolutions", ["winograd_height", "winograd", "auto"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 6e-2)])
 def test_every_way_of_computing_convolutions_gives_the_numbers_of_the_cpu(
-    cuda: str, way: str, dtype: str, tolerance: float
+    cuda: str, convolutions: str, dtype: str, tolerance: float
 ) -> None:
     video = torch.rand(1, 3, 13, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    there = encoder.load("cogvideox", weights="random:0", dtype=dtype, device=cuda, convolutions=way)
+    there = encoder.load("cogvideox", weights="random:0", dtype=dtype, device=cuda, convolutions=convolutions)
     here = encoder.load("cogvideox", weights="random:0", convolutions="direct")
     mean, expected = there.encode(video.to(there.device, there.dtype)).mean.cpu(), here.encode(video).mean
     assert (mean - expected).abs().max() <= tolerance * expected.abs().max()

@@ -11,7 +11,7 @@ import encoder
 from encoder.device.uploads import BUFFERS, DoubleBuffered, as_tensor, uploads_to
 
 
-class LateLane:
+class LateChannel:
     """A device whose copies are made when somebody waits for them, as late as can be."""
 
     def __init__(self) -> None:
@@ -37,21 +37,21 @@ def frames(count: int, seed: int) -> np.ndarray:
 
 
 def test_a_buffer_is_written_again_only_when_its_copy_is_made() -> None:
-    lane = LateLane()
-    upload = DoubleBuffered(lane)
+    channel = LateChannel()
+    upload = DoubleBuffered(channel)
     sent = [frames(9 if number == 3 else 8, number) for number in range(7)]
     arrived = [upload(one) for one in sent]
-    assert lane.waits == len(sent) - BUFFERS
+    assert channel.waits == len(sent) - BUFFERS
     for one, there in list(zip(sent, arrived, strict=True))[:-BUFFERS]:
         assert np.array_equal(there.numpy(), one)
 
 
 def test_buffers_are_made_once_and_again_for_larger_chunks() -> None:
-    lane = LateLane()
-    upload = DoubleBuffered(lane)
+    channel = LateChannel()
+    upload = DoubleBuffered(channel)
     for count in (9, 8, 8, 8, 12, 8, 4):
         upload(frames(count, 0))
-    assert lane.made_bytes == [0] * BUFFERS + [count * 72 for count in (9, 8, 12)]
+    assert channel.made_bytes == [0] * BUFFERS + [count * 72 for count in (9, 8, 12)]
 
 
 def test_on_a_cpu_frames_are_not_copied_unless_they_must_be() -> None:
@@ -65,7 +65,7 @@ def test_on_a_cpu_frames_are_not_copied_unless_they_must_be() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_video_is_the_same_through_buffers(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Prompt(LateLane):
+    class Prompt(LateChannel):
         def send(self, staged: Tensor) -> tuple[Tensor, Callable[[], None]]:
             return staged.clone(), lambda: None
 

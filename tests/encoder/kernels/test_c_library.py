@@ -1,4 +1,4 @@
-"""The ways in C: compiled by whatever compiler there is, rounded as torch rounds, and told of where there is none."""
+"""Convolutions in C: compiled by whatever compiler there is, rounded as torch rounds, a clear error without one."""
 
 import ctypes
 import sys
@@ -14,7 +14,7 @@ from torch import Tensor
 from encoder.device.workspace import Workspace
 from encoder.kernels import c_library
 from encoder.kernels.c_library import NoCompilerError, compilers, compiles, library
-from encoder.kernels.c_winograd import InTimeAndSpaceByC
+from encoder.kernels.c_winograd import CWinograd
 from encoder.tuning import ConvShape, fastest
 
 PACKAGED = [sys.executable, "-m", "ziglang", "cc"]
@@ -36,7 +36,7 @@ def no_compiler(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def convolved(x: Tensor, weight: Tensor) -> Tensor:
-    return InTimeAndSpaceByC.of(weight, 4, Workspace())(x, torch.zeros(len(weight), dtype=x.dtype))
+    return CWinograd.of(weight, 4, Workspace())(x, torch.zeros(len(weight), dtype=x.dtype))
 
 
 def frames(*values: float, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -52,7 +52,7 @@ def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     bits[:96] = torch.arange(96, dtype=torch.int32) * 0x8000 + 0x3F800000
     bits[96:100] = torch.tensor([0x7F800000, 0x7F7FFFFF, 0x7FFFFFFF, 0x7F800001], dtype=torch.int32)
     bias = bits.view(torch.float32)
-    convolution = InTimeAndSpaceByC.of(torch.zeros(512, 32, 3, 3, 3, dtype=torch.bfloat16), 1, Workspace())
+    convolution = CWinograd.of(torch.zeros(512, 32, 3, 3, 3, dtype=torch.bfloat16), 1, Workspace())
     made = convolution(frames(1.0), bias).flatten()
     torch.testing.assert_close(made, bias.bfloat16(), rtol=0, atol=0, equal_nan=True)
 
@@ -103,7 +103,7 @@ class TestWithoutACompiler:
         failing.write_text("#!/bin/sh\necho no such target >&2; exit 1")
         failing.chmod(0o755)
         monkeypatch.setenv("CC", str(failing))
-        with pytest.raises(NoCompilerError, match="failing said: no such target: install"):
+        with pytest.raises(NoCompilerError, match="failing failed: no such target: install"):
             library()
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 import encoder
 from encoder.device.workspace import Workspace
 from encoder.kernels.c_library import PANEL
-from encoder.kernels.c_winograd import InTimeAndSpaceByC
-from encoder.kernels.torch_winograd import InTimeAndHeight, InTimeAndSpace, band_rows
-from encoder.kernels.winograd import MOST_OUTPUTS, cut, filtering, runs_of, ways_in_time
+from encoder.kernels.c_winograd import CWinograd
+from encoder.kernels.torch_winograd import Winograd, WinogradHeight, band_rows
+from encoder.kernels.winograd import MAX_OUTPUTS, cut, filtering, runs_of, time_filters
 from encoder.tuning import ALGORITHMS, TOLERANCES, ConvShape, candidates, choose, fastest
 
-ALL = pytest.mark.parametrize("algorithm", [InTimeAndHeight, InTimeAndSpace, InTimeAndSpaceByC])
+ALL = pytest.mark.parametrize("algorithm", [WinogradHeight, Winograd, CWinograd])
 
 
 def seeded(*shape: int) -> Tensor:
@@ -47,7 +47,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("outputs", range(1, MOST_OUTPUTS + 1))
+@pytest.mark.parametrize("outputs", range(1, MAX_OUTPUTS + 1))
 def test_filtering_is_the_correlation_with_three_taps(outputs: int) -> None:
     made = filtering(outputs)
     values, taps = seeded(outputs + 2).double(), seeded(3).double()
@@ -55,16 +55,16 @@ def test_filtering_is_the_correlation_with_three_taps(outputs: int) -> None:
     torch.testing.assert_close(made.output @ ((made.kernel @ taps) * (made.input @ values)), expected)
 
 
-@pytest.mark.parametrize("outputs", range(1, MOST_OUTPUTS + 1))
+@pytest.mark.parametrize("outputs", range(1, MAX_OUTPUTS + 1))
 def test_the_kernels_of_fewer_outputs_are_among_those_of_more(outputs: int) -> None:
-    points = ways_in_time(MOST_OUTPUTS, "first", torch.zeros(()))[outputs].points
-    assert torch.equal(filtering(MOST_OUTPUTS).kernel[list(points)], filtering(outputs).kernel)
+    points = time_filters(MAX_OUTPUTS, "first", torch.zeros(()))[outputs].points
+    assert torch.equal(filtering(MAX_OUTPUTS).kernel[list(points)], filtering(outputs).kernel)
 
 
-@pytest.mark.parametrize("most", range(1, MOST_OUTPUTS + 1))
-@pytest.mark.parametrize(("before", "values"), [("first", (3, 3, 3)), ("zeros", (0, 0, 3))])
-def test_a_clip_s_first_frame_needs_one_product(most: int, before: Any, values: tuple[int, ...]) -> None:
-    alone, taps = ways_in_time(most, before, torch.zeros((), dtype=torch.float64))[0], seeded(3).double()
+@pytest.mark.parametrize("most", range(1, MAX_OUTPUTS + 1))
+@pytest.mark.parametrize(("padding", "values"), [("replicate", (3, 3, 3)), ("zeros", (0, 0, 3))])
+def test_a_clip_s_first_frame_needs_one_product(most: int, padding: Any, values: tuple[int, ...]) -> None:
+    alone, taps = time_filters(most, padding, torch.zeros((), dtype=torch.float64))[0], seeded(3).double()
     kernel = filtering(most).kernel[list(alone.points)] @ taps
     seen = torch.tensor(values).double()
     torch.testing.assert_close(alone.output @ (kernel * (alone.input @ seen)), (taps @ seen)[None])
@@ -81,7 +81,7 @@ def test_cutting_leaves_no_frame_out_and_takes_none_twice(frames: int, most: int
 def test_runs_leave_no_frame_out_and_only_a_clip_s_first_one_is_by_itself(frames: int, most: int, begins: bool) -> None:
     runs = runs_of(frames, most, begins)
     assert [frame for start, count, _ in runs for frame in range(start, start + count)] == list(range(frames))
-    assert [way for _, _, way in runs] == [0] * begins + [count for _, count, _ in runs[begins:]]
+    assert [index for _, _, index in runs] == [0] * begins + [count for _, count, _ in runs[begins:]]
 
 
 @ALL
@@ -91,9 +91,9 @@ def test_runs_leave_no_frame_out_and_only_a_clip_s_first_one_is_by_itself(frames
     out_channels=st.sampled_from([5, 16]),
     frames=st.integers(1, 9),
     sides=st.tuples(st.integers(1, 41), st.integers(1, 30)),
-    most_frames=st.integers(1, 4),
+    max_frames=st.integers(1, 4),
     batch=st.integers(1, 2),
-    before=st.sampled_from([None, "first", "zeros"]),
+    padding=st.sampled_from([None, "replicate", "zeros"]),
 )
 def test_every_shape_equals_the_direct_convolution(
     algorithm: Any,
@@ -101,24 +101,24 @@ def test_every_shape_equals_the_direct_convolution(
     out_channels: int,
     frames: int,
     sides: tuple[int, int],
-    most_frames: int,
+    max_frames: int,
     batch: int,
-    before: Any,
+    padding: Any,
 ) -> None:
-    if algorithm is InTimeAndSpaceByC:
+    if algorithm is CWinograd:
         channels, out_channels = (-(-count // 8) * PANEL for count in (channels, out_channels))
     x, weight, bias = layer(channels, out_channels, frames, *sides, batch)
-    if before is not None:
-        x[:, :, :2] = x[:, :, 2:3] if before == "first" else 0
-    convolution = algorithm.of(weight, most_frames, Workspace(), before or "first")
-    assert error(convolution(x, bias, begins=before is not None), x, weight, bias) < 2e-5
+    if padding is not None:
+        x[:, :, :2] = x[:, :, 2:3] if padding == "replicate" else 0
+    convolution = algorithm.of(weight, max_frames, Workspace(), padding or "replicate")
+    assert error(convolution(x, bias, begins=padding is not None), x, weight, bias) < 2e-5
 
 
 @ALL
 def test_half_precision_errs_by_its_own_rounding(algorithm: Any) -> None:
     x, weight, bias = (tensor.bfloat16() for tensor in layer(32, 32, 4, 24, 36))
     assert error(algorithm.of(weight, 4, Workspace())(x, bias), x, weight, bias) < (
-        1e-2 if algorithm is InTimeAndHeight else 2.5e-3
+        1e-2 if algorithm is WinogradHeight else 2.5e-3
     )
 
 
@@ -139,7 +139,7 @@ def test_a_failure_in_a_thread_is_raised() -> None:
     torch.set_num_threads(2)
     (x, _, bias), (_, other, _) = layer(8, 8, 4, 300, 64), layer(9, 8, 4, 1, 1)
     with pytest.raises(RuntimeError):
-        InTimeAndHeight.of(other, 4, Workspace())(x, bias)
+        WinogradHeight.of(other, 4, Workspace())(x, bias)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(
 def test_direct_needs_no_choice(full_size: LoadFullSize) -> None:
     model: Any = full_size("wan", convolutions="direct").engine.model  # type: ignore[attr-defined]
     assert choose(model, {}, "direct") == {}
-    assert all(conv.computed_by is None for _, conv in candidates(model))
+    assert all(conv.algorithm is None for _, conv in candidates(model))
 
 
 @given(rows=st.integers(1, 500), most=st.integers(1, 60))

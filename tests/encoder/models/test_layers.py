@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 import encoder
 from encoder.device.workspace import Workspace, empty_frames
-from encoder.kernels.c_norms import by_c
+from encoder.kernels.c_norms import c_norm_backend
 from encoder.kernels.direct import convolve
 from encoder.models import layers
 from encoder.models.cogvideox import Downsample
 from encoder.models.layers import CausalConv3d, SpaceAttention
-from encoder.models.norms import Arithmetic, ByTorch, GroupNorm, RmsNorm, merge_moments
+from encoder.models.norms import GroupNorm, NormBackend, RmsNorm, TorchNormBackend, merge_moments
 
 
 def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,19 +27,20 @@ def fill(module: torch.nn.Module) -> None:
         parameter.requires_grad_(False).copy_(seeded(*parameter.shape, seed=i) * 0.3)
 
 
-BOTH = pytest.mark.parametrize("arithmetic", [ByTorch, by_c], ids=["torch", "c"])
+BOTH = pytest.mark.parametrize("backend", [TorchNormBackend, c_norm_backend], ids=["torch", "c"])
 
 
 @pytest.mark.parametrize(
-    ("arithmetic", "dtype"),
-    [(way, dtype) for way in (ByTorch, by_c) for dtype in (torch.float32, torch.bfloat16)] + [(ByTorch, torch.float16)],
+    ("backend", "dtype"),
+    [(backend, dtype) for backend in (TorchNormBackend, c_norm_backend) for dtype in (torch.float32, torch.bfloat16)]
+    + [(TorchNormBackend, torch.float16)],
 )
 def test_norm_over_a_chunk_is_torchs_group_norm_and_swish(
-    arithmetic: Callable[[], Arithmetic], dtype: torch.dtype
+    backend: Callable[[], NormBackend], dtype: torch.dtype
 ) -> None:
     norm = GroupNorm(64, 4, 1e-6, "chunk")
     fill(norm)
-    norm.computed_by = arithmetic()
+    norm.backend = backend()
     x = seeded(2, 64, 3, 50, 60).to(dtype) + 5
     exact = F.silu(F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), 1e-6))
     tolerance = 1e-6 if dtype == torch.float32 else 2e-2
@@ -47,29 +48,29 @@ def test_norm_over_a_chunk_is_torchs_group_norm_and_swish(
 
 
 @BOTH
-def test_norm_over_a_frame_sees_that_frame_only(arithmetic: Callable[[], Arithmetic]) -> None:
+def test_norm_over_a_frame_sees_that_frame_only(backend: Callable[[], NormBackend]) -> None:
     norm = GroupNorm(32, 4, 1e-6, "frame")
     fill(norm)
-    norm.computed_by = arithmetic()
+    norm.backend = backend()
     x = seeded(2, 32, 3, 9, 10)
     expected = [F.silu(F.group_norm(frame, 4, norm.weight, norm.bias, 1e-6)) for frame in x.unbind(2)]
     torch.testing.assert_close(norm(x), torch.stack(expected, 2), atol=1e-5, rtol=1e-5)
 
 
 @BOTH
-def test_norm_without_swish_is_torchs_group_norm(arithmetic: Callable[[], Arithmetic]) -> None:
+def test_norm_without_swish_is_torchs_group_norm(backend: Callable[[], NormBackend]) -> None:
     norm = GroupNorm(32, 4, 1e-6, "chunk", swish=False)
     fill(norm)
-    norm.computed_by = arithmetic()
+    norm.backend = backend()
     x = seeded(1, 32, 2, 9, 10)
     expected = F.group_norm(x, 4, norm.weight, norm.bias, 1e-6)
     torch.testing.assert_close(norm(x), expected, atol=1e-5, rtol=1e-5)
 
 
 @BOTH
-def test_norm_statistics_survive_a_mean_far_above_the_deviation(arithmetic: Callable[[], Arithmetic]) -> None:
+def test_norm_statistics_survive_a_mean_far_above_the_deviation(backend: Callable[[], NormBackend]) -> None:
     norm = GroupNorm(32, 2, 1e-6, "chunk")
-    norm.computed_by = arithmetic()
+    norm.backend = backend()
     torch.nn.init.ones_(norm.weight)
     torch.nn.init.zeros_(norm.bias)
     x = 1000 + seeded(1, 32, 2, 64, 64)
@@ -82,7 +83,7 @@ def test_norm_statistics_survive_a_mean_far_above_the_deviation(arithmetic: Call
 def test_swish_in_c_is_torchs_for_all_floats(value: float) -> None:
     ones, zeros = torch.ones(1, 1, 32), torch.zeros(1, 1, 32)
     made = torch.empty(1, 1, 32)
-    by_c().normalize(value * ones, zeros, ones, True, made)
+    c_norm_backend().normalize(value * ones, zeros, ones, True, made)
     torch.testing.assert_close(made, F.silu(value * ones), rtol=3e-7, atol=1e-34, equal_nan=True)
 
 
@@ -90,14 +91,14 @@ def test_norm_leaves_room_before_its_frames() -> None:
     norm = GroupNorm(8, 2, 1e-6, "chunk")
     fill(norm)
     x = seeded(1, 8, 3, 5, 6)
-    roomy = norm(x, room_frames=2)
+    roomy = norm(x, pad_frames=2)
     assert roomy.shape == (1, 8, 5, 5, 6)
     assert torch.equal(roomy[:, :, 2:], norm(x))
 
 
 def with_room(conv: CausalConv3d, x: torch.Tensor) -> torch.Tensor:
-    roomy = empty_frames(x, conv.room_frames + x.shape[2])
-    roomy[:, :, conv.room_frames :] = x
+    roomy = empty_frames(x, conv.pad_frames + x.shape[2])
+    roomy[:, :, conv.pad_frames :] = x
     return roomy
 
 
@@ -160,7 +161,7 @@ def test_rms_norm_divides_each_pixel_by_the_root_mean_square_of_its_channels(dty
 
 
 def test_a_convolution_that_begins_with_zeros_sees_them_before_the_clip() -> None:
-    conv = CausalConv3d(4, 6, 3, before="zeros")
+    conv = CausalConv3d(4, 6, 3, padding="zeros")
     fill(conv)
     x = seeded(2, 4, 3, 5, 6)
     expected = F.conv3d(F.pad(x, (0, 0, 0, 0, 2, 0)), conv.weight, conv.bias, padding=(0, 1, 1))

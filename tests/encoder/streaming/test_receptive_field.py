@@ -83,5 +83,5 @@ def test_a_later_stream_has_its_chunks_end_where_the_whole_one_does(
 def test_a_plan_that_is_none_of_the_clip_is_refused() -> None:
     tiny = encoder.load("tiny", weights="random:0")
     for plan in ((9, 4), (10, 7), (17, 4)):
-        with pytest.raises(ValueError, match="no plan of a clip of 17"):
+        with pytest.raises(ValueError, match="not a plan of a clip of 17"):
             tiny.stream(17, plan)
