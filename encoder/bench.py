@@ -1,7 +1,7 @@
-"""The speed of an encoder beside that of diffusers' on the same weights and clip: interleaved, with error and memory.
+"""The speed of an encoder beside diffusers' on the same weights and clip: interleaved, with error and memory.
 
-It does not print or write files. What it times goes from a clip's uint8 frames in the host's memory to its moments:
-ours takes it chunk by chunk, as in a run, diffusers takes it whole, as its interface wants it.
+The timed work goes from a clip's uint8 frames in host memory to its moments. Ours takes the clip chunk by chunk, as in
+a run; diffusers takes it whole, as its interface requires.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ import encoder
 from encoder.computed_by import machine
 from encoder.device.timing import timed
 from encoder.loading import DTYPES, device_of, layout_of
+from encoder.spec import DIFFUSERS
 from encoder.tuning import kernel_bytes
 from encoder.video_encoder import VideoEncoder
 
-DIFFUSERS = "diffusers"
-FRAMES_TOGETHER = 8  # in a chunk, ours by default and diffusers' own
+CHUNK_FRAMES = 8  # our default, and that of diffusers
 Shape = tuple[int, int, int]  # frames, height and width in pixels
 Clip = npt.NDArray[np.uint8]  # `t h w c`
 Encode = Callable[[Clip], Iterator[Tensor]]  # to moments `1 2z t' h' w'`, as they become ready
-Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and what else is to be said of it
+Loaded = tuple[Encode, dict[str, Any]]  # how to encode, and more fields for its line
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to encode: `convolutions` as `encoder.load` takes them, or diffusers' own code."""
+    """What is measured: `convolutions` as for `encoder.load`, or `diffusers` for diffusers' own code."""
 
     dtype: str
     convolutions: str
@@ -44,7 +44,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What to measure; `weights` is a diffusers folder, or random:SEED. Errors are against the first variant."""
+    """What to measure; `weights` is a diffusers folder or random:SEED. Errors are relative to the first variant."""
 
     name: str
     weights: str
@@ -56,10 +56,10 @@ class Bench:
 
 
 def run(bench: Bench) -> Iterator[dict[str, Any]]:
-    """First what was measured on, then one line for each shape and variant.
+    """First the machine, then one line for each shape and variant.
 
     Raises:
-        ValueError: no such encoder, device or weights; a shape that it cannot encode.
+        ValueError: an unknown encoder or device, bad weights, or a shape that it cannot encode.
     """
     encoder.set_threads(bench.threads)
     device = device_of(bench.device)
@@ -81,19 +81,19 @@ def run(bench: Bench) -> Iterator[dict[str, Any]]:
 def _of_shape(
     bench: Bench, folder: str, encodes: Mapping[Variant, Loaded], shape: Shape, flops: int
 ) -> Iterator[dict[str, Any]]:
-    clip, device = _clip(shape), device_of(bench.device)
+    clip, device = clip_of(shape), device_of(bench.device)
     seconds: dict[Variant, list[float]] = {variant: [] for variant in bench.variants}
     moments: dict[Variant, Tensor] = {}
     for encode, _ in encodes.values():
-        _timed(encode, clip[: _few_frames(len(clip))], device)  # sets things up
+        _timed(encode, clip[: few_frames(len(clip))], device)  # warm-up
     for _ in range(bench.rounds):
         for variant, (encode, _) in encodes.items():
             took, moments[variant] = _timed(encode, clip, device)
             seconds[variant].append(took)
     exact = moments[bench.variants[0]].float()
     for variant, times in seconds.items():
-        median, said = statistics.median(times), encodes[variant][1]
-        peak_bytes = _peak_bytes(bench, folder, variant, said.get("chosen"), shape)
+        median, details = statistics.median(times), encodes[variant][1]
+        peak_bytes = _peak_bytes(bench, folder, variant, details.get("chosen"), shape)
         yield {
             "shape": "x".join(map(str, shape)),
             **asdict(variant),
@@ -103,12 +103,12 @@ def _of_shape(
             "relative_error": float(f"{_error(moments[variant], exact):.3g}"),
             "direct_gflops": round(flops / median / 1e9, 1),
             "peak_bytes": peak_bytes,
-            **said,
+            **details,
         }
 
 
 def with_ratios(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each line with how many times faster, and with how much of the memory, it is than diffusers in its precision."""
+    """Each line with its speed and its memory relative to diffusers in the same precision."""
     peers = {(line["shape"], line["dtype"]): line for line in lines if line["convolutions"] == DIFFUSERS}
     return [line | _ratios(line, peers.get((line["shape"], line["dtype"]))) for line in lines]
 
@@ -124,12 +124,12 @@ def _ratios(line: dict[str, Any], peer: dict[str, Any] | None) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _folder(bench: Bench) -> Iterator[str]:
-    """Weights that every way can load: where diffusers is one, a folder of random ones by its own initialisation."""
+    """Weights that every variant can load: for diffusers and random:SEED, a folder with its own random weights."""
     compares = any(variant.convolutions == DIFFUSERS for variant in bench.variants)
     if not (compares and bench.weights.startswith("random:")):
         yield bench.weights
         return
-    import diffusers  # only who compares needs it
+    import diffusers  # optional
 
     layout = layout_of(bench.name)
     torch.manual_seed(int(bench.weights.removeprefix("random:")))
@@ -139,23 +139,25 @@ def _folder(bench: Bench) -> Iterator[str]:
 
 
 def _load(bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str] | None = None) -> Loaded:
-    """`chosen` is what `auto` came to when it was measured."""
+    """`chosen` is the earlier result of `auto`."""
     if variant.convolutions == DIFFUSERS:
         import diffusers
 
         kind = getattr(diffusers, layout_of(bench.name).diffusers_class)
         model = kind.from_pretrained(folder, torch_dtype=DTYPES[variant.dtype], low_cpu_mem_usage=False)
         model = model.eval().to(device_of(bench.device))
-        return lambda clip: iter([model.encode(_whole(clip, model)).latent_dist.parameters]), {}
-    ways = variant.convolutions if chosen is None else chosen
-    loaded = encoder.load(bench.name, weights=folder, dtype=variant.dtype, device=bench.device, convolutions=ways)
+        return lambda clip: iter([model.encode(whole_video(clip, model)).latent_dist.parameters]), {}
+    convolutions = variant.convolutions if chosen is None else chosen
+    loaded = encoder.load(
+        bench.name, weights=folder, dtype=variant.dtype, device=bench.device, convolutions=convolutions
+    )
     engine: Any = loaded.engine
-    said = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(engine.model)}
-    return partial(_streamed, loaded), said
+    details = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(engine.model)}
+    return partial(streamed, loaded), details
 
 
-def _streamed(loaded: VideoEncoder, clip: Clip) -> Iterator[Tensor]:
-    """As a run does it: a chunk's frames come to the device when it is their turn."""
+def streamed(loaded: VideoEncoder, clip: Clip) -> Iterator[Tensor]:
+    """As in a run: frames are copied to the device chunk by chunk."""
     stream, begin = loaded.stream(len(clip)), 0
     for frames in loaded.plan(len(clip)):
         posterior = stream.push(loaded.to_video(clip[begin : begin + frames]))
@@ -165,23 +167,23 @@ def _streamed(loaded: VideoEncoder, clip: Clip) -> Iterator[Tensor]:
     stream.finish()
 
 
-def _whole(clip: Clip, model: Any) -> Tensor:
-    """The clip as diffusers takes it, `1 3 t h w` on its device, with nothing else of its size beside it."""
+def whole_video(clip: Clip, model: Any) -> Tensor:
+    """The clip as diffusers takes it, `1 3 t h w` on its device, made without another copy of its size."""
     frames, height_px, width_px, _ = clip.shape
     video = torch.empty(1, 3, frames, height_px, width_px, dtype=model.dtype, device=model.device)
-    for begin in range(0, frames, FRAMES_TOGETHER):
-        part = torch.from_numpy(clip[begin : begin + FRAMES_TOGETHER]).to(model.device)
-        video[0, :, begin : begin + FRAMES_TOGETHER] = part.float().div_(127.5).sub_(1).permute(3, 0, 1, 2)
+    for begin in range(0, frames, CHUNK_FRAMES):
+        part = torch.from_numpy(clip[begin : begin + CHUNK_FRAMES]).to(model.device)
+        video[0, :, begin : begin + CHUNK_FRAMES] = part.float().div_(127.5).sub_(1).permute(3, 0, 1, 2)
     return video
 
 
-def _few_frames(frames: int) -> int:
-    """How many frames of a clip have chunks of every length that the whole has: the first one's and another's."""
-    return min(frames, 2 * FRAMES_TOGETHER + frames % FRAMES_TOGETHER)
+def few_frames(frames: int) -> int:
+    """The frames of a short clip whose chunks have all the lengths of the whole clip's."""
+    return min(frames, 2 * CHUNK_FRAMES + frames % CHUNK_FRAMES)
 
 
-def _clip(shape: Shape) -> Clip:
-    """Smooth motion with some noise, as videos are; made frame by frame, so that no memory is left from it."""
+def clip_of(shape: Shape) -> Clip:
+    """Smooth motion with some noise, like a video; made frame by frame, so that little memory is used."""
     frames, height_px, width_px = shape
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(frames // 4 + 2, 3, height_px // 16 + 1, width_px // 16 + 1, generator=generator)
@@ -205,7 +207,7 @@ def _error(moments: Tensor, exact: Tensor) -> float:
 
 
 def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: int = 5) -> float:
-    """What products of matrices reach here, the best of some."""
+    """The speed of matrix products here, the best of several."""
     a, b = (torch.randn(side, side).to(device, DTYPES[dtype]) for _ in range(2))
     best = min(timed(lambda: torch.mm(a, b), device)[0] for _ in range(repeats))
     return round(2 * side**3 / best / 1e9, 1)
@@ -214,7 +216,7 @@ def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: 
 def _peak_bytes(
     bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str] | None, shape: Shape
 ) -> int | None:
-    """Peak of memory above the loaded encoder, measured in a process of its own; None where it cannot be read."""
+    """Peak memory above that of the loaded encoder, measured in its own process; None if it cannot be read."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_bytes_here, (bench, folder, variant, chosen, shape))
 
@@ -226,18 +228,18 @@ def _peak_bytes_here(
     encoder.set_threads(bench.threads)
     device = device_of(bench.device)
     encode, _ = _load(bench, folder, variant, chosen)
-    first, clip = _clip((5, 16, 16)), _clip(shape)  # frames in the host's memory are there before, and not counted
-    for _ in encode(first):  # what is set up once is no part of a clip's memory
+    first, clip = clip_of((5, 16, 16)), clip_of(shape)  # frames in host memory exist before, and are not counted
+    for _ in encode(first):  # what is allocated once does not count
         pass
     before = _memory_bytes(device, reset=True)
-    for _ in encode(clip):  # moments are dropped, as those of rows that are written
+    for _ in encode(clip):  # moments are dropped, as in a run after a row is written
         pass
     after = _memory_bytes(device)
     return None if before is None or after is None else after - before
 
 
 def _memory_bytes(device: torch.device, reset: bool = False) -> int | None:
-    """The peak so far of what the device, or on a CPU this process, holds; with `reset` what it holds now."""
+    """Peak memory of the device, or on a CPU of this process, so far; with `reset`, its memory now."""
     if device.type == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats(device)

@@ -1,7 +1,7 @@
 """VAEs as diffusers runs them, behind the interface of the native encoders (`encoder.name: diffusers`).
 
-It does not stream: diffusers' `encode` wants the clip whole, so `VideoEncoder.encode_bytes` tells what that takes. On a
-CPU torch divides diffusers' operations among threads as it likes: another number of them may change last bits.
+Clips are encoded whole, as diffusers' `encode` requires; `VideoEncoder.encode_bytes` gives the memory. On a CPU another
+number of threads may change the last bits.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ FIXED = {"chunk_frames": 8, "norm_scope": "chunk", "chunk_plan": "diffusers"}
 
 @dataclass(frozen=True, slots=True)
 class DiffusersEngine:
-    """An engine that hands whole clips to a diffusers VAE."""
+    """An engine that passes whole clips to a diffusers VAE."""
 
     model: nn.Module
     streams: ClassVar[bool] = False
@@ -47,14 +47,14 @@ def load_diffusers(weights: str, options: Options) -> VideoEncoder:
     """The encoder of a diffusers VAE folder, whose config.json names one of `CLASSES`.
 
     Raises:
-        ValueError: options that only native encoders have.
-        WeightsError: no such folder, another class, weights that do not fit it, or diffusers is not installed.
+        ValueError: an option that only native encoders support.
+        WeightsError: the folder is missing, its class is unknown, its weights do not fit, or diffusers is missing.
     """
     config = vae_config(weights)
     options.check(temporal_ratio=1)
     changed = [f"{key} {getattr(options, key)}" for key, value in FIXED.items() if getattr(options, key) != value]
     if changed:
-        raise ValueError(f"encoder {DIFFUSERS!r} runs a VAE as diffusers does and has no {', '.join(changed)}")
+        raise ValueError(f"encoder {DIFFUSERS!r} runs a VAE as diffusers does: leave out {', '.join(changed)}")
     model = build_half(config, without=DECODER)
     sha256 = assign(model, half_tensors(weights, without=DECODER), weights)
     choices = {"class": config["_class_name"], "diffusers": _diffusers().__version__, "chunk_plan": "whole"}
@@ -63,7 +63,7 @@ def load_diffusers(weights: str, options: Options) -> VideoEncoder:
 
 
 def spec_of_vae(model: Any) -> LatentSpec:
-    """What the latents of a diffusers VAE are, from its config, the attributes that it computes and its buffers."""
+    """The spec of a diffusers VAE, from its config, computed attributes and buffers."""
     known = dict(model.config) | vars(model) | dict(model.named_buffers())
     spatial = known.get("spatial_compression_ratio") or 2 ** (len(known["block_out_channels"]) - 1)
     temporal = known.get("temporal_compression_ratio") or known["scale_factor_temporal"]
@@ -79,13 +79,13 @@ def _plain(value: Any) -> Any:
 
 
 def vae_config(weights: str) -> dict[str, Any]:
-    """The config.json of a diffusers VAE folder. Raises WeightsError where it names none of `CLASSES`."""
+    """The config.json of a diffusers VAE folder. Raises WeightsError if it names none of `CLASSES`."""
     path = Path(weights)
     if not path.is_dir():
-        raise WeightsError(f"a diffusers VAE folder is needed, which {weights} is not")
+        raise WeightsError(f"{weights} is not a folder: give a diffusers VAE folder")
     config = read_config(path)
     if config["_class_name"] not in CLASSES:
-        raise WeightsError(f"{weights} holds a {config['_class_name']}; known are {', '.join(CLASSES)}")
+        raise WeightsError(f"{weights} contains a {config['_class_name']}, but it must be one of: {', '.join(CLASSES)}")
     return config
 
 

@@ -1,7 +1,4 @@
-"""From a name and options to an encoder that is ready: model, weights, engine, device.
-
-It does not encode, and it holds no model code.
-"""
+"""From a name and options to a loaded encoder: model, weights, engine, device."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +23,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of `encoder.load`; see there."""
+    """The options of `encoder.load`, which describes them."""
 
     dtype: str
     device: str
@@ -37,21 +34,21 @@ class Options:
     convolutions: Convolutions = AUTO
 
     def check(self, temporal_ratio: int) -> None:
-        """Raises ValueError for a value that no encoder of this ratio takes."""
+        """Raises ValueError for a value that no encoder with this ratio accepts."""
         check_chunk_frames(self.chunk_frames, temporal_ratio)
-        for what, came, choices in (
+        for option, value, choices in (
             ("dtype", self.dtype, Dtype),
             ("norm_scope", self.norm_scope, NormScope),
             ("chunk_plan", self.chunk_plan, ChunkPlan),
         ):
-            if came not in (allowed := get_args(choices)):
-                raise ValueError(f"{what} is {came!r}, but it must be one of: {', '.join(allowed)}")
+            if value not in (allowed := get_args(choices)):
+                raise ValueError(f"{option} is {value!r}, but it must be one of: {', '.join(allowed)}")
         check_names(self.convolutions)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How encoders of one kind are made: their module, its engine, and what of the options makes their latents."""
+    """How to build one kind of encoder: its module, its engine, and the options that change its latents."""
 
     build: Callable[[], nn.Module]
     engine: Callable[[Any], Engine]
@@ -59,7 +56,7 @@ class Kind:
 
 
 def load_video_encoder(name: str, weights: str, options: Options) -> VideoEncoder:
-    """What `encoder.load` does for a native encoder; see there."""
+    """`encoder.load` for a native encoder."""
     spec = spec_of(name)
     options.check(spec.temporal_ratio)
     kind, layout = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)
@@ -71,13 +68,13 @@ def load_video_encoder(name: str, weights: str, options: Options) -> VideoEncode
 
 
 def layout_of(name: str) -> Layout:
-    """How checkpoints of a native encoder are laid out; ValueError where there is no such encoder."""
+    """The layout of a native encoder's checkpoints. Raises ValueError for an unknown encoder."""
     spec_of(name)
     return wan_layout(wan.PRESETS[name]) if name in wan.PRESETS else cogvideox_layout(cogvideox.PRESETS[name])
 
 
 def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kind, options: Options) -> VideoEncoder:
-    """An encoder of a module that has its weights, on its device and in its precision."""
+    """The encoder of a module that has its weights, on its device and in its precision."""
     device, dtype = device_of(options.device), DTYPES[options.dtype]
     with torch.device("meta"):
         shadow = kind.build().to("meta", dtype)
@@ -100,9 +97,9 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Moves the parameters to where and how they compute: frozen, 3D kernels in channels-last order.
+    """Freezes the parameters and moves them to their device and precision, 3D kernels in channels-last order.
 
-    They are copied even where they need no conversion: read from a file, they may be views of it.
+    They are copied even if nothing changes: parameters that were read from a file may be views of it.
     """
     module.requires_grad_(False).to(device, dtype)
     for parameter in module.parameters():
@@ -112,15 +109,15 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device of a name; ValueError where there is none."""
+    """The torch device of a name. Raises ValueError if there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"{name!r} is no device: cpu, cuda, cuda:N and auto are") from None
+        raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name} was asked for, but torch sees no CUDA device here: use cpu")
+        raise ValueError(f"device is {name!r}, but torch finds no CUDA device here: use cpu")
     return device
 
 
@@ -137,29 +134,29 @@ def _cogvideox(name: str, options: Options) -> tuple[Kind, Layout]:
     kind = partial(Kind, lambda: cogvideox.Encoder(params, scope))
     ratio, chunk_frames, rule = params.temporal_ratio, options.chunk_frames, options.chunk_plan
     if scope == "chunk":
-        made = kind(
+        built = kind(
             lambda module: Streaming(module, lambda frames: chunk_plan(frames, chunk_frames, ratio, rule)),
             {"norm_scope": scope, "chunk_frames": chunk_frames, "chunk_plan": rule},
         )
     elif scope == "clip":
         choices = {"norm_scope": scope, "chunk_frames": None, "chunk_plan": "whole"}
-        made = kind(lambda module: WholeClip(module, chunk_frames), choices)
+        built = kind(lambda module: WholeClip(module, chunk_frames), choices)
     else:
-        made = kind(_causal(ratio), _causal_choices(scope, ratio))
-    return made, cogvideox_layout(params)
+        built = kind(_causal(ratio), _causal_choices(scope, ratio))
+    return built, cogvideox_layout(params)
 
 
 def _wan(name: str) -> tuple[Kind, Layout]:
-    """Wan's norms look at single pixels: every scope and plan would give the same latents."""
+    """Wan normalises single pixels, so that norm scopes and chunk plans make no difference."""
     params, ratio = wan.PRESETS[name], spec_of(name).temporal_ratio
     kind = Kind(lambda: wan.WanEncoder(params), _causal(ratio), _causal_choices("pixel", ratio))
     return kind, wan_layout(params)
 
 
 def _causal(temporal_ratio: int) -> Callable[[Any], Engine]:
-    """The engine of models in which no frame sees a later one: always in the smallest chunks.
+    """The engine of models in which no frame depends on a later one: always in the smallest chunks.
 
-    How such a clip is cut changes its latents by rounding alone; cut in one way only, they are the same to the bit.
+    Other chunks would change the latents only by rounding; with one plan for all, they are the same to the bit.
     """
     return lambda module: Streaming(module, lambda frames: causal_plan(frames, temporal_ratio))
 

@@ -1,6 +1,6 @@
-"""A simulated accelerator (`encoder.name: simulated`): takes the time that it is told to and computes nothing.
+"""A simulated accelerator (`encoder.name: simulated`): takes a set time per frame and computes nothing.
 
-It rehearses clusters and measures what feeds an encoder. Its latents are noise, and its identity says so.
+It serves to rehearse clusters and to measure what feeds an encoder. Its latents are noise, and its identity says so.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from encoder.streaming.chunks import chunk_plan
 from encoder.video_encoder import VideoEncoder
 from encoder.weights import WeightsError
 
-WEIGHTS_SHA256 = hashlib.sha256(SIMULATED.encode()).hexdigest()  # of no weights: however fast, the latents are the same
-NOISE_FRAMES = 32  # after which latents repeat; longer than what the codec of our files looks back
+WEIGHTS_SHA256 = hashlib.sha256(SIMULATED.encode()).hexdigest()  # the same at any speed, like the latents
+NOISE_FRAMES = 32  # after which latents repeat; beyond the window of our files' compression
 
 
 class PendingTensor(Tensor):
-    """Values that a simulated device is at until `done_at`, as a tensor on a real one would be.
+    """A tensor whose values a simulated device finishes at `done_at`.
 
-    What is computed with it is due when it is; what brings values to the host waits for the device.
+    Results computed from it are finished at the same time; what copies values to the host waits for the device.
     """
 
     device_in_service: SimulatedDevice
@@ -70,9 +70,9 @@ READS |= {Tensor.__bool__, Tensor.__int__, Tensor.__float__, torch.equal}
 
 @dataclass(frozen=True, slots=True)
 class SimulatedEngine:
-    """An engine whose latents are noise of the right shape. The state is the clip's latent frames so far.
+    """An engine whose latents are noise of the right shape. The state is the number of latent frames so far.
 
-    Without a device nothing is occupied, and latents have no values either.
+    Without a device it takes no time, and its latents are on the meta device.
     """
 
     spec: LatentSpec
@@ -102,12 +102,12 @@ def _noise(channels: int, height: int, width: int) -> Tensor:
 
 
 class SimulatedEncoder(VideoEncoder):
-    """Frames are really copied into the memory of the host that uploads begin at; beyond it they have no values."""
+    """The encoder on a simulated device. Frames are copied to upload buffers on the host, and no further."""
 
     def __init__(self, spec: LatentSpec, identity: dict[str, Any], dtype: torch.dtype, engine: SimulatedEngine) -> None:
         shadow = SimulatedEngine(spec, engine.cut)
         super().__init__(engine, shadow, spec, identity, torch.device("meta"), dtype)
-        assert engine.device is not None, "an engine that encodes has one"
+        assert engine.device is not None, "only shadow engines have no device"
         self._simulated_device = engine.device
 
     @property
@@ -119,21 +119,21 @@ class SimulatedEncoder(VideoEncoder):
 
     @property
     def device_busy_seconds(self) -> float:
-        """Seconds in which the device was occupied until now, by its own count."""
+        """Seconds for which the device has been busy, by its own count."""
         return self._simulated_device.busy_seconds
 
 
 def load_simulated(weights: str, options: Options, clock: Clock | None = None) -> SimulatedEncoder:
-    """The encoder whose device takes the milliseconds a frame that `simulated:MS_PER_FRAME[:FOLDER]` names.
+    """The encoder whose device takes the time per frame in `simulated:MS_PER_FRAME[:FOLDER]`.
 
     Args:
-        weights: with a folder, each process notes there when its device was at work (`ServiceRecord`).
-        options: the device is the simulated one, whichever is named; norms and convolutions there are none.
+        weights: with a folder, each process records there when its device was busy (`ServiceRecord`).
+        options: the named device, norm scope and convolutions make no difference.
     """
     spec = spec_of(SIMULATED)
     options.check(spec.temporal_ratio)
     if options.tiles is not None:
-        raise ValueError("tiles is set, but the simulated encoder takes pictures whole: leave it out")
+        raise ValueError("tiles is set, but the simulated encoder does not tile: leave it out")
     ms_per_frame, folder = _parsed(weights)
     record = Path(folder) / f"{socket.gethostname()}-{os.getpid()}.txt" if folder else None
     choices = {
@@ -155,7 +155,7 @@ def load_simulated(weights: str, options: Options, clock: Clock | None = None) -
 
 
 def _parsed(weights: str) -> tuple[float, str]:
-    """Milliseconds a frame, and the folder of the records ("": none)."""
+    """Milliseconds per frame, and the folder of the records ("": none)."""
     head, _, rest = weights.partition(":")
     milliseconds, _, folder = rest.partition(":")
     try:
@@ -163,5 +163,5 @@ def _parsed(weights: str) -> tuple[float, str]:
     except ValueError:
         ms_per_frame = math.nan
     if head != SIMULATED or not 0 <= ms_per_frame < math.inf:
-        raise WeightsError(f"{weights} are no weights of the simulated encoder: write simulated:MS_PER_FRAME")
+        raise WeightsError(f"the simulated encoder has no weights {weights!r}: write simulated:MS_PER_FRAME")
     return ms_per_frame, folder

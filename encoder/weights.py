@@ -1,7 +1,4 @@
-"""Weights: published layouts to our names, checked strictly, with the sha256 that identifies them.
-
-It does not compute with them: it gives a module whose parameters are all set, or an error that names what is wrong.
-"""
+"""Weights: read in published layouts, renamed to ours, checked strictly, and identified by a sha256."""
 
 import hashlib
 import json
@@ -29,12 +26,12 @@ SCALING_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std
 
 
 class WeightsError(ValueError):
-    """The weights are not there, not whole, or not those of the encoder that was named."""
+    """The weights are missing, damaged, or not those of the named encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Tensors by our names, and the scaling values that the checkpoint's config gives (fields of LatentSpec)."""
+    """Tensors by our names, and the scaling values in the checkpoint's config (fields of LatentSpec)."""
 
     tensors: Tensors
     scaling: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +41,7 @@ def read_weights(source: str, module: nn.Module, name: str, layout: Layout) -> C
     """Reads `random:SEED`, a diffusers VAE folder, a safetensors file or a .pt file for the encoder `name`.
 
     Raises:
-        WeightsError: nothing is there, it cannot be read, or its config describes another architecture.
+        WeightsError: the source is missing or unreadable, or its config describes another architecture.
     """
     if source.startswith("random:"):
         return Checkpoint(random_weights(module, source))
@@ -58,13 +55,13 @@ def read_weights(source: str, module: nn.Module, name: str, layout: Layout) -> C
 
 
 def random_weights(module: nn.Module, source: str) -> Tensors:
-    """Weights for every parameter of `module` from `random:SEED`: the same for a seed on every machine.
+    """Weights for every parameter of `module` from `random:SEED`, the same on every machine.
 
-    Convolutions are uniform in +-1/sqrt(inputs of one output), as torch begins them; norms are 1 and 0.
+    Convolutions are uniform in +-1/sqrt(inputs of one output), as torch initialises them; norms are 1 and 0.
     """
     seed = source.removeprefix("random:")
     if not re.fullmatch(r"\d{1,18}", seed):
-        raise WeightsError(f"{source!r} is no seed: write random: and a whole number, as in random:0")
+        raise WeightsError(f"weights are {source!r}, but a seed is a whole number: write random:0, for example")
     generator = torch.Generator().manual_seed(int(seed))
     shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
     tensors = {}
@@ -79,34 +76,34 @@ def random_weights(module: nn.Module, source: str) -> Tensors:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a diffusers VAE folder; empty for a single file, which has none."""
+    """The config.json of a diffusers VAE folder; empty for a single file."""
     if path.is_file():
         return {}
     config_path = path / "config.json"
     if not config_path.is_file():
-        inner = " (its folder vae does: give that)" if (path / "vae" / "config.json").is_file() else ""
-        raise WeightsError(f"{path} holds no config.json{inner}: give a diffusers VAE folder or a file of tensors")
+        inner = " (its subfolder vae has one: give that)" if (path / "vae" / "config.json").is_file() else ""
+        raise WeightsError(f"{path} contains no config.json{inner}: give a diffusers VAE folder or a file of tensors")
     try:
         config = json.loads(config_path.read_text("utf-8"))
     except ValueError as error:
         raise WeightsError(f"{config_path} is not JSON: {error}") from None
     if not isinstance(config, dict) or "_class_name" not in config:
-        raise WeightsError(f"{config_path} names no _class_name: it is not the config of a diffusers VAE")
+        raise WeightsError(f"{config_path} has no _class_name: it is not the config of a diffusers VAE")
     return config
 
 
 def check_config(config: Mapping[str, Any], name: str, layout: Layout) -> None:
-    """Raises WeightsError naming each field of a diffusers config that says another architecture."""
+    """Raises WeightsError naming each field of a diffusers config that describes another architecture."""
     expected = {"_class_name": layout.diffusers_class, **layout.config}
     differing = [
         f"{key} is {config[key]}, not {value}" for key, value in expected.items() if config.get(key, value) != value
     ]
     if differing:
-        raise WeightsError(f"the checkpoint's config is not encoder {name!r}: {'; '.join(differing)}")
+        raise WeightsError(f"the checkpoint's config is not that of encoder {name!r}: {'; '.join(differing)}")
 
 
 def read_tensors(path: Path, layout: Layout) -> Tensors:
-    """The encoder's tensors by our names; what belongs to a decoder, a loss or another model is left out."""
+    """The encoder's tensors by our names, without those of a decoder, a loss or another model."""
     published: Tensors = {}
     for file in _files(path):
         published |= _read_pickle(file) if file.suffix in PICKLES else _read_safetensors(file)
@@ -117,7 +114,7 @@ def read_tensors(path: Path, layout: Layout) -> Tensors:
         if name == first or name.endswith(f".{first}")
     }
     if len(prefixes) > 1:
-        raise WeightsError(f"{path} holds several encoders, under {', '.join(sorted(prefixes))}: give a file with one")
+        raise WeightsError(f"{path} has several encoders, under {', '.join(sorted(prefixes))}: give a file with one")
     prefix = prefixes.pop() if prefixes else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
     return layout.ours({name: tensor for name, tensor in own.items() if not name.startswith(layout.foreign)})
@@ -134,13 +131,13 @@ def _read_pickle(file: Path) -> Tensors:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError:
-        raise WeightsError(f"{file} holds more than tensors, and reading that could run code: not read") from None
+        raise WeightsError(f"{file} contains more than tensors, which could run code: it was not read") from None
     except (RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"{file} cannot be read as a file of torch.save: {_first_line(error)}") from None
+        raise WeightsError(f"{file} cannot be read by torch.load: {_first_line(error)}") from None
     while isinstance(content, dict) and (wrapper := next((key for key in WRAPPERS if key in content), None)):
         content = content[wrapper]
     if not isinstance(content, dict):
-        raise WeightsError(f"{file} holds a {type(content).__name__}, not tensors by name")
+        raise WeightsError(f"{file} contains a {type(content).__name__}, not tensors by name")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -148,7 +145,7 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
     """Makes `tensors` the parameters of `module` (built on the meta device) and returns their sha256.
 
     Raises:
-        WeightsError: naming what is missing, extra, of another shape, or no finite floating point numbers.
+        WeightsError: naming the tensors that are missing, extra, of another shape or type, or not finite.
     """
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     common = shapes.keys() & tensors.keys()
@@ -158,7 +155,7 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
         "not part of this encoder": tensors.keys() - common,
         "of another shape": [f"{name} {tuple(tensors[name].shape)} for {tuple(shapes[name])}" for name in misshapen],
         "not floating point": [name for name in common if not tensors[name].is_floating_point()],
-        "with values that are no finite numbers": [name for name in common if not tensors[name].isfinite().all()],
+        "with values that are not finite": [name for name in common if not tensors[name].isfinite().all()],
     }
     found = [f"{what}: {_some(sorted(which))}" for what, which in problems.items() if which]
     if found:
@@ -179,10 +176,10 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a folder that hold its tensors: whole, sharded, or the only variant there is, such as fp16."""
+    """The files of a folder that hold its tensors: one, several shards, or the only variant, such as fp16."""
     if path.is_file():
         if path.suffix not in (".safetensors", *PICKLES):
-            raise WeightsError(f"{path} is no file of tensors: give .safetensors, {', '.join(PICKLES)}, or a folder")
+            raise WeightsError(f"{path} is not a file of tensors: give .safetensors, {', '.join(PICKLES)}, or a folder")
         return [path]
     whole, index = path / DIFFUSERS_FILE, path / f"{DIFFUSERS_FILE}.index.json"
     if index.is_file():
@@ -192,14 +189,14 @@ def _files(path: Path) -> list[Path]:
         files = variants if len(variants) == 1 and not whole.is_file() else [whole]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        raise WeightsError(f"{path} lacks {', '.join(absent)}")
+        raise WeightsError(f"{path} is missing {', '.join(absent)}")
     return files
 
 
-def _same_but_for_ones(came: torch.Size, expected: torch.Size) -> bool:
+def _same_but_for_ones(given: torch.Size, expected: torch.Size) -> bool:
     """Whether the shapes differ at most in ones at the end: a 1x1 kernel is a matrix."""
-    shortest = min(len(came), len(expected))
-    return came[:shortest] == expected[:shortest] and {*came[shortest:], *expected[shortest:]} <= {1}
+    shortest = min(len(given), len(expected))
+    return given[:shortest] == expected[:shortest] and {*given[shortest:], *expected[shortest:]} <= {1}
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """The encoder that a configuration names, or a decoder, with its weights brought to this node.
 
-It does not know layouts of weights (encoder/weights.py) or how files are fetched (node_cache.py).
+encoder/weights.py has the layouts of weights, pipeline/storage/node_cache.py fetches the files.
 """
 
 import encoder

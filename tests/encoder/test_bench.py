@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from encoder.bench import _clip, _few_frames, _streamed, _whole, with_ratios
+from encoder.bench import clip_of, few_frames, streamed, whole_video, with_ratios
 from encoder.video_encoder import VideoEncoder
 
 pytest.importorskip("diffusers")
 
 
 def test_our_encoder_takes_a_clip_chunk_by_chunk_and_diffusers_the_same_pixels_whole(tiny: VideoEncoder) -> None:
-    clip = _clip((21, 16, 24))
+    clip = clip_of((21, 16, 24))
     assert len(set(clip[:, 0, 0, 0].tolist())) > 1, "it must move"
-    whole = _whole(clip, tiny)
+    whole = whole_video(clip, tiny)
     assert torch.equal(whole, tiny.to_video(clip))
-    parts = list(_streamed(tiny, clip))
+    parts = list(streamed(tiny, clip))
     assert len(parts) == len(tiny.plan(21)) > 1
     posterior = tiny.encode(whole)
     assert torch.equal(torch.cat(parts, 2), torch.cat([posterior.mean, posterior.logvar], 1))
@@ -22,7 +22,7 @@ def test_our_encoder_takes_a_clip_chunk_by_chunk_and_diffusers_the_same_pixels_w
 
 def test_few_frames_have_every_length_of_chunk(tiny: VideoEncoder) -> None:
     for frames in range(1, 80, 4):
-        assert set(tiny.plan(_few_frames(frames))) == set(tiny.plan(frames))
+        assert set(tiny.plan(few_frames(frames))) == set(tiny.plan(frames))
 
 
 def test_without_diffusers_there_is_no_ratio() -> None:

@@ -8,6 +8,7 @@ import torch
 from support.encoders import save
 
 import encoder
+from encoder import video_encoder
 from encoder.diffusers_vae import CLASSES
 from encoder.video_encoder import ClipMemoryError
 from encoder.weights import WeightsError
@@ -70,7 +71,7 @@ def test_a_clip_goes_in_whole_so_its_memory_is_computed_and_checked(
     ours = encoder.load("diffusers", weights=str(tmp_path))
     assert not ours.streams
     assert ours.encode_bytes(9, 64, 96) > 3 * 9 * 64 * 96 * 4
-    monkeypatch.setattr("encoder.video_encoder.available_bytes", lambda device: 10**6)
+    monkeypatch.setattr(video_encoder, "available_bytes", lambda device: 10**6)
     with pytest.raises(ClipMemoryError, match="must be encoded whole"):
         ours.encode(video(9))
 
@@ -100,13 +101,13 @@ def test_streams_collect_the_clip(tmp_path: Path) -> None:
 
 def test_options_of_native_encoders_and_other_models_are_refused(tmp_path: Path) -> None:
     save("AutoencoderKLWan", tmp_path)
-    with pytest.raises(ValueError, match="as diffusers does and has no chunk_frames 4, norm_scope clip"):
+    with pytest.raises(ValueError, match="as diffusers does: leave out chunk_frames 4, norm_scope clip"):
         encoder.load("diffusers", weights=str(tmp_path), norm_scope="clip", chunk_frames=4)
-    with pytest.raises(WeightsError, match="a diffusers VAE folder is needed, which random:0 is not"):
+    with pytest.raises(WeightsError, match="random:0 is not a folder: give a diffusers VAE folder"):
         encoder.load("diffusers", weights="random:0")
     config = tmp_path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "AutoencoderTiny"}))
-    with pytest.raises(WeightsError, match="holds a AutoencoderTiny; known are AutoencoderKLCogVideoX"):
+    with pytest.raises(WeightsError, match="contains a AutoencoderTiny, but it must be one of: AutoencoderKLCogVideoX"):
         encoder.load("diffusers", weights=str(tmp_path))
 
 

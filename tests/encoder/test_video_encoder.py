@@ -149,7 +149,7 @@ def test_the_identity_is_plain_json_and_names_all_that_changes_a_latent(tiny: Vi
         ({"dtype": "float64"}, "dtype is 'float64', but it must be one of: float32, bfloat16, float16"),
         ({"norm_scope": "video"}, "norm_scope is 'video', but it must be one of"),
         ({"chunk_frames": 6}, "multiple of the encoder's temporal ratio"),
-        ({"device": "gpu0"}, "is no device"),
+        ({"device": "gpu0"}, "unknown device 'gpu0'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_with_what_can(options: dict[str, object], message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import encoder
+from encoder import video_encoder
 from encoder.device import memory
 from encoder.video_encoder import ClipMemoryError
 
@@ -72,7 +73,7 @@ def test_a_clip_that_is_encoded_whole_takes_about_the_memory_that_was_computed()
 
 def test_a_clip_too_large_for_the_memory_is_refused_with_needed_and_available(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoder.load("tiny", weights="random:0", norm_scope="clip")
-    monkeypatch.setattr("encoder.video_encoder.available_bytes", lambda device: 10**8)
+    monkeypatch.setattr(video_encoder, "available_bytes", lambda device: 10**8)
     with pytest.raises(ClipMemoryError, match=r"needs 2\.\d GB, and cpu has 100\.0 MB: use fewer frames"):
         whole.stream(49).push(torch.zeros(1, 3, 1, 480, 720))
     assert whole.stream(5).push(torch.zeros(1, 3, 5, 16, 16)) is not None

@@ -43,7 +43,7 @@ def test_a_latent_that_the_vae_cannot_decode_is_refused(tmp_path: Path) -> None:
     save("AutoencoderKLWan", tmp_path)
     with pytest.raises(ValueError, match=r"the VAE decodes 16 channels, the latent is \(4, 1, 2, 2\)"):
         encoder.load_decoder(str(tmp_path)).decode(np.zeros((4, 1, 2, 2), np.float32))
-    with pytest.raises(WeightsError, match="a diffusers VAE folder is needed"):
+    with pytest.raises(WeightsError, match="give a diffusers VAE folder"):
         encoder.load_decoder(str(tmp_path / "nothing"))
 
 
@@ -119,7 +119,7 @@ def test_another_vae_or_none_is_the_users_error(
     with pytest.raises(UserError, match="cannot be decoded: the VAE decodes 4 channels"):
         list(redecode(Store(made.output.path), 1, str(tmp_path / "other")))
     assert main(["verify", made.output.path, "--decode", "1", "--vae", str(tmp_path / "nothing")]) == 2
-    assert "a diffusers VAE folder is needed" in capsys.readouterr().err
+    assert "give a diffusers VAE folder" in capsys.readouterr().err
     assert main(["verify", made.output.path, "--decode", "1", "--vae", "random:0"]) == 2
     assert "random and have no decoder" in capsys.readouterr().err
 
