@@ -89,7 +89,7 @@ def test_scaling_comes_from_the_checkpoints_config(folder: Path) -> None:
 def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         encoder.load("cogvideox", weights=str(folder))
-    assert "not encoder 'cogvideox'" in str(caught.value)
+    assert "not that of encoder 'cogvideox'" in str(caught.value)
     assert "block_out_channels is [16, 32, 32, 64], not [128, 256, 256, 512]" in str(caught.value)
     assert "layers_per_block is 1, not 3" in str(caught.value)
 
