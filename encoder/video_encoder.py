@@ -127,7 +127,7 @@ class VideoEncoder:
         tunable: tuple[str, ...] = (),
     ) -> None:
         """`shadow` is the same engine over a model on torch's meta device, without values."""
-        self.engine, self._shadow = engine, shadow
+        self.engine, self.shadow = engine, shadow
         self.spec, self.identity = spec, identity
         self.device, self.dtype, self.tunable = device, dtype, tunable
         self.weights_sha256: str = identity["weights_sha256"]
@@ -193,7 +193,7 @@ class VideoEncoder:
     @property
     def receptive_field(self) -> ReceptiveField | None:
         """How many earlier frames a latent depends on; None if the encoder does not stream, where it is all of them."""
-        engine = self._shadow.engine if isinstance(self._shadow, Tiled) else self._shadow
+        engine = self.shadow.engine if isinstance(self.shadow, Tiled) else self.shadow
         return receptive_field_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
 
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
@@ -205,13 +205,13 @@ class VideoEncoder:
         self.spec.latent_shape(frames, height_px, width_px)
         shape = (batch, frames, height_px, width_px)
         if shape not in self._encode_bytes:
-            self._encode_bytes[shape] = encode_bytes(self._shadow, *shape, self.dtype)
+            self._encode_bytes[shape] = encode_bytes(self.shadow, *shape, self.dtype)
         return self._encode_bytes[shape]
 
     def encode_flops(self, frames: int, height_px: int, width_px: int) -> int:
         """Floating point operations of encoding a clip of this shape directly, two per multiplication."""
         self.spec.latent_shape(frames, height_px, width_px)
-        return encode_flops(self._shadow, frames, height_px, width_px, self.dtype)
+        return encode_flops(self.shadow, frames, height_px, width_px, self.dtype)
 
     def check_clip(self, batch: int, frames: int, height_px: int, width_px: int) -> None:
         """Raises ValueError or ClipMemoryError if such a clip cannot be encoded."""

@@ -104,7 +104,7 @@ def test_no_value_is_read_by_other_convolutions(algorithm: str, full_size: LoadF
 
 
 def test_nothing_comes_from_the_host(loaded: VideoEncoder) -> None:
-    shadow = loaded._shadow
+    shadow = loaded.shadow
     on_meta = VideoEncoder(shadow, shadow, loaded.spec, loaded.identity, torch.device("meta"), loaded.dtype)
     for push in pushes(on_meta, "meta"):
         with OnlyOn("meta") as watched:
