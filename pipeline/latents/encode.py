@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from encoder.video_encoder import ClipMemoryError, OutOfMemoryError, Posterior, Stream, VideoEncoder, joined
@@ -47,7 +48,7 @@ def encode_sample(
 ) -> Iterator[Row | tuple[int, Reason]]:
     """Rows of the clips that came whole, by window, then (window_index, why) for each that did not."""
     encoding = SampleEncoding(sample, encoder, output, watch)
-    for made in (one for item in (*items, None) for one in encoding.take(item)):
+    for made in (one for item in chain(items, (None,)) for one in encoding.take(item)):
         yield made.row() if isinstance(made, PendingRow) else made
 
 

@@ -126,6 +126,7 @@ class Watched(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.usefixtures("small_objects")
 @pytest.mark.parametrize("posterior", ["moments", "mean", "sample"])
 def test_latents_are_fetched_when_their_row_is_complete_and_not_before(
     posterior: str, tiny: VideoEncoder, make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]

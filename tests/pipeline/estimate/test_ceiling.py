@@ -36,6 +36,6 @@ def die(*_: object) -> None:
 def test_a_process_that_dies_or_fails_is_told_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no weights at /nowhere"):
         encoder_alone(make_config(encoder={"weights": "/nowhere"}), ())
-    monkeypatch.setattr(ceiling, "_tell", die)
+    monkeypatch.setattr(ceiling, "_send_limit", die)
     with pytest.raises(UserError, match="has died"):
         encoder_alone(make_config(), ())
