@@ -1,4 +1,5 @@
 """The same run as a job of a cluster.
 
-submit.py, then rayjob.py, slurm.py, kuberay.py.
+submit.py, then options.py, credentials.py, rayjob.py, slurm.py, kuberay.py, manifest.py, which decide; dashboard.py,
+sending.py and following.py, which ask and send.
 """

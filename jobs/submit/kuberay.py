@@ -1,40 +1,25 @@
-"""A run as a KubeRay RayJob: its options, and the manifests that submit.py hands to kubectl."""
+"""A run as a KubeRay RayJob: its options, and what KubeRay says of a job. manifest.py makes what is sent."""
 
+import json
 import re
+import secrets
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-import yaml
+from pydantic import Field, field_validator, model_validator
 
-from jobs.submit.rayjob import run_command
-from pipeline.config.load import Config
+from jobs.submit.options import Options
+from jobs.submit.rayjob import STOPPED_EXIT_CODE, exit_code
 from pipeline.errors import UserError
 
-CONFIG_FOLDER = "/etc/latentmill"
-CONFIG_FILE = "config.yaml"
-GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-PREEMPTIBLE_TAINTS = (
-    "cloud.google.com/gke-spot",
-    "cloud.google.com/gke-preemptible",
-    "kubernetes.azure.com/scalesetpriority",
-)
 LONGEST_NAME = 47  # KubeRay appends to it, up to Kubernetes' 63 characters
+SUFFIX_BYTES = 4  # of what makes the name of each job its own: 8 characters and a dash
+LONGEST_PREFIX = LONGEST_NAME - 2 * SUFFIX_BYTES - 1
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+OBJECT_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 QUANTITY = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[kMGTPE])?")
-
-
-class _Readable(yaml.SafeDumper):
-    """Writes YAML for review by people: block texts, and no aliases."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
-
-
-_Readable.add_representer(str, _Readable.represent_str)
+LABEL = re.compile(r"([a-z0-9][-.a-z0-9]*/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?=([A-Za-z0-9][-._A-Za-z0-9]*)?")
+CLAIM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?:/[^\s:]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +36,14 @@ class Workers:
         try:
             workers = cls(int(least), int(most or least))
         except ValueError:
-            raise UserError(f"cannot read {text!r} as a number of pods: write 4, or 0:8 to autoscale") from None
+            raise UserError("cannot read it as a number of pods: write 4, or 0:8 to autoscale") from None
         if not 0 <= workers.least <= workers.most:
-            raise UserError(f"{text!r} pods: the first number must be at least 0, the second at least the first")
+            raise UserError("the first number of pods must be at least 0, the second at least the first")
         return workers
 
 
-@dataclass(frozen=True, slots=True)
-class KubeRayJob:
-    """What is requested from Kubernetes. The keys of each `secret` become environment variables of every pod.
+class KubeRayJob(Options):
+    """What is requested from Kubernetes. The keys of each `secret` become environment variables of the pods of Ray.
 
     `gpu_workers` and `decode_workers` count pods; a GPU pod has `gpus` GPUs, a decode pod none.
     """
@@ -68,111 +52,152 @@ class KubeRayJob:
     name: str = "latentmill"
     namespace: str = "default"
     gpu_workers: str = "1"
-    gpus: int = 1
-    gpu_cpu: int = 12
+    gpus: int = Field(1, ge=1)
+    gpu_cpu: int = Field(12, ge=1)
     gpu_memory: str = "64Gi"
     decode_workers: str = "0"
-    decode_cpu: int = 16
+    decode_cpu: int = Field(16, ge=1)
     decode_memory: str = "32Gi"
+    ephemeral_storage: str = ""
     preemptible: bool = False
-    retries: int = 3
+    retries: int = Field(0, ge=0)
+    keep_seconds: int = Field(60, ge=0)
     secret: tuple[str, ...] = ()
+    pvc: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    node_selector: tuple[str, ...] = ()
+    image_pull_secret: tuple[str, ...] = ()
+    service_account: str = ""
+    priority_class: str = ""
+    patch: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.image:
-            raise UserError(
+    @model_validator(mode="after")
+    def _an_image_is_named(self) -> "KubeRayJob":
+        if not (self.image or self.stop or self.status):
+            raise ValueError(
                 "--on kuberay needs --image: the image that jobs/docker/Dockerfile builds, in your registry"
             )
-        if len(self.name) > LONGEST_NAME or not NAME.fullmatch(self.name):
-            raise UserError(
-                f"--name {self.name}: use at most {LONGEST_NAME} characters, lower-case letters, digits and dashes, "
-                "beginning with a letter and not ending with a dash"
+        return self
+
+    @field_validator("name")
+    @classmethod
+    def _kubernetes_takes_the_name(cls, name: str) -> str:
+        if len(name) > LONGEST_PREFIX or not NAME.fullmatch(name):
+            raise ValueError(
+                f"use at most {LONGEST_PREFIX} characters, lower-case letters, digits and dashes, beginning with a "
+                "letter and not ending with a dash"
             )
-        for option, memory in (("--gpu-memory", self.gpu_memory), ("--decode-memory", self.decode_memory)):
-            if not QUANTITY.fullmatch(memory):
-                raise UserError(f"{option} {memory}: write memory as Kubernetes does, such as 64Gi or 64G")
-        if self.retries < 0:
-            raise UserError(f"--retries {self.retries}: write 0 or more")
+        return name
 
-    def manifests(self, config: Config) -> str:
-        """A ConfigMap with the configuration and the RayJob that runs it, as YAML for `kubectl create`."""
-        most = Workers.parse(self.gpu_workers).most * self.gpus
-        here: dict[str, Any] = {"runtime.address": "auto"}
-        if config.runtime.replicas == "auto":  # an autoscaler adds only the GPUs that are requested
-            here["runtime.replicas"] = {"min": most, "max": most}
-        text = yaml.safe_dump(config.replaced(here).model_dump(mode="json"), sort_keys=False)
-        config_map = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": self._metadata(),
-            "data": {CONFIG_FILE: text},
-        }
-        job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": self._metadata(), "spec": self._spec()}
-        return yaml.dump_all([config_map, job], Dumper=_Readable, sort_keys=False)
+    @field_validator("gpu_workers", "decode_workers")
+    @classmethod
+    def _pods_can_be_counted(cls, text: str) -> str:
+        Workers.parse(text)
+        return text
 
-    def _metadata(self) -> dict[str, Any]:
-        return {"name": self.name, "namespace": self.namespace, "labels": {"app.kubernetes.io/name": "latentmill"}}
+    @field_validator("gpu_workers")
+    @classmethod
+    def _some_pod_encodes(cls, text: str) -> str:
+        if Workers.parse(text).most == 0:
+            raise ValueError("at least one pod must encode: write 1, or 0:1 to autoscale")
+        return text
 
-    def _spec(self) -> dict[str, Any]:
-        return {
-            "entrypoint": " ".join(run_command(f"{CONFIG_FOLDER}/{CONFIG_FILE}")),
-            "submissionMode": "K8sJobMode",
-            "shutdownAfterJobFinishes": True,
-            "backoffLimit": self.retries,
-            "rayClusterSpec": self._cluster(),
-        }
+    @field_validator("gpu_memory", "decode_memory", "ephemeral_storage")
+    @classmethod
+    def _quantities_are_those_of_kubernetes(cls, quantity: str) -> str:
+        if quantity and not QUANTITY.fullmatch(quantity):
+            raise ValueError("write an amount as Kubernetes does, such as 64Gi or 64G")
+        return quantity
 
-    def _cluster(self) -> dict[str, Any]:
-        gpu, decode = Workers.parse(self.gpu_workers), Workers.parse(self.decode_workers)
-        groups = [self._group("gpu", gpu, self._limits(self.gpu_cpu, self.gpu_memory, self.gpus))]
-        if decode.most:
-            groups.append(self._group("decode", decode, self._limits(self.decode_cpu, self.decode_memory)))
-        return {
-            "rayVersion": metadata.version("ray"),
-            "enableInTreeAutoscaling": any(workers.least < workers.most for workers in (gpu, decode)),
-            "headGroupSpec": {
-                "rayStartParams": {"num-cpus": "0"},  # only the run's own loop runs there
-                "template": self._pod("ray-head", self._limits(4, "16Gi"), [], [_config_mount()], self._volumes()),
-            },
-            "workerGroupSpecs": groups,
-        }
+    @field_validator("secret", "image_pull_secret", "service_account", "priority_class", "namespace")
+    @classmethod
+    def _objects_have_names_of_kubernetes(cls, names: Any) -> Any:
+        for name in [names] if isinstance(names, str) else names:
+            if name and not OBJECT_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} names nothing in Kubernetes: use lower-case letters, digits and dashes")
+        return names
 
-    def _group(self, name: str, workers: Workers, limits: dict[str, Any]) -> dict[str, Any]:
-        tolerations = [GPU_TOLERATION] if name == "gpu" else []
-        if self.preemptible:
-            tolerations = [*tolerations, *({"key": taint, "operator": "Exists"} for taint in PREEMPTIBLE_TAINTS)]
-        return {
-            "groupName": name,
-            "replicas": workers.least,
-            "minReplicas": workers.least,
-            "maxReplicas": workers.most,
-            "rayStartParams": {},
-            "template": self._pod("ray-worker", limits, tolerations, [], []),
-        }
+    @field_validator("label", "node_selector")
+    @classmethod
+    def _labels_have_values(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        for label in labels:
+            if not LABEL.fullmatch(label):
+                raise ValueError(f"cannot read {label!r}: write a label and its value, such as pool=spot")
+        return labels
 
-    def _pod(
-        self,
-        container: str,
-        limits: dict[str, Any],
-        tolerations: list[dict[str, str]],
-        mounts: list[dict[str, Any]],
-        volumes: list[dict[str, Any]],
-    ) -> dict[str, Any]:
-        spec = {
-            "name": container,
-            "image": self.image,
-            "envFrom": [{"secretRef": {"name": secret}} for secret in self.secret],
-            "resources": {"limits": limits, "requests": limits},
-            "volumeMounts": mounts,
-        }
-        return {"spec": {"containers": [spec], "tolerations": tolerations, "volumes": volumes}}
-
-    def _limits(self, cpu: int, memory: str, gpus: int = 0) -> dict[str, Any]:
-        return {"cpu": cpu, "memory": memory} | ({"nvidia.com/gpu": gpus} if gpus else {})
-
-    def _volumes(self) -> list[dict[str, Any]]:
-        return [{"name": "config", "configMap": {"name": self.name}}]
+    @field_validator("pvc")
+    @classmethod
+    def _claims_have_paths(cls, claims: tuple[str, ...]) -> tuple[str, ...]:
+        for claim in claims:
+            if not CLAIM.fullmatch(claim):
+                raise ValueError(
+                    f"cannot read {claim!r}: write a claim and where it is mounted, such as videos:/videos"
+                )
+        return claims
 
 
-def _config_mount() -> dict[str, Any]:
-    return {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True}
+def new_name(prefix: str) -> str:
+    """A name of its own for each job, so that submitting again never meets an earlier one."""
+    return f"{prefix}-{secrets.token_hex(SUFFIX_BYTES)}"
+
+
+@dataclass(frozen=True, slots=True)
+class KubeRayState:
+    """What `kubectl get rayjob` says of a job: of its deployment, and of the Ray job in it."""
+
+    deployment: str
+    job: str
+    message: str
+    ray_job_id: str
+    head_pod: str
+
+    @classmethod
+    def parse(cls, text: str) -> "KubeRayState":
+        """Reads the output of `get_command`."""
+        status: dict[str, Any] = json.loads(text).get("status") or {}
+        head = (status.get("rayClusterStatus") or {}).get("head") or {}
+        return cls(
+            deployment=status.get("jobDeploymentStatus") or "New",
+            job=status.get("jobStatus") or "",
+            message=status.get("message") or "",
+            ray_job_id=status.get("jobId") or "",
+            head_pod=head.get("podName") or "",
+        )
+
+    def __str__(self) -> str:
+        states = " ".join(word for word in (self.deployment, self.job) if word)
+        return f"{states}: {self.message}" if self.message else states
+
+    @property
+    def ended(self) -> bool:
+        return self.deployment in ("Complete", "Failed")
+
+    @property
+    def has_log(self) -> bool:
+        return self.ended or self.deployment == "Running"
+
+    @property
+    def run_exit_code(self) -> int:
+        """The exit code of the run, once it has ended."""
+        if self.job == "STOPPED":
+            return STOPPED_EXIT_CODE
+        return 0 if self.job == "SUCCEEDED" else exit_code(self.message, 1)
+
+
+def get_command(namespace: str, name: str) -> list[str]:
+    return ["kubectl", f"--namespace={namespace}", "get", "rayjob", name, "--output=json"]
+
+
+def log_command(namespace: str, name: str, again: bool) -> list[str]:
+    """Follows the log of the run, which is that of the pod that submitted it; `again` leaves out what is old."""
+    recent = ["--since=5s"] if again else []
+    return ["kubectl", f"--namespace={namespace}", "logs", "--follow", *recent, f"job/{name}"]
+
+
+def stop_command(namespace: str, name: str, state: KubeRayState) -> list[str]:
+    """Stops the Ray job, so that the run ends cleanly and its log stays; before it runs, the RayJob is deleted."""
+    kubectl = ["kubectl", f"--namespace={namespace}"]
+    if state.deployment != "Running" or not state.head_pod:
+        return [*kubectl, "delete", "rayjob", name]
+    ray = ["ray", "job", "stop", "--address=http://127.0.0.1:8265", state.ray_job_id]
+    return [*kubectl, "exec", state.head_pod, "--container=ray-head", "--", *ray]

@@ -5,13 +5,20 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from pydantic import field_validator
+
+from jobs.submit.options import Options
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("encoder", "pipeline", "jobs", "configs")
 CONFIG_FILE = "submitted.yaml"
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+DASHBOARD = re.compile(r"https?://[^\s@]+")
+DEFAULT_URL = "http://127.0.0.1:8265"
 RAY_JOB = (sys.executable, "-m", "ray.scripts.scripts", "job")
 
 FAILED = re.compile(r"entrypoint command failed with exit code (-?\d+)")
@@ -19,31 +26,41 @@ WAS_STOPPED = "was stopped"
 STOPPED_EXIT_CODE = 143  # Ray stops a job by SIGTERM
 
 
-@dataclass(frozen=True, slots=True)
-class RayJob:
-    """How to reach the cluster. Without an address, Ray uses RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
+class RayJob(Options):
+    """The dashboard of a cluster; without an address RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else this machine.
 
-    `stop` is the id of a job to stop instead of submitting one; with `detach`, a job is submitted and not waited for.
+    `stop` and `status` name a job by its submission id; with `detach`, a job is submitted and not waited for.
     """
 
     address: str = ""
-    detach: bool = False
-    stop: str = ""
 
-    def submit_command(self, working_dir: str, job_id: str) -> list[str]:
+    @field_validator("address")
+    @classmethod
+    def _address_is_a_dashboard(cls, address: str) -> str:
+        if address and not DASHBOARD.fullmatch(address):
+            raise ValueError("give the cluster's dashboard, without a user, such as http://head:8265")
+        return address
+
+    def url(self, environment: Mapping[str, str]) -> str:
+        """The URL of the dashboard that jobs are sent to."""
+        named = [name for name in ADDRESS_VARIABLES if environment.get(name)]
+        url = self.address or (environment[named[0]] if named else DEFAULT_URL)
+        if not DASHBOARD.fullmatch(url):
+            raise UserError(f"{named[0]}={url} is not a dashboard: give --address, such as http://head:8265")
+        return url.rstrip("/")
+
+    def submit_command(self, url: str, working_dir: str, job_id: str) -> list[str]:
         options = ["--no-wait"] if self.detach else []
         options += [f"--submission-id={job_id}", f"--working-dir={working_dir}"]
-        return self._ray_job("submit", *options, "--", *run_command(CONFIG_FILE))
+        return [*RAY_JOB, "submit", f"--address={url}", *options, "--", *run_command(CONFIG_FILE)]
 
-    def status_command(self, job_id: str) -> list[str]:
-        return self._ray_job("status", job_id)
 
-    def stop_command(self) -> list[str]:
-        return self._ray_job("stop", self.stop)
+def status_command(url: str, job_id: str) -> list[str]:
+    return [*RAY_JOB, "status", f"--address={url}", job_id]
 
-    def _ray_job(self, verb: str, *rest: str) -> list[str]:
-        where = [f"--address={self.address}"] if self.address else []
-        return [*RAY_JOB, verb, *where, *rest]
+
+def stop_command(url: str, job_id: str) -> list[str]:
+    return [*RAY_JOB, "stop", f"--address={url}", job_id]
 
 
 def new_job_id() -> str:
@@ -69,7 +86,12 @@ def run_command(config: str, overrides: Sequence[str] = ()) -> list[str]:
 
 
 def stage(folder: Path, config_text: str) -> None:
-    """Fills a folder with what a job needs: our packages and the configuration, never data."""
+    """Fills a folder with what a job needs: our packages and the configuration, never data.
+
+    Ray unpacks files on the cluster with the permissions that they have here: none for other users.
+    """
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / CONFIG_FILE).write_text(config_text)
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)

@@ -1,96 +1,116 @@
 """The command `submit`: checks a configuration here, then hands the run to a Ray cluster, Slurm or Kubernetes.
 
-rayjob.py, slurm.py and kuberay.py say what is sent; with --dry-run it is printed instead.
+rayjob.py, slurm.py and kuberay.py with manifest.py say what is sent; with --dry-run it is printed instead.
 """
 
 import argparse
-import dataclasses
 import os
-import shlex
-import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from jobs.arguments import Subparsers, add_command, add_config, config_file
+from jobs.signals import Stopped
+from jobs.submit import dashboard, kuberay, rayjob, slurm
+from jobs.submit.credentials import refuse_secrets
+from jobs.submit.following import follow_kuberay, follow_slurm, kuberay_state, slurm_state
 from jobs.submit.kuberay import KubeRayJob
-from jobs.submit.rayjob import CONFIG_FILE, PACKAGES, RayJob, exit_code, new_job_id, stage
+from jobs.submit.manifest import manifest
+from jobs.submit.options import Options, option_name, parse_options
+from jobs.submit.rayjob import CONFIG_FILE, PACKAGES, RayJob, stage
+from jobs.submit.sending import answer_of, ask, send
 from jobs.submit.slurm import SlurmJob
-from pipeline.config.load import Config, load_config
+from pipeline.config.load import Config, load_config, read_yaml
 from pipeline.errors import UserError
 
-TARGETS = {"ray": RayJob, "slurm": SlurmJob, "kuberay": KubeRayJob}
+TARGETS: dict[str, type[Options]] = {"ray": RayJob, "slurm": SlurmJob, "kuberay": KubeRayJob}
 NO_FILES = ("random:", "simulated:")  # weights that lie nowhere
 HELP = {
     "address": "the cluster's dashboard, such as http://head:8265",
-    "detach": "submit the job and return; otherwise follow its logs to the end",
-    "stop": "a submission id: stop that job instead of submitting one",
+    "detach": "submit the job and return; otherwise follow its log to the end",
+    "stop": "a job: stop it instead of submitting one",
+    "status": "a job: ask for its status instead of submitting one",
+    "time": "when Slurm ends the job; the run stops before and is queued again",
+    "metrics_port": "where Prometheus reads each machine; 0: a port that follows from the job's number",
     "directive": "one more line for sbatch, such as account=vision; may be repeated",
+    "name": "what the names of jobs begin with",
     "gpu_workers": "GPU pods: 4, or 0:8 to autoscale",
+    "gpus": "GPUs of a GPU pod",
     "decode_workers": "pods without GPU, for decoding: 4, or 0:8 to autoscale",
+    "ephemeral_storage": "local disk of a GPU or decode pod, such as 200Gi",
     "preemptible": "tolerate the taints of preemptible and spot nodes",
-    "retries": "how often Kubernetes restarts a run that failed; it continues where it stopped",
+    "retries": "how often KubeRay starts a failed job again, whatever its exit code, on a new cluster",
+    "keep_seconds": "how long the pods of Ray, GPUs included, stay after the job's end",
     "secret": "a Secret whose keys become environment variables; may be repeated",
+    "pvc": "a claim and where every pod of Ray mounts it, such as videos:/videos; may be repeated",
+    "label": "a label of the RayJob, such as kueue.x-k8s.io/queue-name=gpus; may be repeated",
+    "node_selector": "a label of the nodes for GPU pods, such as pool=spot; may be repeated",
+    "image_pull_secret": "a Secret to fetch the image with; may be repeated",
+    "service_account": "the service account of every pod",
+    "priority_class": "the priority class of every pod",
+    "patch": "a YAML file that is merged into the RayJob at the end",
 }
 
 
 def add(subparsers: Subparsers) -> None:
-    """Adds `submit` with the options of every target, each made from a field of its dataclass."""
+    """Adds `submit` with the options of every target, each made from a field of its model."""
     parser = add_command(subparsers, "submit", submit, "the same run as a job of a Ray cluster, Slurm or Kubernetes")
     add_config(parser, required=False)
     parser.add_argument("--on", required=True, choices=TARGETS, help="where the run goes")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, without submitting it")
+    for name in Options.model_fields:
+        _add_option(parser, Options, name)
     for target, kind in TARGETS.items():
         group = parser.add_argument_group(f"--on {target}")
-        for field in dataclasses.fields(kind):
-            _add_option(group, field)
+        for name in kind.model_fields:
+            if name not in Options.model_fields:
+                _add_option(group, kind, name)
 
 
-def _add_option(group: Any, field: "dataclasses.Field[Any]") -> None:
-    name, text = f"--{field.name.replace('_', '-')}", HELP.get(field.name)
-    if field.default is False:
+def _add_option(group: Any, kind: type[Options], field: str) -> None:
+    name, text, default = option_name(field), HELP.get(field), kind.model_fields[field].default
+    if default is False:
         group.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
-    elif field.default == ():
+    elif default == ():
         group.add_argument(name, action="append", default=argparse.SUPPRESS, metavar="TEXT", help=text)
     else:
-        shown = "" if field.default == "" else f"default: {field.default}"
+        shown = "" if default == "" else f"default: {default}"
         text = f"{text} ({shown})" if text and shown else text or shown
-        group.add_argument(name, type=type(field.default), default=argparse.SUPPRESS, help=text)
+        group.add_argument(name, default=argparse.SUPPRESS, help=text)
 
 
 def submit(chosen: argparse.Namespace) -> int:
     job = _job(chosen)
-    if isinstance(job, RayJob) and job.stop:
-        return _send(job.stop_command(), chosen.dry_run)
+    if job.stop or job.status:
+        if chosen.dry_run:
+            raise UserError("--dry-run is for submitting: leave it out with --stop and --status")
+        return _ask_or_stop(job)
     file, overrides = config_file(chosen)
     config = load_config(file, overrides)
+    refuse_secrets(config)
     match job:
         case RayJob():
             return _submit_to_ray(job, config, chosen.dry_run)
         case SlurmJob():
-            return _send(["sbatch"], chosen.dry_run, job.script(file, overrides))
+            return _submit_to_slurm(job, job.script(file, overrides), chosen.dry_run)
         case KubeRayJob():
-            refuse_relative_paths(config)
-            return _send(["kubectl", "create", "-f", "-"], chosen.dry_run, job.manifests(config))
+            return _submit_to_kuberay(job, config, chosen.dry_run)
+    raise AssertionError(job)
 
 
-def _job(chosen: argparse.Namespace) -> RayJob | SlurmJob | KubeRayJob:
+def _job(chosen: argparse.Namespace) -> Options:
     """The target with the options given. Raises UserError for an option of another target."""
     kind = TARGETS[chosen.on]
-    own = [field.name for field in dataclasses.fields(kind)]
-    every = [field.name for other in TARGETS.values() for field in dataclasses.fields(other)]
+    every = {name for other in TARGETS.values() for name in other.model_fields}
     given = {name: value for name, value in vars(chosen).items() if name in every}
-    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in own]
+    foreign = [option_name(name) for name in given if name not in kind.model_fields]
     if foreign:
-        known = ", ".join(f"--{name.replace('_', '-')}" for name in own)
+        known = ", ".join(option_name(name) for name in kind.model_fields)
         raise UserError(f"{', '.join(foreign)} is not an option of --on {chosen.on}: use {known}")
-    job: RayJob | SlurmJob | KubeRayJob = kind(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    )
-    return job
+    return parse_options(kind, given)
 
 
 def refuse_relative_paths(config: Config) -> None:
@@ -109,26 +129,86 @@ def refuse_relative_paths(config: Config) -> None:
 def _submit_to_ray(job: RayJob, config: Config, dry_run: bool) -> int:
     refuse_relative_paths(config)
     text = yaml.safe_dump(config.replaced({"runtime.address": "auto"}).model_dump(mode="json"), sort_keys=False)
+    url, job_id = job.url(os.environ), rayjob.new_job_id()
+    if dry_run:
+        print(f"# {', '.join(PACKAGES)} and {CONFIG_FILE}, which holds:\n{text}")
+        return send(job.submit_command(url, "FOLDER", job_id), dry_run)
+    dashboard.check_cluster(url, os.environ)
     with tempfile.TemporaryDirectory(prefix="latentmill-") as folder:
         stage(Path(folder), text)
-        if dry_run:
-            print(f"# {', '.join(PACKAGES)} and {CONFIG_FILE}, which holds:\n{text}")
-        job_id = new_job_id()
-        sent = _send(job.submit_command(folder, job_id), dry_run)
-    if dry_run or job.detach:
+        sent = send(job.submit_command(url, folder, job_id), env=_environment(url))
+    if job.detach:
         return sent
-    said = subprocess.run(job.status_command(job_id), capture_output=True, text=True, check=False)
-    return exit_code(said.stdout + said.stderr, sent)
+    told = answer_of(rayjob.status_command(url, job_id), env=_environment(url))
+    return rayjob.exit_code(told.stdout + told.stderr, sent)
 
 
-def _send(command: Sequence[str], dry_run: bool, content: str = "") -> int:
-    """Runs a command with `content` as its standard input and returns its exit code; a dry run prints instead."""
+def _submit_to_slurm(job: SlurmJob, script: str, dry_run: bool) -> int:
+    command = ["sbatch", "--parsable"]
     if dry_run:
-        print(content or shlex.join(command))
-        return 0
+        return send(command, dry_run, script)
+    job_id = ask(command, script).strip().partition(";")[0]
+    print(f"submitted job {job_id}, whose log is {slurm_state(job_id).log}", flush=True)
+    return 0 if job.detach else _followed("slurm", job_id, lambda: follow_slurm(job_id))
+
+
+def _submit_to_kuberay(job: KubeRayJob, config: Config, dry_run: bool) -> int:
+    refuse_relative_paths(config)
+    name = kuberay.new_name(job.name)
+    text = manifest(job, config, name, _read_patch(job.patch))
+    command = ["kubectl", "create", "--filename=-"]
+    if dry_run:
+        return send(command, dry_run, text)
+    print(ask(command, text).strip(), flush=True)
+    return 0 if job.detach else _followed("kuberay", name, lambda: follow_kuberay(job.namespace, name))
+
+
+def _read_patch(path: str) -> Any:
+    if not path:
+        return None
     try:
-        return subprocess.run(command, input=content or None, text=True, check=False).returncode
-    except FileNotFoundError:
-        raise UserError(
-            f"{command[0]} is not installed here: submit from a machine that has it, or use --dry-run"
-        ) from None
+        patch = read_yaml(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"--patch {path}: {error.strerror}") from None
+    if not isinstance(patch, dict) or not patch.keys() <= {"metadata", "spec"}:
+        raise UserError(f"--patch {path}: write what to change below metadata and spec, as in a RayJob")
+    if {"name", "namespace"} & (patch.get("metadata") or {}).keys():
+        raise UserError(f"--patch {path}: use --name and --namespace for the job's name and namespace")
+    return patch
+
+
+def _followed(target: str, job_id: str, follow: Callable[[], int]) -> int:
+    """Follows a job; a signal ends the following, and the job goes on."""
+    try:
+        return follow()
+    except Stopped as stop:
+        print(f"the job goes on: latentmill submit --on {target} --status {job_id}, or --stop {job_id}", flush=True)
+        return stop.exit_code
+
+
+def _ask_or_stop(job: Options) -> int:
+    """Stops the job that was named, or prints its status."""
+    job_id = job.stop or job.status
+    match job:
+        case RayJob():
+            url = job.url(os.environ)
+            dashboard.check_cluster(url, os.environ)
+            dashboard.check_job(url, job_id, os.environ)
+            command = rayjob.stop_command(url, job_id) if job.stop else rayjob.status_command(url, job_id)
+            return send(command, env=_environment(url))
+        case SlurmJob():
+            state = slurm_state(job_id)
+            if job.stop:
+                return send(slurm.stop_command(job_id))
+            print(f"job {job_id}: {state}, log {state.log}", flush=True)
+            return send(slurm.ray_status_command(job_id, state.head)) if state.state == "RUNNING" else 0
+        case KubeRayJob():
+            told = kuberay_state(job.namespace, job_id)
+            print(f"{job_id}: {told}", flush=True)
+            return send(kuberay.stop_command(job.namespace, job_id, told)) if job.stop else 0
+    raise AssertionError(job)
+
+
+def _environment(url: str) -> dict[str, str]:
+    """The environment of Ray's commands, in which these variables would win over --address."""
+    return {**os.environ, "RAY_API_SERVER_ADDRESS": url}

@@ -46,7 +46,7 @@ LIBRARIES = {
     "av": {"pipeline.video"},
     "webdataset": {"pipeline.input"},
     "fsspec": {"pipeline.storage"},
-    "pydantic": {"pipeline.config"},
+    "pydantic": {"pipeline.config", "jobs.submit"},
     "yaml": {"pipeline.config", "jobs.submit"},
     "rich": {"pipeline.monitor", "jobs.console"},
     "pyarrow": {"pipeline.output", "pipeline.input"},
