@@ -25,7 +25,8 @@ def check_cluster(url: str, environment: Mapping[str, str]) -> None:
 
 
 def check_job(url: str, job_id: str, environment: Mapping[str, str]) -> None:
-    """Raises UserError for a job that the cluster does not have."""
+    """Raises UserError as `check_cluster`, whatever the versions, and for a job that the cluster does not have."""
+    _get(url, "/api/version", environment)
     _get(url, f"/api/jobs/{quote(job_id, safe='')}", environment)
 
 

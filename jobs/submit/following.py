@@ -28,13 +28,15 @@ def follow_slurm(job_id: str) -> int:
 
 def follow_kuberay(namespace: str, name: str) -> int:
     """Prints a job's states and the log of its run until it ends; returns the exit code of the run."""
-    say, read_before = _changes(), False
+    say, seen = _changes(), False
     while True:
         state = kuberay_state(namespace, name)
         say(f"{name}: {state}")
-        if state.has_log and not (state.ended and read_before):
-            subprocess.run(kuberay.log_command(namespace, name, read_before), check=False)
-            read_before = True
+        if not state.has_log:
+            seen = False  # a retry has a log of its own
+        elif not (state.ended and seen):
+            ended = subprocess.run(kuberay.log_command(namespace, name, again=seen), check=False)
+            seen = seen or ended.returncode == 0
         if state.ended:
             return state.run_exit_code
         time.sleep(POLL_SECONDS)

@@ -29,7 +29,8 @@ OWN_DIRECTIVES = {
     "partition": "--partition",
 }
 FIXED_DIRECTIVES = ("array", "ntasks", "ntasks-per-node", "signal", "requeue", "no-requeue", "open-mode", "no-kill")
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+STOPPED = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE")
+ENDED = ("COMPLETED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", *STOPPED)
 
 
 class _AtTemplate(string.Template):
@@ -159,7 +160,7 @@ class SlurmState:
     @property
     def run_exit_code(self) -> int:
         """The exit code of the run, once it has ended."""
-        if self.state in ("CANCELLED", "TIMEOUT"):
+        if self.state in STOPPED:
             return STOPPED_EXIT_CODE
         return self.exit_code or (0 if self.state == "COMPLETED" else 1)
 

@@ -134,6 +134,10 @@ def _submit_to_ray(job: RayJob, config: Config, dry_run: bool) -> int:
         print(f"# {', '.join(PACKAGES)} and {CONFIG_FILE}, which holds:\n{text}")
         return send(job.submit_command(url, "FOLDER", job_id), dry_run)
     dashboard.check_cluster(url, os.environ)
+    return _followed("ray", job_id, lambda: _send_to_ray(job, url, text, job_id))
+
+
+def _send_to_ray(job: RayJob, url: str, text: str, job_id: str) -> int:
     with tempfile.TemporaryDirectory(prefix="latentmill-") as folder:
         stage(Path(folder), text)
         sent = send(job.submit_command(url, folder, job_id), env=_environment(url))
@@ -148,8 +152,13 @@ def _submit_to_slurm(job: SlurmJob, script: str, dry_run: bool) -> int:
     if dry_run:
         return send(command, dry_run, script)
     job_id = ask(command, script).strip().partition(";")[0]
-    print(f"submitted job {job_id}, whose log is {slurm_state(job_id).log}", flush=True)
-    return 0 if job.detach else _followed("slurm", job_id, lambda: follow_slurm(job_id))
+    print(f"submitted job {job_id}", flush=True)
+
+    def follow() -> int:
+        print(f"job {job_id}: its log is {slurm_state(job_id).log}", flush=True)
+        return 0 if job.detach else follow_slurm(job_id)
+
+    return _followed("slurm", job_id, follow)
 
 
 def _submit_to_kuberay(job: KubeRayJob, config: Config, dry_run: bool) -> int:
@@ -182,7 +191,8 @@ def _followed(target: str, job_id: str, follow: Callable[[], int]) -> int:
     try:
         return follow()
     except Stopped as stop:
-        print(f"the job goes on: latentmill submit --on {target} --status {job_id}, or --stop {job_id}", flush=True)
+        ask_with = f"latentmill submit --on {target} --status {job_id}"
+        print(f"a job that was submitted goes on: `{ask_with}` asks about it, --stop ends it", flush=True)
         return stop.exit_code
 
 
@@ -192,7 +202,6 @@ def _ask_or_stop(job: Options) -> int:
     match job:
         case RayJob():
             url = job.url(os.environ)
-            dashboard.check_cluster(url, os.environ)
             dashboard.check_job(url, job_id, os.environ)
             command = rayjob.stop_command(url, job_id) if job.stop else rayjob.status_command(url, job_id)
             return send(command, env=_environment(url))

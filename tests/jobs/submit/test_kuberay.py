@@ -458,6 +458,16 @@ def test_a_kuberay_job_is_followed_to_its_end_with_its_log(
     assert f"--namespace=default logs --follow job/{name}" in (kubectl / "commands").read_text()
 
 
+def test_a_job_that_is_started_again_is_followed_with_its_new_log(kubectl: Path, make_config: MakeConfig) -> None:
+    running, done = shown("Running", "RUNNING"), shown("Complete", "SUCCEEDED")
+    say_in_turn(kubectl, running, running, shown("Retrying"), running, done)
+    path = config_file(make_config(), kubectl / "c.yaml")
+    assert main(["submit", path, "--on", "kuberay", "--image", "x", "--retries", "1"]) == 0
+    asked = [line.split() for line in (kubectl / "commands").read_text().splitlines()]
+    logs = ["--since=5s" in words for words in asked if "logs" in words]
+    assert logs == [False, True, False]
+
+
 def test_a_kuberay_job_can_be_asked_and_stopped(kubectl: Path, capfd: pytest.CaptureFixture[str]) -> None:
     say_in_turn(kubectl, shown("Running", "RUNNING"))
     assert main(["submit", "--on", "kuberay", "--namespace", "video", "--status", "night-1"]) == 0

@@ -107,6 +107,17 @@ def test_time_limits_that_leave_time_to_stop_are_taken(limit: str) -> None:
     assert SlurmJob(time=limit).time == limit
 
 
+def test_a_signal_ends_the_following_and_not_the_job(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    stand_in(tmp_path / "sbatch", "#!/bin/bash\necho '7;cluster'\n")
+    stand_in(tmp_path / "scontrol", "#!/bin/bash\nkill -INT $PPID\necho JobState=RUNNING StdOut=/nowhere/slurm-7.out\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert main(["submit", config_file(make_config(), tmp_path / "c.yaml"), "--on", "slurm"]) == 130
+    said = capfd.readouterr().out.splitlines()
+    assert said[-1].startswith("a job that was submitted goes on: `latentmill submit --on slurm --status 7` asks")
+
+
 SHOWN = "JobId=7 JobState=RUNNING Reason=None Requeue=1 Restarts=2 ExitCode=0:0 BatchHost=n1 StdOut=/home/a/slurm-7.out"
 
 
@@ -125,6 +136,7 @@ def test_what_slurm_says_of_a_job_is_read() -> None:
         ("JobState=FAILED ExitCode=2:0", 2),
         ("JobState=FAILED ExitCode=0:9", 137),
         ("JobState=CANCELLED ExitCode=0:15", 143),
+        ("JobState=PREEMPTED ExitCode=0:0", 143),
         ("JobState=NODE_FAIL ExitCode=0:0", 1),
     ],
 )
@@ -316,7 +328,7 @@ def test_a_slurm_job_cancelled_or_stopped_half_way_ends_with_the_bytes_of_an_und
     options = ["--nodes", "2", "--cpus-per-task", "1", "--time", "10:00", path]
     assert main(["submit", "--on", "slurm", "--detach", *options]) == 0
     (cancelled,) = answer("squeue", "--noheader", "--format=%i").split()
-    assert f"submitted job {cancelled}, whose log is {tmp_path}/slurm-{cancelled}.out" in capfd.readouterr().out
+    assert f"job {cancelled}: its log is {tmp_path}/slurm-{cancelled}.out" in capfd.readouterr().out
     wait_for(lambda: active_nodes(cancelled) > 1)
     wait_for(lambda: parts_of(config))
     assert active_nodes(cancelled) == 2
