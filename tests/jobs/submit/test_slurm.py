@@ -170,7 +170,7 @@ for number in range(tasks):
 """
 RAY = """#!/bin/bash
 if [ "$1" = start ]; then
-  echo "$SLURMD_NODENAME ${TASK_CPUS:-$SLURM_CPUS_PER_TASK} $*" >> "$RECORD"
+  echo "$SLURMD_NODENAME ${{TASK_CPUS:-$SLURM_CPUS_PER_TASK}} $*" >> {record}
   case "$*" in *--head*) exec sleep 600;; esac
 fi
 """
@@ -188,31 +188,36 @@ def stand_in(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+def script_with_stand_ins(folder: Path, nodes: int, cpus: int, run: str) -> str:
+    """A batch script that finds a `ray` which notes what it starts, and a run that is a line of bash."""
+    folder.mkdir()
+    stand_in(folder / "ray", RAY.format(record=folder / "raylets"))
+    stand_in(folder / "python", f"#!/bin/bash\n{run}\n")
+    script = script_of(SlurmJob(nodes=nodes, gpus_per_node=8, cpus_per_task=cpus, metrics_port=9090))
+    return script.replace(f"PATH={shlex.quote(str(Path(sys.executable).parent))}", f"PATH={folder}")
+
+
+def raylets_in(folder: Path) -> list[Raylet]:
+    lines = (folder / "raylets").read_text().splitlines() if (folder / "raylets").exists() else []
+    return [Raylet(node, int(bound), frozenset(words)) for node, bound, *words in (line.split() for line in lines)]
+
+
 def run_script(
     tmp_path: Path, nodes: int, cpus: int, run_exits: int, state: str = "RUNNING"
 ) -> tuple[int, list[Raylet], str]:
     """Runs a batch script as the first of its nodes; gives its exit code, the raylets it starts, and its requeues."""
-    folder, record = tmp_path / "bin", tmp_path / "raylets"
-    folder.mkdir()
+    folder = tmp_path / "bin"
+    script = script_with_stand_ins(folder, nodes, cpus, f"sleep 1; exit {run_exits}")
     stand_in(folder / "srun", SRUN.format(python=sys.executable))
-    stand_in(folder / "ray", RAY)
-    stand_in(folder / "python", f"#!/bin/bash\nsleep 1\nexit {run_exits}\n")
     stand_in(folder / "squeue", f"#!/bin/bash\necho {state}\n")
     stand_in(folder / "scontrol", '#!/bin/bash\necho "$*" >> "$REQUEUES"\n')
     names = [f"n{number}" for number in range(nodes)]
     job = {"SLURM_JOB_ID": str(10_000_000 + os.getpid()), "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_NNODES": str(nodes)}
     job |= {"SLURM_NTASKS": str(nodes), "SLURM_CPUS_PER_TASK": str(cpus), "SLURMD_NODENAME": "n0"}
-    job |= {"SLURM_JOB_NODELIST": ",".join(names), "RECORD": str(record), "REQUEUES": str(tmp_path / "requeues")}
-    script = script_of(SlurmJob(nodes=nodes, gpus_per_node=8, cpus_per_task=cpus, metrics_port=9090))
-    script = script.replace(f"PATH={shlex.quote(str(Path(sys.executable).parent))}", f"PATH={folder}")
+    job |= {"SLURM_JOB_NODELIST": ",".join(names), "REQUEUES": str(tmp_path / "requeues")}
     ran = subprocess.run(["bash"], input=script, env=os.environ | job, text=True, timeout=60, check=False)
-    raylets = [line.split() for line in record.read_text().splitlines()]
     requeues = tmp_path / "requeues"
-    return (
-        ran.returncode,
-        [Raylet(node, int(bound), frozenset(words)) for node, bound, *words in raylets],
-        requeues.read_text() if requeues.exists() else "",
-    )
+    return ran.returncode, raylets_in(folder), requeues.read_text() if requeues.exists() else ""
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 8])
@@ -302,6 +307,45 @@ def state_of(job: str) -> SlurmState:
     return SlurmState.parse(answer("scontrol", "show", "job", job))
 
 
+def send_with_stand_ins(folder: Path, nodes: int, run: str) -> str:
+    """Submits a script whose Ray and run are stand-ins to the real Slurm, which has no GPUs; gives the job's number."""
+    script = script_with_stand_ins(folder, nodes, 2, run).replace("#SBATCH --gpus-per-node=8\n", "")
+    return subprocess.run(
+        ["sbatch", "--parsable"], input=script, text=True, stdout=subprocess.PIPE, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_real_slurm_starts_one_raylet_on_each_node_with_the_cpus_that_it_advertises(
+    slurm: None, tmp_path: Path
+) -> None:
+    job = send_with_stand_ins(tmp_path / "bin", 2, "sleep 4")
+    wait_for(lambda: state_of(job).ended)
+    assert state_of(job).state == "COMPLETED"
+    raylets = raylets_in(tmp_path / "bin")
+    assert sorted(raylet.node for raylet in raylets) == ["one", "two"]
+    assert {raylet.bound_cpus for raylet in raylets} == {2}
+
+
+@pytest.mark.slow
+def test_a_job_told_to_stop_by_a_real_slurm_is_queued_again_and_a_cancelled_one_is_not(
+    slurm: None, tmp_path: Path
+) -> None:
+    run = f"trap 'exit 143' TERM; touch {tmp_path}/runs; sleep 600 & wait"
+    job = send_with_stand_ins(tmp_path / "bin", 1, run)
+    wait_for((tmp_path / "runs").exists)
+    answer("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM does before the time limit
+    wait_for(lambda: state_of(job).restarts == 1)
+    answer("scancel", job)
+    (tmp_path / "runs").unlink()
+    other = send_with_stand_ins(tmp_path / "other", 1, run)
+    wait_for((tmp_path / "runs").exists)
+    assert main(["submit", "--on", "slurm", "--stop", other]) == 0
+    wait_for(lambda: state_of(other).ended)
+    wait_for(lambda: answer("sinfo", "--noheader", "--Node").count("idle") == 2)
+    assert (state_of(other).state, state_of(other).restarts) == ("CANCELLED", 0)
+
+
 def submit_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "jobs", "submit", "--on", "slurm", *options]
 
@@ -354,6 +398,7 @@ def test_a_slurm_job_cancelled_or_stopped_half_way_ends_with_the_bytes_of_an_und
     assert half < len(parts_of(config))
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_does_not_have_is_named(slurm: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["submit", "--on", "slurm", "--stop", "999"]) == 2
     assert "latentmill: scontrol: slurm_load_jobs error: Invalid job id specified" in capfd.readouterr().err
