@@ -3,7 +3,8 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.audit.summary import parts_by_device
 from pipeline.config.identity import run_name
 from pipeline.output.accounts import slice_numbers
 from pipeline.output.latent_bytes import decode_latent
-from pipeline.output.manifests import Manifest, PartJson
+from pipeline.output.manifests import READERS, Manifest, PartJson
 from pipeline.output.parts import Footer, read_footer, read_rows, read_schema, sha256_of
 from pipeline.output.paths import (
     SUCCESS_FILE,
@@ -50,9 +51,30 @@ class Verified:
     rejects: int = 0
     parts_by_device: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: "Verified") -> None:
+        self.shards += other.shards
+        self.parts += other.parts
+        self.rows += other.rows
+        self.samples += other.samples
+        self.rejects += other.rejects
+        self.parts_by_device += other.parts_by_device
 
-def verify(store: Store, seen: Verified) -> Iterator[Problem]:
-    """Checks every manifest and every part that it names; counts into `seen` as it goes.
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What was found of one shard: its part of the counts, the paths that its manifest names, and what is wrong."""
+
+    seen: Verified = field(default_factory=Verified)
+    named: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def verify(
+    store: Store, seen: Verified, on_shard: Callable[[int, int], None] = lambda done, of: None
+) -> Iterator[Problem]:
+    """Checks every manifest and every part that it names, several shards at a time; counts into `seen` as it goes.
+
+    `on_shard` is called after each shard with how many are checked, of how many.
 
     Raises:
         UserError: no run began in this root.
@@ -60,31 +82,35 @@ def verify(store: Store, seen: Verified) -> Iterator[Problem]:
     run = read_run(store)
     done = sorted(done_shards(store))
     named: set[str] = set()
-    for shard in done:
-        try:
-            manifest: Manifest = json.loads(store.read(manifest_path(shard)))
-            missing = REQUIRED_KEYS - manifest.keys()
-        except (ValueError, AttributeError) as error:
-            yield Problem(manifest_path(shard), f"is not valid JSON: {error}")
-            continue
-        if missing:
-            yield Problem(manifest_path(shard), f"lacks {', '.join(sorted(missing))}")
-            continue
-        seen.shards += 1
-        seen.samples += manifest["samples"]
-        seen.rejects += len(manifest["rejects"])
-        seen.parts_by_device += parts_by_device(manifest)
-        named |= {part["path"] for part in manifest["parts"]}
-        accounted = {reject["sample_index"] for reject in manifest["rejects"]}
-        for part in manifest["parts"]:
-            seen.parts += 1
-            seen.rows += part["rows"]
-            yield from check_part(store, part, manifest, run, accounted)
-        yield from check_manifest(shard, manifest, run, accounted)
+    with ThreadPoolExecutor(READERS) as pool:
+        for number, shard in enumerate(pool.map(lambda name: _check_shard(store, name, run), done), start=1):
+            seen.add(shard.seen)
+            named |= shard.named
+            yield from shard.problems
+            on_shard(number, len(done))
     yield from _unnamed_parts(store, frozenset(done), named, run)
     yield from _unfinished_rejects(store, frozenset(done))
     yield from _left_behind(store)
     yield from _lost_manifests(store, len(done))
+
+
+def _check_shard(store: Store, name: str, run: RunFile) -> _Shard:
+    path = manifest_path(name)
+    try:
+        manifest: Manifest = json.loads(store.read(path))
+        missing = REQUIRED_KEYS - manifest.keys()
+    except (ValueError, AttributeError) as error:
+        return _Shard(problems=[Problem(path, f"is not valid JSON: {error}")])
+    if missing:
+        return _Shard(problems=[Problem(path, f"lacks {', '.join(sorted(missing))}")])
+    accounted = {reject["sample_index"] for reject in manifest["rejects"]}
+    parts = manifest["parts"]
+    problems = [problem for part in parts for problem in check_part(store, part, manifest, run, accounted)]
+    problems += check_manifest(name, manifest, run, accounted)
+    rows = sum(part["rows"] for part in parts)
+    devices = parts_by_device(manifest)
+    seen = Verified(1, len(parts), rows, manifest["samples"], len(manifest["rejects"]), devices)
+    return _Shard(seen, {part["path"] for part in parts}, problems)
 
 
 def check_manifest(shard: str, manifest: Manifest, run: RunFile, accounted: set[int]) -> Iterator[Problem]:

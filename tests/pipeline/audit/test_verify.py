@@ -16,6 +16,8 @@ import pytest
 from support.makers import DEVICE, WIDE, WIDE_BUCKET, commit_run, commit_shard, fill_slice, made_ledger, made_row
 from support.runs import output_files
 
+from jobs.cli import main
+from jobs.commands import verify as verify_command
 from pipeline.audit.verify import Verified, verify
 from pipeline.errors import UserError
 from pipeline.output.parts import FOOTER_KEY
@@ -255,3 +257,21 @@ def test_a_first_frame_latent_is_checked_too(tmp_path: Path) -> None:
 def test_a_folder_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not the output of a run"):
         problems(tmp_path)
+
+
+def test_what_is_checked_is_told_shard_by_shard(root: Path) -> None:
+    told: list[tuple[int, int]] = []
+    assert not list(verify(Store(str(root)), Verified(), lambda done, of: told.append((done, of))))
+    assert told == [(1, 1)]
+
+
+def test_a_root_with_many_problems_is_listed_up_to_a_limit(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verify_command, "LISTED_PROBLEMS", 2)
+    for number in range(5):
+        (root / "latents" / f"bucket={WIDE_BUCKET}" / f"stray-{number}.txt").write_text("")
+    assert main(["verify", str(root)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("no manifest names it" in line for line in lines) == 2
+    assert "... and 3 more" in lines
