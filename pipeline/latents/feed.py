@@ -3,14 +3,14 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 from pipeline.latents.encode import Urgency
 from pipeline.latents.pace import POLL_SECONDS, Pace
-from pipeline.latents.walk import Place, Step
+from pipeline.latents.walk import Place, Step, Steps
 from pipeline.records import Chunk, CommittedSlice, DecodeItem, Opened
 
 MOST_OPEN = 2  # samples with a clip begun: each holds a state on the device
@@ -54,7 +54,7 @@ class Feed:
 
     def __init__(
         self,
-        steps: Iterator[Step | CommittedSlice],
+        steps: Steps,
         start: Callable[[Step], Generator[DecodeItem | None, None, None]],
         pace: Pace,
         object_bytes: int,
@@ -97,7 +97,9 @@ class Feed:
 
     def _walk(self) -> None:
         for step in self._steps:
-            if isinstance(step, CommittedSlice):
+            if step is None:
+                self._stopped.wait(POLL_SECONDS)
+            elif isinstance(step, CommittedSlice):
                 self._messages.put(step)
             elif not step.is_wanted:
                 self._messages.put(Begun(_without_video(step)))

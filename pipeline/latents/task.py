@@ -3,6 +3,7 @@
 cluster/ runs it in an actor and hands it a decoder that works elsewhere; tests and debuggers run it as it is.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
@@ -14,19 +15,18 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.clips.objects import largest_object_bytes
 from pipeline.config.identity import describe
 from pipeline.config.load import Config
-from pipeline.errors import ShardError
+from pipeline.errors import ShardError, TransientError
 from pipeline.input.samples import shard_info, slice_begins
 from pipeline.latents.background import Background
 from pipeline.latents.encode import Made, PendingRow, SampleEncoding, Urgency
 from pipeline.latents.feed import Begun, Failed, Feed, Item, Message, WalkEnded, choose
-from pipeline.latents.helping import helping_order
+from pipeline.latents.helping import Claims, NoClaims, helping_order
 from pipeline.latents.pace import Pace
 from pipeline.latents.stopwatch import Stopwatch
-from pipeline.latents.walk import Place, Step, Walk
+from pipeline.latents.walk import Place, Step, Steps, Walk
 from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
 from pipeline.output.accounts import WHOLE_SAMPLE
 from pipeline.output.ledger import ShardLedger
-from pipeline.output.paths import bucket_names
 from pipeline.output.slice_writer import SliceWriter
 from pipeline.records import Chunk, CommittedSlice, DecodeItem, ShardRef
 from pipeline.storage.store import Store
@@ -36,20 +36,23 @@ from pipeline.video.decoder import Decoder
 ROWS_BEHIND = 4  # rows that may wait for the device and for the scratch file: bounds the memory, hides their time
 COMMITS_BEHIND, COMMIT_THREADS = 8, 4  # slices that may wait to be committed, and how many at once
 
-Steps = Iterator[CommittedSlice | Step]
-
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """Makes the latents of shards with one encoder; several threads may each make a shard with it."""
+    """Makes the latents of shards with one encoder; several threads may each make a shard with it.
+
+    Once `draining` is set no sample is taken any more; what is on its way is finished, and whole slices are committed.
+    """
 
     config: Config
     encoder: VideoEncoder
     decoder: Decoder
     store: Store
     pace: Pace = field(default_factory=Pace)
+    claims: Claims = field(default_factory=NoClaims)
+    draining: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, shard: ShardRef, watch: Stopwatch | None = None) -> Iterator[Event]:
+    def run(self, shard: ShardRef, watch: Stopwatch | None = None, place: int = 0) -> Iterator[Event]:
         """Makes what is missing of a shard and commits its manifest; `watch` adds up where the time goes.
 
         Raises:
@@ -59,7 +62,7 @@ class ShardTask:
         watch = watch or Stopwatch()
         ledger = self._ledger(shard)
         slices: list[CommittedSlice] = []
-        for made in self._made(ledger, lambda walk: walk.whole(), watch):
+        for made in self._made(ledger, place, lambda walk: walk.whole(), watch):
             if isinstance(made, tuple):
                 slices.append(made[0])
                 yield _slice_done(shard.name, *made)
@@ -76,30 +79,47 @@ class ShardTask:
         watch = watch or Stopwatch()
         begins = [begin for begin in slice_begins(shard, self.config) for _ in range(self.config.clip.segments)]
         order = helping_order(len(begins), place)
-        for made in self._made(self._ledger(shard), lambda walk: walk.scattered(begins, order), watch):
+        for made in self._made(self._ledger(shard), place, lambda walk: walk.scattered(begins, order), watch):
             if isinstance(made, tuple):
                 yield _slice_done(shard.name, *made)
             elif not isinstance(made, ShardRead):
                 yield made
-        yield from self.run(shard, watch)
+        yield from self.run(shard, watch, place)
 
     def _made(
-        self, ledger: ShardLedger, steps_of: Callable[[Walk], Steps], watch: Stopwatch
+        self, ledger: ShardLedger, place: int, steps_of: Callable[[Walk], Steps], watch: Stopwatch
     ) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
         """Every slice as it is committed, and whether it was so before; in between, what else happens."""
         with ExitStack() as writers, ExitStack() as closing:  # threads end before what they write to is closed
-            walk = Walk(self.config, partial(self._ledger, ledger.shard), writers)
+            walk = Walk(self.config, ledger, writers, partial(self.claims.take, ledger.shard.name, place))
             making = _Making(self, ledger.shard.name, watch, closing)
             object_bytes = largest_object_bytes(self.config.clip, 2 * self.config.encoder.chunk_frames)
-            feed = closing.enter_context(Feed(steps_of(walk), self._start, self.pace, object_bytes))
+            steps = _UntilDrained(steps_of(walk), self.draining)
+            feed = closing.enter_context(Feed(iter(steps), self._start, self.pace, object_bytes))
             yield from making.events(feed)
+        if steps.was_cut:
+            raise TransientError("its node is being drained: what was whole is committed")
 
     def _start(self, step: Step) -> Generator[DecodeItem | None, None, None]:
         return self.decoder.start(step.sample, step.segment)
 
     def _ledger(self, shard: ShardRef) -> ShardLedger:
         description = describe(self.config, self.encoder.identity) | {"computed_by": self.encoder.computed_by}
-        return ShardLedger(self.store, shard, shard_info(shard), description, tuple(bucket_names(self.store)))
+        return ShardLedger(self.store, shard, shard_info(shard), description)
+
+
+class _UntilDrained:
+    """The same steps until the node is drained; `was_cut` tells whether some were left then."""
+
+    def __init__(self, steps: Steps, draining: threading.Event) -> None:
+        self._steps, self._draining, self.was_cut = steps, draining, False
+
+    def __iter__(self) -> Steps:
+        for step in self._steps:
+            if self._draining.is_set():
+                self.was_cut = True
+                return
+            yield step
 
 
 @dataclass(slots=True)
@@ -222,7 +242,9 @@ class _Making:
     def _commit(self, writer: SliceWriter, written: Future[None]) -> CommittedSlice:
         written.result()
         with self._watch("commit"):
-            return writer.commit()
+            committed = writer.commit()
+        self._task.claims.made(self._shard, writer.index)
+        return committed
 
 
 def _slice_done(shard: str, committed: CommittedSlice, reused: bool) -> SliceDone:

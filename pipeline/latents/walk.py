@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.config.load import Config
 from pipeline.input.samples import samples_of
+from pipeline.latents.helping import Claim
 from pipeline.metadata.filters import without_decoding
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
@@ -34,59 +35,85 @@ class Step:
         return self.writer.index, self.sample.index
 
 
+Steps = Iterator[CommittedSlice | Step | None]  # None: what is left is being made by others for now
+
+
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Walks one shard. `look` gives the shard's ledger as storage stands when it is called.
+    """Walks one shard; storage is looked at when a walk begins, and where others have committed something since.
 
-    `writers` closes the writer of every slice that the walk begins.
+    `writers` closes the writer of every slice that the walk begins. `claim` says of a slice whether it may be made.
     """
 
     config: Config
-    look: Callable[[], ShardLedger]
+    ledger: ShardLedger
     writers: ExitStack
+    claim: Callable[[int], Claim]
 
-    def whole(self) -> Iterator[CommittedSlice | Step]:
-        """Slice by slice, in order; a committed one instead of its samples."""
-        ledger = self.look()
+    def whole(self) -> Steps:
+        """Slice by slice, in order; a committed one instead of its samples. Those that others are at come last."""
+        ledger, left = self.ledger.looked(), dict[int, int]()
         slice_index, position, last = 0, 0, False
         reader: Iterator[Sample] | None = None
         while not last:
-            begun = self._begun(ledger, slice_index)
-            if begun and not begun.missing_buckets:
+            claim: Claim = "made" if _is_whole(ledger.slice_of(slice_index)) else self.claim(slice_index)
+            if claim == "made" and not _is_whole(ledger.slice_of(slice_index)):
+                ledger = self.ledger.looked()
+            begun = ledger.slice_of(slice_index)
+            if begun and _is_whole(begun):
                 yield begun
                 reader, record = None, begun.record
                 position, last = record.next_position, record.last
             else:
                 reader = reader or samples_of(ledger.shard, self.config, position, self._first_sample(slice_index))
-                writer = self._writer(ledger, slice_index, begun, position)
-                yield from self._steps(writer, reader)
-                if not writer.counts.taken:
+                counts = self._counts(slice_index, position)
+                if claim == "taken":
+                    left[slice_index] = position
+                    self._pass_over(reader, counts)
+                else:
+                    yield from self._steps(self._writer(ledger, slice_index, begun, counts), reader)
+                if not counts.taken:
                     return  # a shard without samples has no slice
-                position, last = writer.counts.next_position, writer.counts.last
+                position, last = counts.next_position, counts.last
                 reader = reader if self.config.clip.segments == 1 else None  # the next segment reads the same again
             slice_index += 1
+        for slice_index, position in left.items():
+            yield from self._left(slice_index, position)
 
-    def scattered(self, begins: Sequence[int], order: Iterable[int]) -> Iterator[CommittedSlice | Step]:
-        """The slices of `order` that nobody has committed when it is their turn; `begins` is each one's offset."""
+    def _left(self, slice_index: int, position: int) -> Steps:
+        """A slice that another was at: as it was committed, or to be made after all where that takes too long."""
+        while self.claim(slice_index) == "taken":
+            yield None
+        ledger = self.ledger.looked()
+        begun = ledger.slice_of(slice_index)
+        yield from [begun] if begun and _is_whole(begun) else self._slice(ledger, slice_index, begun, position)
+
+    def scattered(self, begins: Sequence[int], order: Iterable[int]) -> Steps:
+        """The slices of `order` that nobody is at or has committed; `begins` is each one's offset."""
+        ledger = self.ledger.looked()
         for slice_index in order:
-            ledger = self.look()
             begun = ledger.slice_of(slice_index)
-            if begun is None or begun.missing_buckets:
-                writer = self._writer(ledger, slice_index, begun, begins[slice_index])
-                first_index = self._first_sample(slice_index)
-                yield from self._steps(writer, samples_of(ledger.shard, self.config, begins[slice_index], first_index))
+            if not _is_whole(begun) and self.claim(slice_index) == "mine":
+                yield from self._slice(ledger, slice_index, begun, begins[slice_index])
 
-    def _begun(self, ledger: ShardLedger, slice_index: int) -> CommittedSlice | None:
-        """What storage holds of a slice; of segments, which others may make too, as it stands now."""
-        return (self.look() if self.config.clip.segments > 1 else ledger).slice_of(slice_index)
+    def _slice(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, position: int) -> Steps:
+        writer = self._writer(ledger, slice_index, begun, self._counts(slice_index, position))
+        yield from self._steps(writer, samples_of(ledger.shard, self.config, position, self._first_sample(slice_index)))
+
+    def _pass_over(self, reader: Iterator[Sample], counts: SliceCounts) -> None:
+        for sample in itertools.islice(reader, self.config.output.part_samples):
+            counts.add(sample)
+
+    def _counts(self, slice_index: int, position: int) -> SliceCounts:
+        return SliceCounts(slice_index % self.config.clip.segments, self.config.clip.segments, position)
 
     def _first_sample(self, slice_index: int) -> int:
         return slice_index // self.config.clip.segments * self.config.output.part_samples
 
     def _writer(
-        self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, position: int
+        self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, counts: SliceCounts
     ) -> SliceWriter:
-        output, segments = self.config.output, self.config.clip.segments
+        output = self.config.output
         writer = SliceWriter(
             ledger,
             slice_index,
@@ -97,7 +124,7 @@ class Walk:
             output.first_frame,
             self.config.input.parsed_columns,
             self.config.clip.continuous,
-            SliceCounts(slice_index % segments, segments, position),
+            counts,
         )
         self.writers.callback(writer.close)
         return writer
@@ -109,3 +136,7 @@ class Walk:
             is_wanted = writer.wanted(sample.index) and not why
             full = writer.counts.taken == self.config.output.part_samples
             yield Step(writer, sample, segment, None if segment else why, is_wanted, sample.last or full)
+
+
+def _is_whole(begun: CommittedSlice | None) -> bool:
+    return begun is not None and not begun.missing_buckets

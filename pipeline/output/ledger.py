@@ -6,7 +6,7 @@ kept. Each part's footer holds the record of its whole slice: any part tells whi
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 from pipeline.errors import ShardError
@@ -21,7 +21,7 @@ from pipeline.output.accounts import (
 )
 from pipeline.output.manifests import Manifest, manifest_of, read_manifest
 from pipeline.output.parts import Footer, read_footer, sha256_of
-from pipeline.output.paths import manifest_path, part_path, rejects_path
+from pipeline.output.paths import manifest_path, part_path, rejects_path, shard_files, slice_of_file
 from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
 from pipeline.records import CommittedSlice, FileInfo, LatentStatistics, PartInfo, ShardRef, SliceRecord
 from pipeline.storage.store import Store
@@ -41,17 +41,22 @@ class CommittedPart:
 class ShardLedger:
     """What is committed of one shard in one output root, and the commits.
 
-    `description` is what every footer of the run says (encoder, preprocessing, fingerprint and so on).
+    `description` is what every footer of the run says (encoder, preprocessing, fingerprint and so on). `files` are
+    those of the shard that storage held when `looked` listed them.
     """
 
     store: Store
     shard: ShardRef
     input: FileInfo
     description: Mapping[str, Any]
-    buckets: tuple[str, ...]
+    files: frozenset[str] = frozenset()
+
+    def looked(self) -> "ShardLedger":
+        """The same ledger with what storage holds now."""
+        return replace(self, files=shard_files(self.store, self.shard.name))
 
     def slice_of(self, slice_index: int) -> CommittedSlice | None:
-        """What is committed of a slice; None where nothing is.
+        """What was committed of a slice when storage was looked at; None where nothing was.
 
         Raises:
             ShardError: a part or reject file is damaged, or was made from another input or configuration.
@@ -59,12 +64,11 @@ class ShardLedger:
         own: dict[str, SliceRecord] = {}
         parts: list[PartInfo] = []
         statistics = LatentStatistics()
-        for bucket in self.buckets:
-            path = part_path(self.shard.name, slice_index, bucket)
-            if self.store.exists(path):
+        for path in sorted(path for path in self.files if slice_of_file(path) == (self.shard.name, slice_index)):
+            if path != rejects_path(self.shard.name, slice_index):
                 part = self.adopt(path)
                 parts.append(part.info)
-                own[bucket] = part.record
+                own[part.info.bucket] = part.record
                 statistics = merged(statistics, part.statistics)
         others = self._records_without_part(slice_index)
         if not own and not others:
@@ -73,7 +77,7 @@ class ShardLedger:
 
     def _records_without_part(self, slice_index: int) -> list[SliceRecord]:
         path = rejects_path(self.shard.name, slice_index)
-        if not self.store.exists(path):
+        if path not in self.files:
             return []
         file: RejectsFile = read_json(self.store, path)
         self._check_origin(path, file)

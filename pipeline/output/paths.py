@@ -53,6 +53,12 @@ def bucket_names(store: Store) -> list[str]:
     return [name.removeprefix(BUCKET_PREFIX) for name in folders if name.startswith(BUCKET_PREFIX)]
 
 
+def shard_files(store: Store, shard: str) -> frozenset[str]:
+    """Paths of all parts and reject files of a shard, by one listing of each folder."""
+    folders = (*map(bucket_path, bucket_names(store)), REJECTS)
+    return frozenset(f"{folder}/{name}" for folder in folders for name in store.names_from(folder, f"{shard}-"))
+
+
 def latent_files(store: Store) -> Iterator[str]:
     """Paths of all files in the folders of buckets, by bucket, then name: parts, and whatever else lies there."""
     for folder in map(bucket_path, bucket_names(store)):

@@ -49,8 +49,18 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """Sorted names of files and folders in a folder, by one listing; none where the folder is missing."""
+        return self._listed(lambda: self._fresh().ls(self._full(folder), detail=False))
+
+    def names_from(self, folder: str, prefix: str) -> list[str]:
+        """As `names`, of files that begin with `prefix`: object stores list no others."""
+        if self._local:
+            return [name for name in self.names(folder) if name.startswith(prefix)]
+        found = self._listed(lambda: self._fresh().find(self._full(folder), prefix=prefix))
+        return [name for name in found if name.startswith(prefix)]
+
+    def _listed(self, listing: Callable[[], list[str]]) -> list[str]:
         try:
-            found = retried(lambda: self._fresh().ls(self._full(folder), detail=False))
+            found = retried(listing)
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = (path.rstrip("/").rpartition("/")[2] for path in found)

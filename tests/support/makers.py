@@ -15,7 +15,6 @@ import numpy as np
 from encoder import Dtype
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.manifests import Manifest
-from pipeline.output.paths import bucket_names
 from pipeline.output.slice_writer import SliceWriter, bucket_of
 from pipeline.records import (
     ClipSpec,
@@ -101,7 +100,7 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
         "part_samples": PART_SAMPLES,
         "computed_by": COMPUTED_BY,
     }
-    ledger = ShardLedger(store, TarShard(name, url), FileInfo(4096, "tag"), description, tuple(bucket_names(store)))
+    ledger = ShardLedger(store, TarShard(name, url), FileInfo(4096, "tag"), description).looked()
     return replace(ledger, **changes)
 
 

@@ -43,7 +43,6 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_slice_that_nobody_began_is_not_there(store: Store) -> None:
     assert made_ledger(store).slice_of(0) is None
-    assert made_ledger(store, buckets=(A, B)).slice_of(0) is None
 
 
 def test_a_reject_file_beside_a_part_adds_its_rejects(store: Store) -> None:
