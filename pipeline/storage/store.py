@@ -81,8 +81,10 @@ class Store:
         return bool(retried(lambda: self._fresh().exists(self._full(path))))
 
     def read(self, path: str) -> bytes:
-        """All bytes of a file. Raises FileNotFoundError."""
-        return bytes(retried(lambda: self._fresh().cat_file(self._full(path))))
+        """All bytes of a small file, by one request. Raises FileNotFoundError."""
+        # s3fs asks for the size first, to read large files in pieces
+        options = {"max_concurrency": 1} if hasattr(self.fs, "max_concurrency") else {}
+        return bytes(retried(lambda: self._fresh().cat_file(self._full(path), **options)))
 
     def open(self, path: str) -> IO[bytes]:
         """A seekable reader of a file."""

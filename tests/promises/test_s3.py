@@ -1,5 +1,6 @@
 """The commit protocol on a real S3 server, by itself and behind a network that fails: always the same bytes."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from support.stores import KilledError, MortalStore
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
+from pipeline.audit.status import read_status
 from pipeline.audit.verify import Verified, verify
 from pipeline.config.load import Config, parse_config
 from pipeline.errors import TransientError
@@ -273,3 +275,27 @@ def test_a_folder_of_weights_comes_whole_over_a_bad_network(
     folder = Path(local_copy(f"s3://{BUCKET}/{tmp_path.name}/vae"))
     assert s3.proxy.met["cut"] == 2
     assert {f"vae/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*")} == files
+
+
+def test_a_shard_costs_a_listing_of_each_folder_and_a_part_one_request(
+    s3: S3, config: Config, tiny: VideoEncoder
+) -> None:
+    run_all(config, tiny)
+    files, folders, buckets = 5, 2, 2  # three parts, a reject file and the manifest; latents/ and rejects/
+    assert s3.proxy.requests == {"LIST": folders + 1, "PUT": files}  # s3fs asks twice where latents/ is empty
+    s3.proxy.reset({})
+    run_all(config, tiny)
+    assert s3.proxy.requests["LIST"] == folders + buckets
+
+
+def test_the_status_of_a_run_lists_folders_and_reads_manifests(
+    s3: S3, config: Config, tiny: VideoEncoder, shard: Path
+) -> None:
+    run_all(config, tiny)
+    values = json.loads(run_json(config, tiny)) | {"config": config.model_dump(mode="json")}
+    Store(config.output.path).create("run.json", json.dumps(values).encode())
+    s3.proxy.reset({})
+    (status,) = read_status(Store(config.output.path))
+    assert (status.state, status.slices) == ("done", 3)
+    folders, buckets, files = 3, 2, 2  # manifests/, latents/ and rejects/; run.json and one manifest
+    assert s3.proxy.requests == {"LIST": folders + buckets, "GET": files}

@@ -27,7 +27,8 @@ class FaultyProxy(ThreadingHTTPServer):
         lost: the server did what it was asked to, then the connection breaks without an answer
         cut: the connection breaks inside the answer
         slow: the answer comes late
-    `methods` limits faults to requests of these HTTP methods; `met` counts them.
+    `methods` limits faults to requests of these HTTP methods; `met` counts them. `requests` counts all by method,
+    listings as LIST.
     """
 
     daemon_threads = True
@@ -40,6 +41,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.script: list[str] = []
         self.methods: frozenset[str] = frozenset()
         self.met: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self._random, self._lock = random.Random(seed), threading.Lock()
 
     def reset(self, faults: Mapping[str, float], methods: str = "", script: Sequence[str] = ()) -> None:
@@ -50,6 +52,7 @@ class FaultyProxy(ThreadingHTTPServer):
         """
         self.faults, self.script, self.methods = faults, list(script), frozenset(methods.split())
         self.met.clear()
+        self.requests.clear()
 
     def draw(self, method: str) -> str:
         """The fault that the next request meets; "" for none."""
@@ -86,6 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         assert self.headers.get("Transfer-Encoding") is None, "bodies come with their length"
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests["LIST" if "list-type=2" in self.path else self.command] += 1
         fault = self.server.draw(self.command)
         if fault == "dropped":
             self.close_connection = True
