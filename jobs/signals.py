@@ -44,14 +44,21 @@ class DeferredSignals:
 
     def __init__(self) -> None:
         self._arrived: int | None = None
+        self._taken = False
 
     def take(self) -> None:
         """Installs handlers: the first signal is noted, a second one ends the process at once."""
+        self._taken = True
         for number in SIGNALS:
             signal.signal(number, self._note)
 
     def check(self) -> None:
-        """Raises `Stopped` if a signal has arrived; call it often."""
+        """Raises `Stopped` if a signal has arrived; call it often.
+
+        The first call installs the handlers: call it once Ray, which installs some of its own, is connected.
+        """
+        if not self._taken:
+            self.take()
         if self._arrived is not None:
             raise Stopped(self._arrived)
 

@@ -9,6 +9,7 @@ Commands turn them into exit codes, tasks into rejects or retries.
     ├── SampleError                     one sample can never give a latent: a counted reject, the run goes on
     ├── ShardError                      a shard cannot be read whole, or its parts contradict each other
     └── TransientError                  may pass when tried again: storage, a dead process, memory
+        └── HeadLostError               Ray's head is gone: the run ends, and goes on when it is started again
 """
 
 from pipeline.records import Reason
@@ -50,3 +51,7 @@ class ShardError(LatentmillError):
 
 class TransientError(LatentmillError):
     """The same work may succeed when it is tried again."""
+
+
+class HeadLostError(TransientError):
+    """Ray's head does not answer any more, so nothing may be asked of Ray: it would wait for a minute and abort."""

@@ -14,7 +14,8 @@ from encoder import AUTO
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.summary import write_report
 from pipeline.clips.plan import check_clip_config, check_segments
-from pipeline.cluster.cluster import Cluster, connected, measure_convolutions
+from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.convolutions import measure_convolutions
 from pipeline.cluster.fleet import WorkQueue, shards_left, within_limit
 from pipeline.config.identity import FORMAT_VERSION, fingerprint, identity, run_name
 from pipeline.config.load import Config
@@ -139,14 +140,14 @@ def _version(library: str) -> str:
 
 def execute(
     prepared: Prepared,
-    on_start: Callable[[int, str], None],
+    on_start: Callable[[int, int, str], None],
     on_event: Callable[[Event], None],
     check: Callable[[], None],
 ) -> Outcome:
     """Makes every shard that is left, then writes summary, report and, where nothing is left, _SUCCESS.json.
 
     Args:
-        on_start: called with the number of replicas and the run's name once they are ready to be fed.
+        on_start: called with the number of replicas that have a place, how many are wanted, and the run's name.
         on_event: called with every event.
         check: called several times a second; what it raises ends the run, which the next one resumes.
     """
@@ -154,7 +155,7 @@ def execute(
     failed: dict[str, str] = {}
     if prepared.left:
         with connected(prepared.config.runtime):
-            prepared = _measured(prepared, store, check)
+            prepared = _measured(prepared, store, on_event, check)
             claim_root(store, prepared)
             for event in _events(prepared, on_start, check):
                 note_failure(failed, event)
@@ -164,22 +165,27 @@ def execute(
     return conclude(prepared, store, failed)
 
 
-def _measured(prepared: Prepared, store: Store, check: Callable[[], None]) -> Prepared:
+def _measured(
+    prepared: Prepared, store: Store, on_event: Callable[[Event], None], check: Callable[[], None]
+) -> Prepared:
     """With a choice for `encoder.convolutions: auto`, which another driver may have noted in the meantime."""
     config = prepared.config
     if config.encoder.convolutions != AUTO:
         return prepared
-    choice = measure_convolutions(config, prepared.tunable, check)
+    choice = measure_convolutions(config, prepared.tunable, on_event, check)
     config = with_convolutions(as_noted(config, store), choice)
     return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
 
 
-def _events(prepared: Prepared, on_start: Callable[[int, str], None], check: Callable[[], None]) -> Iterator[Event]:
+def _events(
+    prepared: Prepared, on_start: Callable[[int, int, str], None], check: Callable[[], None]
+) -> Iterator[Event]:
     queue = WorkQueue(prepared.config.limits.max_attempts)
     queue.extend(prepared.left)
     cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
-    on_start(cluster.replicas, run_name(fingerprint(prepared.identity)))
     try:
+        held = cluster.place(check)
+        on_start(held, cluster.replicas, run_name(fingerprint(prepared.identity), prepared.config.output.path))
         yield from cluster.run(check)
     finally:
         cluster.stop()
@@ -199,7 +205,7 @@ def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Out
     run = read_run(store)
     summary = write_report(store, run, names, left, failed)
     outcome = Outcome(
-        run=run_name(run["fingerprint"]),
+        run=run_name(run["fingerprint"], prepared.config.output.path),
         summary=summary,
         failed=dict(failed),
         left=left,

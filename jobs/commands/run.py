@@ -33,11 +33,11 @@ def run_config(config: Config) -> int:
     log = EventLog(*counts, sys.stderr) if config.runtime.log == "json" else RunProgress(*counts, console)
     with log:
 
-        def on_start(replicas: int, name: str) -> None:
-            signals.take()  # after Ray, which installs a handler of its own
-            log.started(replicas, name)
+        def check() -> None:
+            signals.check()
+            log.tick()
 
-        outcome = execute(prepared, on_start, log.event, signals.check)
+        outcome = execute(prepared, log.started, log.event, check)
         if isinstance(log, EventLog):
             log.ended(outcome.run, outcome.exit_code, outcome.summary)
             return outcome.exit_code

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.audit.summary import parts_by_device
-from pipeline.config.identity import run_name
+from pipeline.config.identity import short
 from pipeline.output.accounts import slice_numbers
 from pipeline.output.latent_bytes import decode_latent
 from pipeline.output.manifests import READERS, Manifest, PartJson
@@ -127,7 +127,7 @@ def check_manifest(shard: str, manifest: Manifest, run: RunFile, accounted: set[
 
 
 def _other_run(theirs: str, run: RunFile) -> str:
-    return f"fingerprint {run_name(theirs)} is not the run's {run_name(run['fingerprint'])}"
+    return f"fingerprint {short(theirs)} is not the run's {short(run['fingerprint'])}"
 
 
 def check_part(

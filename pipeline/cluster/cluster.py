@@ -3,41 +3,45 @@
 It does not decode (decoder.py), does not know what a latent is, and decides nothing that fleet.py can decide.
 """
 
+import atexit
 import contextlib
 import itertools
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+from pipeline.cluster.claims import start_claims
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.metrics import RayMetrics, of_fleet
-from pipeline.cluster.replica import ReplicaActor, measure
+from pipeline.cluster.nodes import Death, Head, Nodes, died_with_node, first_line, on_gpus
+from pipeline.cluster.replica import ReplicaActor
+from pipeline.cluster.waiting import Waiting
 from pipeline.config.load import Config
 from pipeline.config.runtime import RuntimeConfig
-from pipeline.errors import LatentmillError, TransientError, UserError
+from pipeline.errors import HeadLostError, LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
-from pipeline.latents.tuned import Choice, kept, key_here
 from pipeline.monitor.events import (
     Event,
     ReplicaJoined,
     ReplicaLost,
+    ReplicaReleased,
     ShardBegun,
     ShardDone,
     ShardRead,
     SliceDone,
-    WaitingForGpus,
 )
 from pipeline.monitor.metrics import of_event
-from pipeline.storage.urls import without_secrets
 
 POLL_SECONDS = 0.5
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
+DOUBT_SECONDS = 1.0  # between them while a replica's death is unexplained
+DRAINED = "its node is being drained"
+PLACING_SECONDS = 5.0  # in which replicas are placed where GPUs are free
 RETIRE_SECONDS = 5.0  # that replicas have to end what they are writing: those that hang are not waited for
 
 
@@ -57,44 +61,34 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
         raise UserError(f"runtime.address: no Ray cluster answers at {runtime.address}: {error}") from None
     try:
         yield
-    finally:
+    except HeadLostError:
+        atexit.unregister(ray.shutdown)  # it would wait for the head, and then abort
+        raise
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _our_packages() -> list[str]:
     return [str(Path(__file__).parents[2] / package) for package in ("encoder", "pipeline")]
 
 
-def measure_convolutions(config: Config, shapes: Sequence[str], check: Callable[[], None]) -> Choice:
-    """What `encoder.convolutions: auto` comes to where a replica would run; waits for a GPU where one is expected.
-
-    `check` is called at least every half second; what it raises ends the waiting.
-    """
-    on_gpus, threads = _on_gpus(config.runtime), os.cpu_count() or 1
-    is_here = config.runtime.address is None and not on_gpus
-    if is_here and (choice := kept(key_here(config.encoder, shapes, threads))) is not None:
-        return choice  # without waiting for a process that would say the same
-    task = ray.remote(measure).options(num_gpus=1 if on_gpus else 0, num_cpus=0)
-    promise = task.remote(config.encoder, shapes, threads)
-    while not ray.wait([promise], timeout=POLL_SECONDS)[0]:
-        check()
-    measured: Choice = ray.get(promise)
-    return measured
-
-
 @dataclass(slots=True)
 class _Running:
-    """A replica's actor: the promise that it loads, until it has and `node` is known, then the streams of its work."""
+    """A replica's actor: the promise that it says its `node`, then that it loads, then the streams of its work."""
 
     number: int
     actor: Any
-    loading: Any
+    starting: Any
     node: str = ""
+    is_ready: bool = False
+    drains: bool = False
     working: dict[Any, Work] = field(default_factory=dict)
 
     @property
     def promises(self) -> list[Any]:
-        return list(self.working) if self.node else [self.loading]
+        return list(self.working) if self.is_ready else [self.starting]
 
 
 class Cluster:
@@ -102,13 +96,27 @@ class Cluster:
 
     def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
         self._config, self._weights_sha256 = config, weights_sha256
-        count, gpus = ReplicaCount(*config.runtime.replica_bounds, WORKERS_PER_SHARD), _gpus()
-        self._on_gpus = _on_gpus(config.runtime)
+        count = ReplicaCount(*config.runtime.replica_bounds, WORKERS_PER_SHARD)
+        self._on_gpus, self._nodes, self._head = on_gpus(config.runtime), Nodes(), Head()
+        self._nodes.look()
         self._fleet = Fleet(queue, count)
-        self.replicas = count.wanted(gpus, len(queue))
+        self.replicas = count.wanted(self._nodes.gpus, len(queue))
         self._running: dict[int, _Running] = {}
-        self._resize_at, self._waits, self._last_error = 0.0, False, ""
+        self._claims = start_claims()
+        self._deaths: list[tuple[Death, list[Work]]] = []
+        self._resize_at, self._last_error = 0.0, ""
+        self._waiting = Waiting(config.runtime.wait_for_gpus_minutes)
         self._metrics = RayMetrics(config, weights_sha256)
+
+    def place(self, check: Callable[[], None]) -> int:
+        """Starts replicas and gives Ray some seconds to place them. Returns how many it did: others wait for GPUs."""
+        self._start_replicas()
+        starting, until = [replica.starting for replica in self._running.values()], time.monotonic() + PLACING_SECONDS
+        placed: list[Any] = []
+        while len(placed) < len(starting) and time.monotonic() < until:
+            check()
+            placed, _ = ray.wait(starting, num_returns=len(starting), timeout=POLL_SECONDS)
+        return len(placed)
 
     def run(self, check: Callable[[], None]) -> Iterator[Event]:
         """Makes every shard of the queue; events come as they happen. Ends when no shard is left.
@@ -116,13 +124,17 @@ class Cluster:
         `check` is called at least every half second; what it raises ends the loop.
 
         Raises:
-            TransientError: replicas die again and again.
+            TransientError: replicas die again and again, no GPU came for `runtime.wait_for_gpus_minutes`, or Ray's
+                head is lost.
             UserError: as a replica says it.
         """
         while self._fleet.unfinished:
             check()
             if time.monotonic() >= self._resize_at:
-                yield from self._resize()
+                if self._head.answers():
+                    yield from self._resize()
+                else:
+                    self._resize_at = time.monotonic() + DOUBT_SECONDS
             for event in itertools.chain(self._feed(), self._next_events()):
                 self._metrics.add(of_event(event))
                 yield event
@@ -136,32 +148,73 @@ class Cluster:
 
     def stop(self) -> None:
         """Ends every replica at once; what is not committed is made again by the next run."""
+        try:
+            if not self._head.answers():
+                return  # Ray would wait for it
+        except HeadLostError:
+            return
         for replica in self._running.values():
             ray.kill(replica.actor)
+        ray.kill(self._claims)
 
     def _resize(self) -> Iterator[Event]:
-        """Starts replicas where GPUs have joined or replicas were lost; Ray places each when there is room."""
-        self._resize_at, gpus = time.monotonic() + RESIZE_SECONDS, _gpus()
-        for _ in range(self._fleet.to_start(gpus)):
-            self._start_replica()
-        loading = sum(not replica.node for replica in self._running.values())
+        """Starts replicas where GPUs have joined or replicas were lost, and ends those that find no work any more."""
+        self._nodes.look({death.node for death, _ in self._deaths})
+        yield from self._explain_deaths()
+        yield from self._drain()
+        self._resize_at = time.monotonic() + (DOUBT_SECONDS if self._deaths else RESIZE_SECONDS)
+        self._start_replicas()
+        for replica in [self._running[number] for number in self._fleet.surplus() if number in self._running]:
+            self._let_go(replica)
+            yield ReplicaReleased(replica.number, replica.node, self._nodes.address(replica.node))
+        placed = sum(bool(replica.node) for replica in self._running.values())
+        loading = sum(not replica.is_ready for replica in self._running.values())
         self._metrics.add(of_fleet(self._fleet, loading))
         if self._fleet.hopeless:
-            raise TransientError(f"replicas die again and again, the last one of: {self._last_error}")
-        waited, self._waits = self._waits, self._on_gpus and not gpus
-        if self._waits and not waited:
-            yield WaitingForGpus(len(self._running))
+            raise TransientError(f"replicas keep dying; last error: {self._last_error}")
+        if self._on_gpus and (
+            event := self._waiting.look(len(self._running), placed, self._nodes.gpus, time.monotonic())
+        ):
+            yield event
 
-    def _start_replica(self) -> None:
-        threads = max(1, (os.cpu_count() or 1) // (1 if self._on_gpus else self.replicas))
-        actor_of = ReplicaActor.options(num_gpus=1 if self._on_gpus else 0)
-        actor = actor_of.remote(self._config, self._weights_sha256, threads, self.replicas)
-        number = self._fleet.join()
-        self._running[number] = _Running(number, actor, actor.load.remote())
+    def _let_go(self, replica: _Running) -> None:
+        ray.kill(replica.actor)
+        del self._running[replica.number]
+        self._fleet.leave(replica.number, died=False)
+
+    def _drain(self) -> Iterator[Event]:
+        """Has replicas on nodes that had notice end their work, and lets them go when they have."""
+        for replica in [each for each in self._running.values() if each.node in self._nodes.draining]:
+            if not replica.drains and replica.working:
+                replica.actor.drain.remote()
+            replica.drains = True
+            if not replica.working:
+                self._let_go(replica)
+                yield ReplicaLost(replica.number, replica.node, DRAINED, self._nodes.address(replica.node))
+
+    def _start_replicas(self) -> None:
+        actor_of = ReplicaActor.options(num_gpus=1 if self._on_gpus else 0, **self._nodes.elsewhere())
+        for _ in range(self._fleet.to_start(self._nodes.gpus)):
+            actor = actor_of.remote(self._config, self._weights_sha256, self.replicas, self._claims)
+            number = self._fleet.join()
+            self._running[number] = _Running(number, actor, actor.node.remote())
+
+    def _explain_deaths(self) -> Iterator[Event]:
+        """Gives back what dead replicas were at, once it is known whether they died with their nodes."""
+        doubtful = []
+        for death, works in self._deaths:
+            node_lost = died_with_node(death, self._nodes.lost, time.monotonic())
+            if node_lost is None:
+                doubtful.append((death, works))
+                continue
+            failed = [self._fleet.failed(death.replica, work, death.error, node_lost) for work in works]
+            self._fleet.leave(death.replica, died=not node_lost)
+            yield from filter(None, failed)
+        self._deaths = doubtful
 
     def _feed(self) -> Iterator[Event]:
         """Gives idle replicas their next work, then those that have read their shard to its end the next one."""
-        ready = [replica for replica in self._running.values() if replica.node]
+        ready = [replica for replica in self._running.values() if replica.is_ready and not replica.drains]
         for replica in ready:
             if not replica.working and (work := self._fleet.assign(replica.number)) is not None:
                 yield self._begin(replica, work)
@@ -170,6 +223,8 @@ class Cluster:
                 yield self._begin(replica, work)
 
     def _begin(self, replica: _Running, work: Work) -> Event:
+        if work.place == 0:  # nobody else is at this shard: whoever was has failed
+            self._claims.forget.remote(work.shard.name)
         stream = replica.actor.run.options(num_returns="streaming").remote(work)
         replica.working[stream] = work
         return ShardBegun(work.shard.name, replica.number, helps=work.place > 0)
@@ -185,16 +240,20 @@ class Cluster:
 
     def _take(self, replica: _Running, promise: Any) -> Iterator[Event]:
         """What a replica has ready: that it is loaded, its next event, the end of its work, or how it failed."""
-        if replica.node and promise not in replica.working:
+        if replica.number not in self._running or (replica.is_ready and promise not in replica.working):
             return  # the replica failed at its other shard and was lost with both
         try:
-            if replica.node:
+            if replica.is_ready:
                 event = ray.get(next(promise))
                 if self._is_news(replica, event):
                     yield event
+            elif replica.node:
+                ray.get(promise)
+                replica.is_ready = True
+                yield ReplicaJoined(replica.number, replica.node, self._nodes.address(replica.node))
             else:
                 replica.node = ray.get(promise)
-                yield ReplicaJoined(replica.number, replica.node)
+                replica.starting = replica.actor.load.remote()
         except StopIteration:
             self._fleet.idle(replica.number, replica.working.pop(promise))
         except UserError as error:
@@ -213,38 +272,19 @@ class Cluster:
         return True
 
     def _failed(self, replica: _Running, promise: Any, error: Exception) -> Iterator[Event]:
-        self._last_error, node_lost = _first_line(error), _lost_with_node(replica, error)
-        survives = bool(replica.node) and isinstance(error, LatentmillError)
-        failed = [replica.working.pop(promise)] if survives else list(replica.working.values())
-        events = [self._fleet.failed(replica.number, work, self._last_error, node_lost) for work in failed]
-        if not survives:  # it could not load, is gone, or may be broken
+        self._last_error = first_line(error)
+        if replica.is_ready and isinstance(error, LatentmillError):
+            work = replica.working.pop(promise)
+            self._claims.release.remote(work.shard.name, work.place)
+            yield from filter(None, [self._fleet.failed(replica.number, work, self._last_error, replica.drains)])
+        else:  # it could not load, is gone, or may be broken
             ray.kill(replica.actor)
-            replica.working.clear()
             del self._running[replica.number]
-            self._fleet.leave(replica.number)
+            yield ReplicaLost(replica.number, replica.node, self._last_error, self._nodes.address(replica.node))
+            of_itself = isinstance(error, RayTaskError | LatentmillError)
+            death = Death(replica.number, replica.node, self._last_error, time.monotonic(), of_itself)
+            self._deaths.append((death, list(replica.working.values())))
+            for work in replica.working.values():
+                self._claims.release.remote(work.shard.name, work.place)
+            replica.working.clear()
             self._resize_at = 0.0
-            yield ReplicaLost(replica.number, replica.node, self._last_error)
-        yield from (event for event in events if event is not None)
-
-
-def _on_gpus(runtime: RuntimeConfig) -> bool:
-    """Whether replicas are to run on GPUs: there are some, or some are expected."""
-    return _gpus() > 0 or runtime.waits_for_gpus
-
-
-def _gpus() -> int:
-    return int(ray.cluster_resources().get("GPU", 0))
-
-
-def _lost_with_node(replica: _Running, error: Exception) -> bool:
-    """Whether a replica died because its node did."""
-    if isinstance(error, RayTaskError) or not replica.node:
-        return False
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return isinstance(error, ActorUnavailableError) or replica.node not in alive
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return without_secrets(f"{type(cause).__name__}: {lines[0] if lines else ''}")

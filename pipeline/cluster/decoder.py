@@ -4,6 +4,7 @@ It does not decode (decode.py), and knows nothing of replicas.
 """
 
 import math
+import random
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from ray.exceptions import (
     OutOfMemoryError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
@@ -44,6 +46,14 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
 _decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
 
 
+def _node_with_cpus() -> NodeAffinitySchedulingStrategy:
+    """This node, or another where it has no CPUs: a task that asks for none may land on a head that does no work."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    node = here if here in nodes or not nodes else random.choice(nodes)
+    return NodeAffinitySchedulingStrategy(node, soft=True)
+
+
 @dataclass(frozen=True, slots=True)
 class RayDecoder:
     """Decodes every sample in a Ray task of its own; frames come through the object store.
@@ -62,7 +72,8 @@ class RayDecoder:
         return items
 
     def _submit(self, video: bytes, rules: ClipRules, cpus: int) -> Any:
-        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=OBJECTS_AHEAD)
+        where = {} if cpus else {"scheduling_strategy": _node_with_cpus()}
+        task = _decode_task.options(num_cpus=cpus, _generator_backpressure_num_objects=OBJECTS_AHEAD, **where)
         return task.remote(video, self.config_ref, rules)
 
     def _items(self, video: bytes, rules: ClipRules, stream: Any) -> Generator[Any, None, None]:

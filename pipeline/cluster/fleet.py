@@ -11,7 +11,7 @@ from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import ShardFailed
 from pipeline.records import ShardRef
 
-NODES_LOST_ALLOWED = 10  # attempts at one shard that may end with their node: more are no accident
+NODES_LOST_ALLOWED = 10  # attempts at one shard that may end with their node and nothing made: more are no accident
 MOST_SHARDS = 2  # of one replica at once: the next one begins while the last samples of one are made
 DEATHS_IN_A_ROW = 6  # replicas that may die one after another with nothing committed between
 
@@ -40,6 +40,10 @@ class WorkQueue:
         """The next shard, or None where none waits."""
         return self._waiting.popleft() if self._waiting else None
 
+    def progressed(self, shard: str) -> None:
+        """Something of a shard was committed: however many nodes it loses, it comes to its end."""
+        self._nodes_lost.pop(shard, None)
+
     def failed(self, shard: ShardRef, node_lost: bool = False) -> bool:
         """Notes a failed attempt. Returns whether it was the last."""
         count, allowed = (self._nodes_lost, NODES_LOST_ALLOWED) if node_lost else (self._attempts, self.max_attempts)
@@ -66,7 +70,11 @@ class ReplicaCount:
 
     def wanted(self, gpus: int, shards: int) -> int:
         """How many replicas there should be: never more than can find work."""
-        return min(max(self.least, min(gpus, self.most)), max(1, shards * self.per_shard))
+        return min(max(self.least, min(gpus, self.most)), self.useful(shards))
+
+    def useful(self, shards: int) -> int:
+        """How many replicas can find work in so many shards."""
+        return max(1, shards * self.per_shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,11 @@ class Fleet:
             return 0
         return max(0, self.count.wanted(gpus, self.unfinished) - len(self._at))
 
+    def surplus(self) -> list[int]:
+        """Replicas that will find no work any more, the newest first: others may use their GPUs."""
+        idle = [replica for replica, works in reversed(self._at.items()) if not works]
+        return idle[: max(0, len(self._at) - self.count.useful(self.unfinished))]
+
     def join(self) -> int:
         """A new replica; returns its number."""
         self._joined += 1
@@ -135,12 +148,15 @@ class Fleet:
         self._barren.add(self._joined)
         return self._joined
 
-    def leave(self, replica: int) -> None:
-        """A replica is gone. What it was at must have been given back by `failed`."""
+    def leave(self, replica: int, died: bool = True) -> None:
+        """A replica is gone. What it was at must have been given back by `failed`.
+
+        Args:
+            died: false where its node was lost, or it was let go: that says nothing about replicas.
+        """
         assert not self._at.pop(replica), "its work was given back"
-        if replica in self._barren:
-            self._barren.discard(replica)
-            self._deaths_in_a_row += 1
+        self._deaths_in_a_row += died and replica in self._barren
+        self._barren.discard(replica)
 
     def assign(self, replica: int) -> Work | None:
         """The next work of a replica that has none: a waiting shard, else a place in the one that has fewest at it."""
@@ -181,6 +197,7 @@ class Fleet:
         if not reused:
             self._barren.discard(replica)
             self._deaths_in_a_row = 0
+            self.queue.progressed(shard)
         shared = self._making.get(shard)
         if shared is None or slice_index in shared.slices:
             return False

@@ -18,7 +18,7 @@ class RayMetrics:
     """The metrics of one process for one run. Ray's names begin with `ray_` where Prometheus reads them."""
 
     def __init__(self, config: Config, weights_sha256: str) -> None:
-        self._run = run_name(fingerprint(identity(config, weights_sha256)))
+        self._run = run_name(fingerprint(identity(config, weights_sha256)), config.output.path)
         self._metrics: dict[Metric, Any] = {}
 
     def add(self, points: Iterable[Point]) -> None:

@@ -1,21 +1,21 @@
 """Ray: an actor that holds one encoder on one device and makes shards with it."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
 
 from pipeline.clips.plan import ClipRules
+from pipeline.cluster.claims import RayClaims
+from pipeline.cluster.cpus import usable_cpus
 from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import MOST_SHARDS, Work
 from pipeline.cluster.metrics import RayMetrics
-from pipeline.config.latents import EncoderConfig
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.latents.pace import Pace
 from pipeline.latents.stopwatch import Stopwatch
-from pipeline.latents.tuned import Choice, keep, kept, key_here
 from pipeline.monitor.events import Event
 from pipeline.monitor.metrics import of_work, thinned
 from pipeline.storage.store import RetiringStore
@@ -29,31 +29,34 @@ class Replica:
     `replicas` is how many there are in the run, which share the CPUs of the cluster.
     """
 
-    def __init__(self, config: Config, weights_sha256: str, threads: int, replicas: int) -> None:
-        self._config, self._weights_sha256 = config, weights_sha256
-        self._threads, self._replicas = threads, replicas
+    def __init__(self, config: Config, weights_sha256: str, replicas: int, claims: Any) -> None:
+        self._config, self._weights_sha256, self._replicas = config, weights_sha256, replicas
+        self._claims = RayClaims(claims)
         self._task: Any = None
         self._metrics = RayMetrics(config, weights_sha256)
 
-    def load(self) -> str:
-        """Puts the encoder on its device. Returns the id of the node."""
+    def node(self) -> str:
+        """The id of the node on which Ray has placed it."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def load(self) -> None:
+        """Puts the encoder on its device."""
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take cores from the decoders beside
         import encoder
         from pipeline.latents.load import check_memory, load_encoder
         from pipeline.latents.task import ShardTask
 
         config = self._config
-        encoder.set_threads(self._threads)
+        node = resources_of(self.node())
+        encoder.set_threads(threads_of(node, self._replicas))
         loaded = load_encoder(config.encoder, device="auto")
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
         check_memory(config.clip, loaded)  # here, where the device is
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
         decoder = RayDecoder(config, ray.put(config), rules)
-        node = str(ray.get_runtime_context().get_node_id())
-        pace = pace_of(_resources(node), ray.cluster_resources(), self._replicas, config.runtime.ahead_bytes)
-        self._task = ShardTask(config, loaded, decoder, RetiringStore(config.output.path), pace)
-        return node
+        pace = pace_of(node, ray.cluster_resources(), self._replicas, config.runtime.ahead_bytes)
+        self._task = ShardTask(config, loaded, decoder, RetiringStore(config.output.path), pace, self._claims)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def run(self, work: Work) -> Iterator[Event]:
@@ -70,6 +73,11 @@ class Replica:
         """Called beside `run`: once it returns, no file is half written, and none will be."""
         self._task.store.retire()
 
+    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
+    def drain(self) -> None:
+        """Called beside `run`: no further sample is taken, and what is whole is committed."""
+        self._task.draining.set()
+
 
 ReplicaActor = ray.remote(num_cpus=0, concurrency_groups={"work": MOST_SHARDS, "beside": 1})(Replica)
 
@@ -82,25 +90,20 @@ def pace_of(node: Mapping[str, float], cluster: Mapping[str, float], replicas: i
             where there are none.
         ahead_bytes: `runtime.ahead_bytes`, of each node; None for a share of its object store.
     """
-    on_node = max(1, int(node.get("GPU", 0)) or replicas)
     of_node = int(node.get("object_store_memory", 0) * AHEAD_SHARE) if ahead_bytes is None else ahead_bytes
-    return Pace(max(2, int(cluster.get("CPU", 0)) // max(1, replicas)), of_node // on_node)
+    return Pace(max(2, int(cluster.get("CPU", 0)) // max(1, replicas)), of_node // _on_node(node, replicas))
 
 
-def _resources(node: str) -> Mapping[str, float]:
+def threads_of(node: Mapping[str, float], replicas: int) -> int:
+    """The threads of a replica: its share of the CPUs that processes of its node may use."""
+    return max(1, usable_cpus() // _on_node(node, replicas))
+
+
+def _on_node(node: Mapping[str, float], replicas: int) -> int:
+    return max(1, int(node.get("GPU", 0)) or replicas)
+
+
+def resources_of(node: str) -> Mapping[str, float]:
+    """The resources of a node, as Ray names them."""
     found: Mapping[str, float] = next((one["Resources"] for one in ray.nodes() if one["NodeID"] == node), {})
     return found
-
-
-def measure(config: EncoderConfig, shapes: Sequence[str], threads: int) -> Choice:
-    """Which algorithms for convolutions are fastest on the device of this process: measured once on each machine."""
-    import encoder
-    from pipeline.latents.load import load_encoder
-
-    encoder.set_threads(threads)
-    key = key_here(config, shapes, threads)
-    choice = kept(key)
-    if choice is None:
-        choice = load_encoder(config, device="auto").identity["convolutions"]
-        keep(key, choice)
-    return choice

@@ -8,9 +8,10 @@ from typing import Any
 from encoder import SIMULATED
 from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config
+from pipeline.storage.urls import public_url
 
 FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them; part of the fingerprint
-NAME_CHARACTERS = 12
+NAME_CHARACTERS, ROOT_CHARACTERS = 12, 6
 
 
 def identity(config: Config, weights_sha256: str) -> dict[str, Any]:
@@ -63,9 +64,14 @@ def fingerprint(identity_values: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def run_name(fingerprint: str) -> str:
-    """The name of a run in logs and metrics: the beginning of its fingerprint, enough to tell runs apart."""
+def short(fingerprint: str) -> str:
+    """The beginning of a fingerprint, enough to tell configurations apart."""
     return fingerprint[:NAME_CHARACTERS]
+
+
+def run_name(fingerprint: str, root: str) -> str:
+    """The name of a run in logs and metrics. Runs of one configuration that write to two roots have two names."""
+    return f"{short(fingerprint)}-{hashlib.sha256(public_url(root).encode()).hexdigest()[:ROOT_CHARACTERS]}"
 
 
 def differing_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:

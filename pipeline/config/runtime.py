@@ -19,12 +19,14 @@ class RuntimeConfig(Section):
     """Replicas, and where they run.
 
     `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses CPUs if the cluster has no GPU.
+    `wait_for_gpus_minutes` is how long a run may be without any GPU before it ends; null waits for ever.
     `ahead_bytes` bounds the videos and decoded frames that wait on a node; null takes half of its object store.
     `log: json` writes one JSON object per line to standard error instead of a progress display.
     """
 
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
     address: str | None = None
+    wait_for_gpus_minutes: float | None = Field(None, ge=0)
     ahead_bytes: int | None = Field(None, ge=1)
     log: Literal["text", "json"] = "text"
 

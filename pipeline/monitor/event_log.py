@@ -4,6 +4,7 @@ Filtered samples, of which there may be millions, are counted in their slice's l
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from types import TracebackType
@@ -13,14 +14,18 @@ from pipeline.monitor.events import (
     Event,
     ReplicaJoined,
     ReplicaLost,
+    ReplicaReleased,
     ShardBegun,
     ShardDone,
     ShardFailed,
     SliceDone,
     WaitingForGpus,
 )
+from pipeline.monitor.run_counts import RunCounts
 from pipeline.records import Reject
 from pipeline.storage.urls import without_secrets
+
+HEARTBEAT_SECONDS = 60.0
 
 Values = dict[str, Any]
 
@@ -43,11 +48,17 @@ def values_of(event: Event) -> Iterator[Values]:
             yield _line("shard_failed", message, level, shard=event.shard, final=event.final)
         case ReplicaJoined():
             message = f"replica {event.replica} loaded its encoder"
-            yield _line("replica_joined", message, replica=event.replica, node=event.node)
+            yield _line("replica_joined", message, **_whose(event))
         case ReplicaLost():
-            yield _line("replica_lost", event.error, "warning", replica=event.replica, node=event.node)
+            yield _line("replica_lost", event.error, "warning", **_whose(event))
+        case ReplicaReleased():
+            yield _line("replica_released", f"replica {event.replica} finds no work any more", **_whose(event))
         case WaitingForGpus():
-            yield _line("waiting_for_gpus", "the cluster has no GPU at the moment", "warning", replicas=event.replicas)
+            yield _line("waiting_for_gpus", str(event), "warning", replicas=event.replicas, gpus=event.gpus)
+
+
+def _whose(event: ReplicaJoined | ReplicaLost | ReplicaReleased) -> Values:
+    return {"replica": event.replica, "node": event.node, "address": event.address}
 
 
 def _slice(event: SliceDone) -> Iterator[Values]:
@@ -85,7 +96,8 @@ class EventLog:
 
     def __init__(self, shards: int, shards_done: int, stream: TextIO) -> None:
         self._shards, self._left, self._stream = shards, shards - shards_done, stream
-        self._run = ""
+        self._run, self._counts = "", RunCounts(shards_done)
+        self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
 
     def __enter__(self) -> "EventLog":
         return self
@@ -94,14 +106,35 @@ class EventLog:
         if error is not None:
             self._write(_line("run_stopped", f"{kind.__name__ if kind else ''}: {error}", "error"))
 
-    def started(self, replicas: int, run: str) -> None:
+    def started(self, replicas: int, wanted: int, run: str) -> None:
         self._run = run
         message = f"{self._left:,} of {self._shards:,} shards to do"
-        self._write(_line("run_started", message, shards=self._shards, shards_left=self._left, replicas=replicas))
+        counts: Values = {
+            "shards": self._shards,
+            "shards_left": self._left,
+            "replicas": replicas,
+            "replicas_wanted": wanted,
+        }
+        self._write(_line("run_started", message, **counts))
 
     def event(self, event: Event) -> None:
+        self._counts.add(event, time.monotonic())
         for values in values_of(event):
             self._write(values)
+
+    def tick(self) -> None:
+        """Writes how far the run is, once a minute; call it often."""
+        if (now := time.monotonic()) >= self._heartbeat_at:
+            self._heartbeat_at = now + HEARTBEAT_SECONDS
+            counts = self._counts
+            values: Values = {
+                "shards": self._shards,
+                "shards_done": counts.shards_done,
+                "replicas": len(counts.replicas),
+            }
+            values |= {"clips": counts.clips, "rejects": counts.rejects, "frames": counts.frames}
+            values |= {"frames_per_second": counts.rate(now), "recent_frames_per_second": counts.recent_rate(now)}
+            self._write(_line("heartbeat", f"{counts.shards_done:,} shards are done", **values))
 
     def ended(self, run: str, exit_code: int, summary: Mapping[str, Any]) -> None:
         """The last line, with the totals of summary.json but not its statistics of latents."""

@@ -53,17 +53,24 @@ class ShardFailed:
 
 @dataclass(frozen=True, slots=True)
 class WaitingForGpus:
-    """Event: the cluster has no GPU at the moment; `replicas` begin as GPUs join."""
+    """Event: none of `replicas` has a GPU: others use the `gpus` of the cluster, or it has none at the moment."""
 
     replicas: int
+    gpus: int = 0
+
+    def __str__(self) -> str:
+        if self.gpus:
+            return f"0 of {self.replicas} replicas placed: the cluster's {self.gpus} GPUs are in use"
+        return "waiting for GPUs: the cluster has none (an integer runtime.replicas would use its CPUs)"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaJoined:
-    """Event: a replica has loaded its encoder; `node` is Ray's id of its node."""
+    """Event: a replica has loaded its encoder; `node` is Ray's id of its node, `address` its IP address."""
 
     replica: int
     node: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,16 @@ class ReplicaLost:
     replica: int
     node: str
     error: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReleased:
+    """Event: a replica was let go, as what is left has work for fewer."""
+
+    replica: int
+    node: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +110,6 @@ Event = (
     | ShardFailed
     | ReplicaJoined
     | ReplicaLost
+    | ReplicaReleased
     | WaitingForGpus
 )

@@ -7,7 +7,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
-from pipeline.monitor.events import Event, Progress, ShardDone, ShardFailed, SliceDone, WaitingForGpus
+from pipeline.monitor.events import (
+    Event,
+    ReplicaJoined,
+    ReplicaLost,
+    ReplicaReleased,
+    ShardDone,
+    ShardFailed,
+    WaitingForGpus,
+)
+from pipeline.monitor.run_counts import RunCounts
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -17,9 +26,8 @@ class RunProgress:
 
     def __init__(self, shards: int, shards_done: int, console: Console) -> None:
         self._console = console
-        self._shards, self._done = shards, shards_done
-        self._clips = self._rejects = self._frames = 0
-        self._began = self._last_line = time.monotonic()
+        self._shards, self._counts = shards, RunCounts(shards_done)
+        self._last_line = time.monotonic()
         columns = (
             TextColumn("shards"),
             BarColumn(),
@@ -38,39 +46,52 @@ class RunProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._display.stop()
 
-    def started(self, replicas: int, run: str) -> None:
-        left = self._shards - self._done
-        self._console.print(
-            f"{left:,} of {self._shards:,} shards to do, replicas: {replicas}, run {run}", highlight=False
-        )
-        self._began = time.monotonic()
+    def started(self, replicas: int, wanted: int, run: str) -> None:
+        left, placed = self._shards - self._counts.shards_done, f"{replicas}"
+        placed += f" of {wanted} have a GPU" if replicas < wanted else ""
+        self._say(f"{left:,} of {self._shards:,} shards to do, replicas: {placed}, run {run}")
+        self._counts.began_at = time.monotonic()
 
     def event(self, event: Event) -> None:
         """Counts one event, and shows the counts when they are due."""
+        self._counts.add(event, time.monotonic())
         match event:
-            case Progress():
-                self._frames += event.frames
-            case SliceDone():
-                self._clips += event.rows
-                self._rejects += sum(not reject.is_filtered for reject in event.rejects)
-            case ShardDone():
-                self._done += 1
             case ShardFailed():
                 fate = "given up" if event.final else "will be tried again"
-                self._console.print(f"shard {event.shard} failed, {fate}: {event.error}", markup=False, highlight=False)
+                self._say(f"shard {event.shard} failed, {fate}: {event.error}")
+            case ReplicaJoined():
+                self._say(f"replica {event.replica} joined{_where(event)}")
+            case ReplicaReleased():
+                self._say(f"replica {event.replica} is let go{_where(event)}: what is left has work for fewer")
+            case ReplicaLost():
+                self._say(f"replica {event.replica} was lost{_where(event)}: {event.error}")
             case WaitingForGpus():
-                text = "waiting for GPUs: the cluster has none (an integer runtime.replicas would use its CPUs)"
-                self._console.print(text, highlight=False)
-        self._display.update(self._bar, completed=self._done, description=self._counts())
-        self._plain_line(isinstance(event, ShardDone))
+                self._say(str(event))
+        self._show(isinstance(event, ShardDone))
 
-    def _counts(self) -> str:
-        rate = self._frames / max(time.monotonic() - self._began, 1e-9)
-        return f"{self._clips:,} clips, {self._rejects:,} rejects, {rate:,.1f} frames/s"
+    def tick(self) -> None:
+        """Shows the counts when they are due, whether or not anything happens; call it often."""
+        self._show(important=False)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def _show(self, important: bool) -> None:
+        self._display.update(self._bar, completed=self._counts.shards_done, description=self._text())
+        self._plain_line(important)
+
+    def _text(self) -> str:
+        counts, now = self._counts, time.monotonic()
+        rates = f"{counts.recent_rate(now):,.1f} frames/s ({counts.rate(now):,.1f} on average)"
+        return f"{counts.clips:,} clips, {counts.rejects:,} rejects, {len(counts.replicas):,} replicas, {rates}"
 
     def _plain_line(self, important: bool) -> None:
         now = time.monotonic()
         if self._console.is_terminal or not (important or now - self._last_line > PLAIN_INTERVAL_SECONDS):
             return
         self._last_line = now
-        self._console.print(f"{self._done:,}/{self._shards:,} shards, {self._counts()}", highlight=False)
+        self._say(f"{self._counts.shards_done:,}/{self._shards:,} shards, {self._text()}")
+
+
+def _where(event: ReplicaJoined | ReplicaLost | ReplicaReleased) -> str:
+    return f" at {event.address}" if event.address else ""

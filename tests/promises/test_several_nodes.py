@@ -139,7 +139,7 @@ def test_a_replica_that_hangs_with_the_last_slice_of_all_does_not_hold_the_run_u
 
     def hang_the_owner_before_it_begins() -> None:
         for replica in [] if hanging else run.cluster._running.values():
-            if replica.node and not replica.working:
+            if replica.is_ready and not replica.working:
                 hanging.append(ray.get(replica.actor.__ray_call__.remote(lambda _: os.getpid())))
                 os.kill(hanging[0], signal.SIGSTOP)
                 return

@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ray
+
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
-from pipeline.records import DecodeItem
+from pipeline.records import DecodeItem, Failure, Reason
 from pipeline.video.decode import decode_sample
 
 
@@ -41,3 +43,13 @@ def read_on_for_long(video: bytes, config: Config, rules: ClipRules) -> Iterator
         time.sleep(1)
         yield None
     yield from items
+
+
+def die_once_then_say_where(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    """The second time, names its node in a failure."""
+    yield None
+    mark = Path(config.output.path)
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield Failure(Reason("decode", "crashed", ray.get_runtime_context().get_node_id()))

@@ -145,6 +145,41 @@ def test_replicas_that_die_again_and_again_with_nothing_made_are_not_replaced_fo
     assert not fleet.hopeless
 
 
+def test_replicas_that_died_with_their_nodes_say_nothing_about_replicas() -> None:
+    fleet = fleet_of("a")
+    for _ in range(3 * DEATHS_IN_A_ROW):
+        assert fleet.to_start(gpus=1) == 1
+        fleet.leave(fleet.join(), died=False)
+    assert fleet.to_start(gpus=1) == 1
+    assert not fleet.hopeless
+
+
+def test_a_shard_that_makes_progress_may_lose_any_number_of_nodes() -> None:
+    fleet = fleet_of("a")
+    for slice_index in range(3 * NODES_LOST_ALLOWED):
+        replica = fleet.join()
+        work = fleet.assign(replica)
+        assert work is not None
+        fleet.committed(replica, "a", slice_index, reused=False)
+        assert fleet.failed(replica, work, "gone", node_lost=True) == ShardFailed("a", "gone", final=False)
+        fleet.leave(replica, died=False)
+
+
+def test_replicas_that_find_no_work_any_more_are_let_go_and_those_at_work_are_not() -> None:
+    fleet = fleet_of("ab")  # as many replicas as shards are of use
+    owner, other, idle = (fleet.join() for _ in range(3))
+    assert fleet.surplus() == [idle]
+    fleet.leave(idle, died=False)
+    fleet.assign(owner)
+    work = fleet.assign(other)
+    assert work is not None
+    assert fleet.surplus() == []
+    fleet.done(work.shard.name)
+    assert fleet.surplus() == [], "both are at work"
+    fleet.idle(other, work)
+    assert fleet.surplus() == [other]
+
+
 def test_the_run_goes_on_with_those_who_work_while_others_die_and_what_they_make_gives_hope() -> None:
     fleet = fleet_of("abc")
     assert fleet.to_start(gpus=8) == 3

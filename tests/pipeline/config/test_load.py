@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from support.paths import ROOT
 
-from pipeline.config.identity import differing_fields, fingerprint, identity
+from pipeline.config.identity import differing_fields, fingerprint, identity, run_name
 from pipeline.config.load import Config, apply_overrides, load_config, parse_config, recorded_config
 from pipeline.errors import ConfigError, UserError
 
@@ -385,3 +385,10 @@ def test_fields_that_differ_are_named_with_both_values() -> None:
 
 def test_a_list_of_shards_may_be_given_as_an_override() -> None:
     assert apply_overrides({}, ["input.shards=@list.txt"]) == {"input": {"shards": "@list.txt"}}
+
+
+def test_runs_of_one_configuration_into_two_roots_have_two_names() -> None:
+    one, other = run_name("0123456789abcdef", "s3://a/out"), run_name("0123456789abcdef", "s3://b/out")
+    assert one != other
+    assert one == run_name("0123456789abcdef", "s3://user:word@a/out?token=x")
+    assert one.startswith("0123456789ab-")

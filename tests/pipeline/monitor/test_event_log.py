@@ -14,12 +14,14 @@ from support.makers import made_reject
 from support.paths import ROOT
 from support.runs import MakeConfig, samples_of, write_tar
 
+from pipeline.monitor import event_log
 from pipeline.monitor.event_log import EventLog, values_of
 from pipeline.monitor.events import (
     Event,
     Progress,
     ReplicaJoined,
     ReplicaLost,
+    ReplicaReleased,
     ShardBegun,
     ShardDone,
     ShardFailed,
@@ -42,9 +44,14 @@ REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, Reason("filter", "where"
         ),
         (ShardFailed("a", "gone", final=False), "warning", {"event": "shard_failed", "shard": "a", "final": False}),
         (ShardFailed("a", "gone", final=True), "error", {"event": "shard_failed", "shard": "a", "final": True}),
-        (ReplicaJoined(3, "n1"), "info", {"event": "replica_joined", "replica": 3, "node": "n1"}),
-        (ReplicaLost(3, "n1", "gone"), "warning", {"event": "replica_lost", "replica": 3, "node": "n1"}),
-        (WaitingForGpus(2), "warning", {"event": "waiting_for_gpus", "replicas": 2}),
+        (ReplicaJoined(3, "n1"), "info", {"event": "replica_joined", "replica": 3, "node": "n1", "address": ""}),
+        (ReplicaLost(3, "n1", "gone"), "warning", {"event": "replica_lost", "replica": 3, "node": "n1", "address": ""}),
+        (
+            ReplicaReleased(3, "n1", "10.0.0.7"),
+            "info",
+            {"event": "replica_released", "replica": 3, "node": "n1", "address": "10.0.0.7"},
+        ),
+        (WaitingForGpus(2, 4), "warning", {"event": "waiting_for_gpus", "replicas": 2, "gpus": 4}),
     ],
 )
 def test_an_event_is_a_line_with_what_it_is_about(event: Event, level: str, values: dict[str, Any]) -> None:
@@ -100,18 +107,31 @@ def written(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_a_line_has_the_time_and_the_run_and_stays_one_line_whatever_it_says() -> None:
     stream = io.StringIO()
     with EventLog(shards=10, shards_done=4, stream=stream) as log:
-        log.started(replicas=2, run="0123456789ab")
+        log.started(replicas=1, wanted=2, run="0123456789ab")
         log.event(ShardFailed("a", "first\nsecond \u2028 third", final=False))
     begun, failed = written(stream)
-    assert {key: begun[key] for key in ("event", "run", "shards", "shards_left", "replicas")} == {
+    assert {key: begun[key] for key in ("event", "run", "shards", "shards_left", "replicas", "replicas_wanted")} == {
         "event": "run_started",
         "run": "0123456789ab",
         "shards": 10,
         "shards_left": 6,
-        "replicas": 2,
+        "replicas": 1,
+        "replicas_wanted": 2,
     }
     assert datetime.fromisoformat(failed["time"]).utcoffset() is not None
     assert (failed["run"], failed["message"]) == ("0123456789ab", "first\nsecond \u2028 third")
+
+
+def test_a_heartbeat_tells_how_far_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, clock = io.StringIO(), [100.0]
+    monkeypatch.setattr(event_log.time, "monotonic", lambda: clock[0])
+    with EventLog(shards=10, shards_done=4, stream=stream) as log:
+        for _ in range(130):
+            log.tick()
+            clock[0] += 1
+    first, second = written(stream)
+    assert (first["event"], first["shards"], first["shards_done"], first["replicas"]) == ("heartbeat", 10, 4, 0)
+    assert second["event"] == "heartbeat"
 
 
 def test_the_last_line_of_a_run_that_breaks_says_why() -> None:

@@ -171,7 +171,7 @@ def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(
     write_tar(tmp_path / "s0.tar", samples_of([*videos[:3], b"<html>"]))
     write_tar(tmp_path / "s1.tar", samples_of(videos[3:5]))
     config = make_config(runtime={"replicas": 1})
-    run = run_name(fingerprint(identity(config, tiny.weights_sha256)))
+    run = run_name(fingerprint(identity(config, tiny.weights_sha256)), config.output.path)
     queue = WorkQueue(max_attempts=1)
     queue.extend(list_shards(config.input.shards))
     gauges = {("ray_latentmill_shards", "waiting"), ("ray_latentmill_replicas", "at_work")}
