@@ -90,6 +90,8 @@ class Sample:
     first header), at a row of a table. `last` says that the shard's end was read and proved right after it.
     `ignored_files` counts the files before it that have no extension and so belong to no sample. Clips are taken from
     `spans`, None for the whole video. `problem` is (reason, detail) where no video can be taken from it.
+    `others` are names, without extension, of files in it that may belong to another sample; `losses` counts, by name,
+    what of it is not in its rows.
     """
 
     key: str
@@ -104,6 +106,8 @@ class Sample:
     metadata: str
     spans: tuple[Span, ...] | None
     problem: tuple[str, str] | None
+    others: tuple[str, ...] = ()
+    losses: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def caption(self) -> str:
@@ -112,11 +116,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """What a video's container says, before a frame is decoded.
+    """What a video's container says. `pts_seconds` has one ascending time for every frame shown; the first is 0.
 
     `width_px`, `height_px` and `sample_aspect` (pixel width / pixel height) describe the picture as shown, after
     `rotation_degrees` (0 | 90 | 180 | 270, counter-clockwise turn that shows the stored picture upright).
-    `pts_seconds` has one ascending time for every frame shown, in eight bytes as there are many; the first is 0.
     """
 
     container: str
@@ -228,11 +231,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One clip as it is written: what describes it, and its latents as float32 `c t h w`.
-
-    `latent` is the posterior's mean or a sample of it; `first_frame` is the latent of the first
-    frame encoded alone.
-    """
+    """One clip as it is written. `latent` is the mean or a sample, `first_frame` that of its first frame alone."""
 
     sample: Sample
     clip: ClipSpec
@@ -245,10 +244,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PartInfo:
-    """A committed part, as a manifest lists it. `path` is relative to the output root.
-
-    `computed_by` is what the encoder ran on; empty where a part does not say.
-    """
+    """A committed part, as a manifest lists it. `computed_by` is what the encoder ran on, empty where unknown."""
 
     path: str
     slice_index: int
@@ -264,6 +260,7 @@ class SliceRecord:
     """The account of one slice, kept in the footer of each of its parts: any one of them is enough.
 
     `clips` names for each bucket the (sample_index, window_index) of its rows; `last` says that the shard ends here.
+    `keys` are those of its samples, in order; `without_caption` are the indices of samples that have none.
     """
 
     index: int
@@ -273,6 +270,9 @@ class SliceRecord:
     ignored_files: int
     clips: dict[str, tuple[tuple[int, int], ...]]
     rejects: tuple[Reject, ...]
+    keys: tuple[str, ...] = ()
+    without_caption: tuple[int, ...] = ()
+    losses: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def add(subparsers: Subparsers) -> None:
     of_show = add_command(subparsers, "show", show, "one clip: its row, statistics, and a picture of its latent")
     for parser in (of_status, of_report, of_show):
         parser.add_argument("out", help="the output.path of a run")
-    of_show.add_argument("key", help="the clip's id: the sample's key, with :WINDOW where a sample has several clips")
+    of_show.add_argument("key", help="a clip's id, or a sample's key: lists all clips that match")
     of_show.add_argument("--picture", metavar="FILE", help="write the latent below its source frames, as a PNG")
 
 
@@ -62,9 +62,15 @@ def report(chosen: argparse.Namespace) -> int:
 
 
 def show(chosen: argparse.Namespace) -> int:
-    from pipeline.audit.show import channel_lines, describing, find_row
+    from pipeline.audit.show import LISTED, channel_lines, describing, find_clips, find_row
 
     store = Store(chosen.out)
+    clips = find_clips(store, chosen.key)
+    if len(clips) > 1 and not chosen.picture:
+        for clip in clips:
+            say("  ".join(f"{name}: {text}" for name, text in describing(clip).items() if name in LISTED))
+        say(f"{len(clips):,} clips match; name one by its id to see its statistics")
+        return 0
     row, footer = find_row(store, chosen.key)
     for name, text in describing(row).items():
         say(f"{name}: {text}")

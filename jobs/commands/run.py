@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import Subparsers, add_command, add_config, read_config
 from jobs.console import console, say
 from jobs.signals import DeferredSignals
+from pipeline.audit.report import losses_of
 from pipeline.config.load import Config
 from pipeline.monitor.event_log import EventLog
 from pipeline.monitor.progress import RunProgress
@@ -54,6 +55,8 @@ def _say_outcome(outcome: "Outcome", max_reject_fraction: float) -> None:
     )
     for reason, count in (summary["rejects_by_reason"] | summary["filtered_by_reason"]).items():
         say(f"  {count:,} x {reason}")
+    for name, count in losses_of(summary).items():
+        say(f"  {count:,} {name}")
     for shard, error in outcome.failed.items():
         say(f"given up: {shard}: {error}")
     if not outcome.within_limit:

@@ -64,11 +64,11 @@ def _slice_offset_bytes(store: Store, shard: str, slice_index: int) -> int:
 
 
 def _latent_again(
-    sample: Sample, segment: int, config: Config, encoder: VideoEncoder, window_index: int
+    sample: Sample, shard: str, segment: int, config: Config, encoder: VideoEncoder, window_index: int
 ) -> FloatLatent:
     """The latent `c t h w` of one window of a sample, encoded again; its stream is encoded only up to that window."""
     items = LocalDecoder(config, encoder.spec, encoder.receptive_field).start(sample, segment)
-    for made in encode_sample(sample, items, encoder, config.output, Stopwatch()):
+    for made in encode_sample(sample, items, encoder, config.output, Stopwatch(), shard):
         if isinstance(made, Row) and made.clip.window_index == window_index:
             return made.latent
     raise _changed(sample, window_index)
@@ -96,7 +96,7 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
     encoder = load_encoder(config.encoder, device="auto")
     for path, row, _ in rows_of_parts(store, count):
         sample, segment = _sample_again(store, config, row), _segment(path, config)
-        again = _latent_again(sample, segment, config, encoder, row["window_index"])
+        again = _latent_again(sample, row["shard"], segment, config, encoder, row["window_index"])
         error = relative_error(row, again)
         allowed = TOLERANCE[config.encoder.dtype]
         what = f"clip {row['id']}, encoded again, differs by {error:.2g} of its largest value; {allowed:g} is allowed"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from pipeline.output.run_file import RunFile, Summary
+from pipeline.output.run_file import RunFile, Summary, Totals
 from pipeline.output.statistics import channels, statistics_from_json
 from pipeline.records import LatentStatistics
 
@@ -16,6 +16,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #3b7dd8; height: .7rem; display: inline-block } .note { color: #5b6775 }
 """
 NONE = '<p class="note">none</p>'
+LOSSES = {"unused_file": "files not used:", "replaced_text": "texts with replaced characters or cells"}
 SIMULATED = "The encoder was simulated: its latents are noise, and its times those of no device."
 
 
@@ -30,6 +31,7 @@ def render_report(summary: Summary, run: RunFile) -> str:
         _section("Time of the replicas, seconds", _bars(summary["seconds_by_stage"])),
         _section("Rejects by stage and reason", _bars(summary["rejects_by_reason"])),
         _section("Filtered samples by reason", _bars(summary["filtered_by_reason"])),
+        _section("Of the input, not in the rows", _bars(losses_of(summary))),
         _section("Rows by bucket (latent c x t x h x w)", _bars(summary["rows_by_bucket"])),
         _section("Shards given up", _errors(summary["shards_failed"])),
         _section("Parts by what computed them (last bits differ between kinds)", _bars(summary["parts_by_device"])),
@@ -38,6 +40,18 @@ def render_report(summary: Summary, run: RunFile) -> str:
     ]
     head = f'<meta charset="utf-8"><title>Latentmill run</title><style>{STYLE}</style>'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def losses_of(totals: Totals) -> dict[str, int]:
+    """What stood in the input and is in no row, or not as it stood, by name; none of what did not occur."""
+    counts = {
+        "clips without a caption": totals["clips_without_caption"],
+        "files that are hidden or have no extension": totals["ignored_files"],
+    }
+    for name, count in totals["losses"].items():
+        kind, _, extension = name.partition(" ")
+        counts[f"{LOSSES[kind]} {extension}".strip()] = count
+    return {name: count for name, count in counts.items() if count}
 
 
 def _counts(summary: Summary) -> dict[str, Any]:

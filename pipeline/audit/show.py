@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.output.parts import Footer, first_row
+from pipeline.output.parts import Footer, first_row, read_columns
 from pipeline.output.paths import latent_files
 from pipeline.output.schema import LATENTS
 from pipeline.output.statistics import channels, statistics_of
@@ -17,22 +17,45 @@ from pipeline.storage.store import Store
 
 PICTURE_HEIGHT_PX = 160
 MAX_PICTURES = 16  # side by side
+LISTED = ("id", "key", "window_index", "bucket", "file_name", "caption")
 LATENT_COLUMNS = tuple(f"{name}_bytes" for name in LATENTS)
 
 
-def find_row(store: Store, clip_id: str) -> tuple[dict[str, Any], Footer]:
-    """The row with this id and its file's footer; of several, the first by bucket and file.
+def find_clips(store: Store, name: str) -> list[dict[str, Any]]:
+    """What LISTED says of every clip with this id or sample's key, also as KEY:WINDOW; by bucket and file.
 
     Raises:
         UserError: there is none.
     """
+    found = []
     for path in latent_files(store):
         with store.open(path) as file:
-            if found := first_row(file, lambda row: row["id"] == clip_id):
+            found += [row for row in read_columns(file, LISTED) if _is_named(row, name)]
+    if not found:
+        raise UserError(
+            f"{store.root} holds no clip {name!r}: name an id, SHARD/KEY or SHARD/KEY:WINDOW, or a sample's key"
+        )
+    return [row for row in found if row["id"] == name] or found
+
+
+def find_row(store: Store, name: str) -> tuple[dict[str, Any], Footer]:
+    """The row of the one clip that `find_clips` finds, and its file's footer.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    ids = [row["id"] for row in find_clips(store, name)]
+    if len(ids) > 1:
+        raise UserError(f"{len(ids):,} clips match {name!r}: name one by its id, such as {ids[0]}")
+    for path in latent_files(store):
+        with store.open(path) as file:
+            if found := first_row(file, lambda row: row["id"] == ids[0]):
                 return found
-    raise UserError(
-        f"{store.root} holds no clip {clip_id!r}: an id is the sample's key, with :WINDOW where it has several clips"
-    )
+    raise AssertionError(f"{ids[0]} was there")
+
+
+def _is_named(row: Mapping[str, Any], name: str) -> bool:
+    return name in (row["id"], row["key"], f"{row['key']}:{row['window_index']}")
 
 
 def describing(row: Mapping[str, Any]) -> dict[str, str]:

@@ -40,10 +40,12 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
     buckets: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     devices: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
     statistics = LatentStatistics()
     for manifest in manifests:
         counts.update(_counts(manifest))
         devices.update(parts_by_device(manifest))
+        losses.update(manifest["losses"])
         for reject in map(reject_from_json, manifest["rejects"]):
             reasons[reject.is_filtered][reject.why.code] += 1
         for part in manifest["parts"]:
@@ -59,6 +61,8 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
         "rows": counts["rows"],
         "rejects": counts["rejects"],
         "ignored_files": counts["ignored_files"],
+        "clips_without_caption": counts["clips_without_caption"],
+        "losses": dict(sorted(losses.items())),
         "parts": counts["parts"],
         "size_bytes": counts["size_bytes"],
         "rejects_by_reason": dict(sorted(reasons[False].items())),
@@ -101,6 +105,7 @@ def _counts(manifest: Manifest) -> dict[str, int]:
         "rows": manifest["rows"],
         "rejects": reject_count(manifest),
         "ignored_files": manifest["ignored_files"],
+        "clips_without_caption": manifest["clips_without_caption"],
         "parts": len(manifest["parts"]),
         "size_bytes": sum(part["size_bytes"] for part in manifest["parts"]),
     }

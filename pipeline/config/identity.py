@@ -10,7 +10,7 @@ from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config
 from pipeline.storage.urls import public_url
 
-FORMAT_VERSION = 1  # of the rows, the footers and the rules that make them; part of the fingerprint
+FORMAT_VERSION = 2  # of the rows, the footers and the rules that make them; part of the fingerprint
 NAME_CHARACTERS, ROOT_CHARACTERS = 12, 6
 
 

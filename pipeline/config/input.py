@@ -23,12 +23,14 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 class TableConfig(Section):
     """Tables of videos. `video` is the column with their paths, URLs or bytes; with `key: null`, rows are numbered.
 
-    `rows_per_shard` rows make a shard, the work that one replica takes at a time.
+    `rows_per_shard` rows make a shard, the work that one replica takes at a time. `quotes` says whether quotes enclose
+    cells or are part of the text; null: they enclose those of CSV.
     """
 
     files: Strings = Field(min_length=1)
     video: str = Field(min_length=1)
     key: str | None = Field(None, min_length=1)
+    quotes: bool | None = None
     rows_per_shard: int = Field(1000, ge=1)
 
 

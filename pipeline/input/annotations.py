@@ -1,10 +1,19 @@
 """What is taken from the files beside a video, or from the columns of its row: captions and spans."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.config.input import InputConfig
 from pipeline.metadata.fields import field_at, read_json, spans_at, texts_of
 from pipeline.records import Span
+
+REPLACED_TEXT = "replaced_text"  # with escapes for what UTF-8 cannot encode
+UNUSED_FILE = "unused_file"
+
+
+def loss(name: str, count: int) -> dict[str, int]:
+    """A count of a sample's `losses`; none where it is 0."""
+    return {name: count} if count else {}
 
 
 def spans_of(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None, tuple[str, str] | None]:
@@ -17,16 +26,19 @@ def spans_of(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None
         return None, ("bad_spans", f"input.spans: {error}")
 
 
-def captions_of(texts: Mapping[str, str], rules: InputConfig) -> tuple[str, ...]:
+def captions_of(files: Mapping[str, str], tree: Any, rules: InputConfig) -> tuple[str, ...]:
     """The captions of the first source that has any: a file, or a field of the JSON, which may list several.
 
     Args:
-        texts: the contents of the sample's files, by extension.
+        files: the contents of the sample's files, by extension.
+        tree: the values of its JSON.
     """
     for source in rules.caption:
         suffix, _, path = source.partition(":")
-        if suffix in texts:
-            found = texts_of(field_at(read_json(texts[suffix]), path)) if path else (texts[suffix],)
-            if found:
-                return found
+        if path:
+            found = texts_of(field_at(tree if suffix == "json" else read_json(files.get(suffix, "")), path))
+        else:
+            found = (files[suffix],) if files.get(suffix) else ()
+        if any(found):
+            return found
     return ()

@@ -63,7 +63,7 @@ def _row_shards(rules: TableConfig, table: tuple[str, str]) -> list[TableShard]:
     name, url = table
     where = public_url(url)
     try:
-        found = survey(url, rules.video, rules.rows_per_shard)
+        found = survey(url, rules)
     except FileNotFoundError:
         raise UserError(f"{TABLES}: {where} does not exist") from None
     except (ValueError, IsADirectoryError) as error:

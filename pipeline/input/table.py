@@ -8,12 +8,15 @@ from typing import Any
 from pipeline.config.input import TableConfig
 from pipeline.config.load import Config
 from pipeline.errors import SampleError, UserError
-from pipeline.input.annotations import captions_of, spans_of
+from pipeline.input.annotations import REPLACED_TEXT, captions_of, loss, spans_of
+from pipeline.input.parquet_rows import BadCellError, json_value
 from pipeline.input.shard_errors import shard_errors
-from pipeline.input.table_rows import json_value, read_rows
-from pipeline.input.text_rows import BadRowError
-from pipeline.metadata.fields import printable
+from pipeline.input.table_rows import kind_of, read_rows
+from pipeline.input.text_rows import DELIMITERS, BadRowError
+from pipeline.metadata.conditions import names_in
+from pipeline.metadata.fields import read_cell, root_of
 from pipeline.metadata.filters import check_metadata
+from pipeline.metadata.text import UndecodableError, decode_text, is_printable, printable
 from pipeline.records import Sample, TableShard
 from pipeline.storage.files import read_at_most
 from pipeline.storage.urls import public_url, without_secrets
@@ -33,8 +36,19 @@ def read_row_samples(shard: TableShard, config: Config, begin: int = 0) -> Itera
     assert table is not None, "shards of rows come from tables"
     with shard_errors(shard.url, ValueError):
         duplicates = _duplicates(shard, table)
-        for index, row in enumerate(read_rows(shard, begin, video=table.video), start=begin):
+        asked = asked_columns(config)
+        for index, row in enumerate(read_rows(shard, table, begin, asked=asked), start=begin):
             yield _sample(shard, index, row, config, index in duplicates)
+
+
+def asked_columns(config: Config) -> frozenset[str]:
+    """The columns that the configuration names, besides the video's."""
+    rules, paths = config.input, []
+    paths += [source.removeprefix("json:") for source in (*rules.caption, rules.spans or "")]
+    paths += [column.path for column in rules.parsed_columns.values()]
+    paths += names_in(config.filter.where) if config.filter.where else []
+    key = rules.table.key if rules.table else None
+    return frozenset({*paths, *map(root_of, paths), key or ""} - {""})
 
 
 def _duplicates(shard: TableShard, table: TableConfig) -> frozenset[int]:
@@ -43,7 +57,7 @@ def _duplicates(shard: TableShard, table: TableConfig) -> frozenset[int]:
         return frozenset()
     seen: set[str] = set()
     duplicates = set()
-    for index, row in enumerate(read_rows(shard, only=[table.key])):
+    for index, row in enumerate(read_rows(shard, table, only=[table.key])):
         key = _key(shard, index, row, table)
         if key in seen:
             duplicates.add(index)
@@ -54,9 +68,10 @@ def _duplicates(shard: TableShard, table: TableConfig) -> frozenset[int]:
 def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicate: bool) -> Sample:
     table = config.input.table
     assert table is not None
-    key, metadata = _key(shard, index, row, table), _metadata(row, table)
+    key, metadata = _key(shard, index, row, table), _metadata(shard, row, config)
     spans, bad_spans = spans_of(metadata, config.input)
-    name, video, problem = "", b"", _problem(row, table, is_duplicate, key) or bad_spans
+    captions, bad_caption = _captions(row, metadata, config)
+    name, video, problem = "", b"", _problem(row, table, is_duplicate, key) or bad_caption or bad_spans
     if isinstance(row, dict):
         cell = _video_cell(row, table)
         name = key if isinstance(cell, bytes) else _public_name(cell)
@@ -71,29 +86,79 @@ def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicat
         ignored_files=0,
         video=video,
         video_name=name,
-        captions=captions_of({"json": metadata}, config.input),
+        captions=tuple(map(printable, captions)),
         metadata=metadata,
         spans=spans,
         problem=problem,
+        losses=loss(REPLACED_TEXT, _replaced(row, captions, table)),
     )
 
 
 def _key(shard: TableShard, index: int, row: Row, table: TableConfig) -> str:
     """The row's key, or the table's name and the row's number where there is none."""
-    key = row.get(table.key) if isinstance(row, dict) and table.key else None
+    key = _text(row.get(table.key)) if isinstance(row, dict) and table.key else None
     if key is None:
         return printable(f"{PurePosixPath(public_url(shard.url)).stem}-{shard.rows.start + index:08d}")
-    return printable(str(key))
+    return printable(key)
 
 
-def _metadata(row: Row, table: TableConfig) -> str:
-    """All columns but the video's as JSON: a URL may contain a signature."""
+def _text(cell: Any) -> str | None:
+    """A cell as the text that it is; None where it is empty or not text."""
+    try:
+        return decode_text(cell) if isinstance(cell, bytes) else None if _is_empty(cell) else str(cell)
+    except UndecodableError:
+        return None
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or cell == "" or isinstance(cell, BadCellError)
+
+
+def _metadata(shard: TableShard, row: Row, config: Config) -> str:
+    """All columns but the video's as JSON: a URL may contain a signature.
+
+    Cells of CSV and TSV stay texts, except where a number, a boolean or a condition is asked for.
+    """
     if isinstance(row, BadRowError):
         return ""
-    values = {
-        name: json_value(value) for name, value in row.items() if name != table.video and not isinstance(value, bytes)
-    }
-    return printable(json.dumps(values, ensure_ascii=False))
+    table, values = config.input.table, row
+    if kind_of(shard.url) in DELIMITERS:
+        read = _read_as_values(config)
+        values = {name: read_cell(cell) if name in read and cell else cell for name, cell in row.items()}
+    assert table is not None
+    kept = {name: value for name, value in values.items() if name != table.video and not isinstance(value, bytes)}
+    return printable(json.dumps(json_value(kept), ensure_ascii=False))
+
+
+def _read_as_values(config: Config) -> frozenset[str]:
+    """Columns whose cells are read as values: those of typed columns, and those that `filter.where` uses."""
+    typed = (column.path for column in config.input.parsed_columns.values() if column.type != "string")
+    return frozenset([*typed, *(names_in(config.filter.where) if config.filter.where else ())])
+
+
+def _captions(row: Row, metadata: str, config: Config) -> tuple[tuple[str, ...], Problem | None]:
+    if isinstance(row, BadRowError):
+        return (), None
+    try:
+        tree = {name: decode_text(cell) if isinstance(cell, bytes) else cell for name, cell in _named(row, config)}
+        if bad := next((cell for cell in tree.values() if isinstance(cell, BadCellError)), None):
+            return (), ("bad_text", f"the caption cannot be read: {bad}")
+        return captions_of({"json": metadata}, json_value(tree), config.input), None
+    except UndecodableError as error:
+        return (), ("bad_text", f"the caption is not text: {error}")
+
+
+def _named(row: dict[str, Any], config: Config) -> Iterator[tuple[str, Any]]:
+    """The cells that captions are taken from."""
+    paths = [source.partition(":")[2] for source in config.input.caption]
+    roots = {*paths, *map(root_of, paths)}
+    return ((name, cell) for name, cell in row.items() if name in roots)
+
+
+def _replaced(row: Row, captions: tuple[str, ...], table: TableConfig) -> int:
+    """How many texts of a row are not as they were written: halves of surrogate pairs, cells that cannot be read."""
+    cells = [cell for name, cell in row.items() if name != table.video] if isinstance(row, dict) else []
+    return sum(not is_printable(text) for text in captions) + sum(isinstance(cell, BadCellError) for cell in cells)
 
 
 def _problem(row: Row, table: TableConfig, is_duplicate: bool, key: str) -> Problem | None:
@@ -101,19 +166,20 @@ def _problem(row: Row, table: TableConfig, is_duplicate: bool, key: str) -> Prob
         return "bad_row", str(row)
     if is_duplicate:
         return "duplicate_key", f"another row of the shard has the {table.key} {key}"
-    if table.key and row.get(table.key) is None:
-        return "no_key", f"the column {table.key} is null"
-    if not _video_cell(row, table):
+    if table.key and _text(row.get(table.key)) is None:
+        return "no_key", f"the column {table.key} is null, empty, or not text"
+    cell = _video_cell(row, table)
+    if not cell:
         return "no_video", f"the column {table.video} is null or empty"
+    if not isinstance(cell, bytes | str):
+        return "no_video", f"the column {table.video} holds a {type(cell).__name__}: it must be one path, URL or video"
     return None
 
 
-def _video_cell(row: dict[str, Any], table: TableConfig) -> bytes | str | None:
+def _video_cell(row: dict[str, Any], table: TableConfig) -> Any:
     """The bytes, path or URL of a row. Some tables have pairs of `bytes` and `path`, one of them null."""
     cell = row.get(table.video)
-    if isinstance(cell, dict):
-        cell = cell.get("bytes") or cell.get("path")
-    return cell if cell is None or isinstance(cell, bytes) else str(cell)
+    return cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell
 
 
 def _is_wanted(metadata: str, config: Config) -> bool:
@@ -124,7 +190,7 @@ def _is_wanted(metadata: str, config: Config) -> bool:
     return True
 
 
-def _video(cell: bytes | str | None, table_url: str, max_bytes: int) -> tuple[bytes, Problem | None]:
+def _video(cell: Any, table_url: str, max_bytes: int) -> tuple[bytes, Problem | None]:
     """The video and None, or no bytes and why."""
     video, problem = (cell, None) if isinstance(cell, bytes) else _fetched(beside(table_url, cell or ""), max_bytes + 1)
     if len(video) > max_bytes:
@@ -155,6 +221,6 @@ def beside(table_url: str, path: str) -> str:
     return f"{folder.rpartition('/')[0] or '.'}/{path}"
 
 
-def _public_name(cell: str | None) -> str:
+def _public_name(cell: Any) -> str:
     """The name of a row's video, without the credentials of a URL."""
-    return printable(public_url(cell) if cell and "://" in cell else cell or "")
+    return printable(public_url(cell) if "://" in cell else cell) if isinstance(cell, str) else ""

@@ -1,26 +1,19 @@
-"""Tables of videos: the ranges of rows that become shards, and the rows of one shard. Reads Parquet with pyarrow."""
+"""Tables of videos: the ranges of rows that become shards, and the rows of one shard, of whatever kind."""
 
-import datetime
 import io
 import itertools
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import IO, Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline.input.text_rows import BadRowError, read_text_rows, survey_text
+from pipeline.config.input import TableConfig
+from pipeline.input.parquet_rows import BUFFER_BYTES, group_rows, open_parquet, read_parquet_rows, refuse_videos_of
+from pipeline.input.text_rows import BadRowError, TextFormat, read_text_rows, survey_text
 from pipeline.records import TableShard
 from pipeline.storage.files import open_url
 from pipeline.storage.urls import public_url
 
 KINDS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
-VIDEO_TYPES = ("string", "binary", "struct", "null")
-BUFFER_BYTES = 1 << 20
-BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +32,26 @@ def kind_of(url: str) -> str:
     return KINDS[suffix]
 
 
-def survey(url: str, video: str, rows_per_shard: int) -> Survey:
+def survey(url: str, rules: TableConfig) -> Survey:
     """Finds the rows of a whole table: from the footer of Parquet, or by reading every line of a text.
 
     Raises:
-        ValueError: the file is not such a table, or the type of its column `video` cannot hold videos.
+        ValueError: the file is not such a table, or its column of videos cannot hold any.
         FileNotFoundError: the file does not exist.
     """
     kind = kind_of(url)
     with open_url(url) as file:
         if kind != "parquet":
             with _buffered(file) as text:
-                return Survey(*survey_text(text, kind, rows_per_shard))
-        parquet = _parquet(file)
-        groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        schema = parquet.schema_arrow
-        if video in schema.names and not any(word in str(schema.field(video).type) for word in VIDEO_TYPES):
-            raise ValueError(f"column {video} has type {schema.field(video).type}: it must hold paths, URLs or bytes")
-        return Survey(tuple(schema.names), tuple((rows, range(0)) for rows in cut_rows(groups, rows_per_shard)))
+                format_ = TextFormat(kind, rules.quotes)
+                columns, ranges, first = survey_text(text, format_, rules.rows_per_shard, rules.video)
+            if not (first is None or isinstance(first, str | dict)):
+                raise ValueError(f"column {rules.video} holds {str(first)[:60]}: it must hold paths, URLs or bytes")
+            return Survey(columns, ranges)
+        parquet = open_parquet(file)
+        refuse_videos_of(parquet, rules.video)
+        cut = cut_rows(group_rows(parquet), rules.rows_per_shard)
+        return Survey(tuple(parquet.schema_arrow.names), tuple((rows, range(0)) for rows in cut))
 
 
 def cut_rows(groups: Sequence[int], most: int) -> list[range]:
@@ -79,12 +74,16 @@ def _pieces(begin: int, end: int, most: int) -> list[range]:
 
 
 def read_rows(
-    shard: TableShard, begin: int = 0, only: Collection[str] | None = None, video: str = ""
+    shard: TableShard,
+    rules: TableConfig,
+    begin: int = 0,
+    only: Collection[str] | None = None,
+    asked: Collection[str] = (),
 ) -> Iterator[dict[str, Any] | BadRowError]:
     """The rows of a shard as dictionaries, from its row number `begin` on; an unreadable row is a BadRowError.
 
     Args:
-        only: the columns to read; None for all but columns of bytes, except `video`.
+        only: the columns to read; None for all but columns of bytes, except those that are `asked` for.
 
     Raises:
         ValueError: the table is damaged, or has changed since it was listed.
@@ -92,77 +91,15 @@ def read_rows(
     kind = kind_of(shard.url)
     with open_url(shard.url) as file:
         if kind == "parquet":
-            yield from _parquet_rows(_parquet(file), shard.rows, begin, only, video)
+            yield from read_parquet_rows(
+                open_parquet(file), shard.rows, begin, only, {rules.video, *asked}, rules.video
+            )
             return
         with _buffered(file) as text:
-            yield from itertools.islice(read_text_rows(text, kind, shard.rows, shard.rows_bytes), begin, None)
+            rows = read_text_rows(text, TextFormat(kind, rules.quotes), shard.rows, shard.rows_bytes)
+            yield from itertools.islice(rows, begin, None)
 
 
 def _buffered(file: IO[bytes]) -> IO[bytes]:
     """Remote files read lines byte by byte; a buffer avoids that."""
     return io.BufferedReader(cast(io.RawIOBase, file), BUFFER_BYTES)
-
-
-def _parquet_rows(
-    parquet: pq.ParquetFile, rows: range, begin: int, only: Collection[str] | None, video: str
-) -> Iterator[dict[str, Any]]:
-    if parquet.metadata.num_rows < rows.stop:
-        raise ValueError(f"it has {parquet.metadata.num_rows:,} rows, but had {rows.stop:,} when it was listed")
-    types = {field.name: str(field.type) for field in parquet.schema_arrow}
-    wanted = [name for name in types if (name in only if only else name == video or "binary" not in types[name])]
-    batch_rows = 1 if "binary" in types.get(video, "") else BATCH_ROWS
-    groups, skipped = _groups_from(parquet, rows.start + begin)
-    left = len(rows) - begin
-    try:
-        for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted):
-            kept = batch.slice(min(skipped, len(batch)), left)
-            skipped, left = max(0, skipped - len(batch)), left - len(kept)
-            yield from _plain_rows(kept)
-            if not left:
-                return
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"damaged page: {error}") from error
-
-
-def _groups_from(parquet: pq.ParquetFile, row: int) -> tuple[list[int], int]:
-    """The row groups starting with the one that contains a row, and how many of its rows come before that row."""
-    for group in range(parquet.num_row_groups):
-        rows = parquet.metadata.row_group(group).num_rows
-        if row < rows:
-            return list(range(group, parquet.num_row_groups)), row
-        row -= rows
-    return [], 0
-
-
-def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    # Python's datetime has microseconds at most; times with a zone become UTC
-    columns = [
-        column.cast(pa.timestamp("us"), safe=False) if pa.types.is_timestamp(column.type) else column
-        for column in batch.columns
-    ]
-    yield from pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
-
-
-def _parquet(file: IO[bytes]) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a complete Parquet file: {error}") from error
-
-
-def json_value(value: Any) -> Any:
-    """A table's value as JSON: times and decimals as text; null for bytes, infinities and NaN."""
-    match value:
-        case dict():
-            return {str(key): json_value(one) for key, one in value.items()}
-        case list() | tuple():
-            return [json_value(one) for one in value]
-        case float() if not math.isfinite(value):
-            return None
-        case bytes():
-            return None
-        case datetime.date() | datetime.time():
-            return value.isoformat()
-        case Decimal() | datetime.timedelta():
-            return str(value)
-    return value

@@ -1,25 +1,28 @@
-"""WebDataset shards: the samples of a tar, as WebDataset groups its files.
+"""WebDataset shards: the samples of a tar.
 
 A tar must be read to a proven end: a damaged one is a ShardError, never silently shorter.
 """
 
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from webdataset.tariterators import base_plus_ext, group_by_keys
-
 from pipeline.config.input import InputConfig
 from pipeline.errors import ShardError
-from pipeline.input.annotations import captions_of, spans_of
+from pipeline.input.annotations import REPLACED_TEXT, UNUSED_FILE, captions_of, loss, spans_of
+from pipeline.input.compressed import DAMAGE, uncompressed
+from pipeline.input.grouping import Group, Member, family_of, grouped
 from pipeline.input.shard_errors import shard_errors
-from pipeline.metadata.fields import printable
+from pipeline.metadata.fields import read_json
+from pipeline.metadata.text import UndecodableError, decode_text, is_printable, printable
 from pipeline.records import Sample
 from pipeline.storage.files import open_url
 
 BLOCK_BYTES = 512
 STREAM_BUFFER_BYTES = 1 << 20
+LONGEST_EXTENSION = 12  # longer ones are part of a name
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -35,22 +38,13 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise ShardError(f"damaged tar header at byte {tarfile_.offset:,}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    name: str
-    data: bytes | None
-    size_bytes: int
-
-
 @dataclass(slots=True)
 class _Cursor:
-    """What is known while walking the tar and lost in WebDataset's grouping."""
+    """Where the walk through the tar is, and the files that it passed by and that belong to no sample."""
 
     offset_bytes: int
-    at_end: bool = False
-    ignored_files: int = 0
-    duplicates: list[str] = field(default_factory=list)
-    first_offsets: list[int] = field(default_factory=list)
+    ignored_offsets: list[int] = field(default_factory=list)
+    replaced_offsets: list[int] = field(default_factory=list)  # of names that are not as they were written
 
 
 def read_samples(
@@ -58,114 +52,116 @@ def read_samples(
 ) -> Iterator[Sample]:
     """Streams the samples of a tar from `offset_bytes`, where sample number `first_index` begins.
 
+    A compressed tar is a stream: its offsets are those of what it unpacks to, and all before one is read again.
+
     Raises:
         ShardError: the file is missing, not a tar, damaged, cut short, or followed by other data.
     """
-    with shard_errors(url, tarfile.TarError, ShardError), open_url(url) as file:
+    with shard_errors(url, tarfile.TarError, ShardError, *DAMAGE), open_url(url) as stored:
+        file = uncompressed(stored)
         file.seek(offset_bytes)
         cursor = _Cursor(offset_bytes)
-        files = _walk(file, cursor, rules, max_video_bytes)
-        yield from _numbered(group_by_keys(files, handler=_remember(cursor)), cursor, rules, first_index)
+        for index, group in enumerate(grouped(_walk(file, cursor, rules, max_video_bytes)), start=first_index):
+            yield _sample(index, group, cursor, rules)
 
 
-def _numbered(groups: Iterator[dict[str, Any]], cursor: _Cursor, rules: InputConfig, first: int) -> Iterator[Sample]:
-    # A group is complete when the first file of the next one, or the tar's end, has been read: the cursor is there.
-    for index, group in enumerate(groups, start=first):
-        yield _sample(index, group, cursor, rules)
-        cursor.ignored_files = 0
-        cursor.duplicates.clear()
-
-
-def _sample(index: int, group: dict[str, Any], cursor: _Cursor, rules: InputConfig) -> Sample:
-    members = {suffix: value for suffix, value in group.items() if isinstance(value, _Member)}
-    videos = [member for suffix, member in members.items() if _is_video(suffix, rules)]
-    metadata = _text(members.get("json"))
+def _sample(index: int, group: Group, cursor: _Cursor, rules: InputConfig) -> Sample:
+    end = cursor.offset_bytes if group.next_offset_bytes is None else group.next_offset_bytes
+    is_last = group.next_offset_bytes is None
+    metadata, captions, bad_text = _texts(group, rules)
     spans, bad_spans = spans_of(metadata, rules)
-    problem = _problem(videos, cursor.duplicates) or bad_spans
+    problem = _problem(group) or bad_text or bad_spans
+    replaced = _passed(cursor.replaced_offsets, end, is_last) + sum(not is_printable(text) for text in captions)
     return Sample(
-        key=group["__key__"],
+        key=group.key,
         index=index,
-        position=cursor.first_offsets.pop(0),
-        next_position=cursor.offset_bytes,
-        last=cursor.at_end,
-        ignored_files=cursor.ignored_files,
-        video=b"" if problem else videos[0].data or b"",
-        video_name=videos[0].name if videos else "",
-        captions=captions_of(_texts(members, rules), rules),
+        position=group.members[0].offset_bytes,
+        next_position=end,
+        last=is_last,
+        ignored_files=_passed(cursor.ignored_offsets, end, is_last),
+        video=b"" if problem else group.videos[0].data or b"",
+        video_name=group.videos[0].name if group.videos else "",
+        captions=tuple(map(printable, captions)),
         metadata=metadata,
         spans=spans,
         problem=problem,
+        others=group.others,
+        losses=_unused(group, rules) | loss(REPLACED_TEXT, replaced),
     )
 
 
-def _problem(videos: list[_Member], duplicates: list[str]) -> tuple[str, str] | None:
+def _passed(offsets: list[int], end: int, is_last: bool) -> int:
+    """How many of some places lie before the end of a sample; they are not counted again."""
+    passed = [offset for offset in offsets if is_last or offset < end]
+    del offsets[: len(passed)]
+    return len(passed)
+
+
+def _texts(group: Group, rules: InputConfig) -> tuple[str, tuple[str, ...], tuple[str, str] | None]:
+    """A sample's JSON, its captions, and (reason, detail) where one of them is not text."""
+    files: dict[str, str] = {}
+    for suffix in sorted(_text_suffixes(rules) & group.named.keys()):
+        member = group.named[suffix]
+        try:
+            files[suffix] = decode_text(member.data or b"")
+        except UndecodableError as error:
+            return files.get("json", ""), (), ("bad_text", f"{member.name}: {error}")
+    metadata = files.get("json", "")
+    return metadata, captions_of(files, read_json(metadata), rules), None
+
+
+def _text_suffixes(rules: InputConfig) -> set[str]:
+    return {"json", *(source.partition(":")[0].lower() for source in rules.caption)}
+
+
+def _unused(group: Group, rules: InputConfig) -> dict[str, int]:
+    """How many files of a sample nobody asks for, by extension."""
+    used = {group.named[suffix].name for suffix in _text_suffixes(rules) & group.named.keys()}
+    unused = [one.extension for one in group.members if not one.is_video and one.name not in used]
+    names = (f".{one}" if len(one) <= LONGEST_EXTENSION else "without extension" for one in sorted(unused))
+    return dict(Counter(f"{UNUSED_FILE} {name}" for name in names))
+
+
+def _problem(group: Group) -> tuple[str, str] | None:
+    videos = group.videos
     names = ", ".join(member.name for member in videos)
-    if duplicates:
-        return "duplicate_file", f"the sample contains {duplicates[0]} twice"
+    if group.repeated:
+        return "duplicate_file", f"the sample contains {group.repeated[0]} twice"
     if not videos:
         return "no_video", "no file of the sample has an extension that input.video lists"
     if len(videos) > 1:
-        return "several_videos", f"{names} have the same key, as WebDataset's key ends at the first dot of the name"
+        return "several_videos", f"{names} have the same key"
     if videos[0].data is None:
         return "unreadable_video", f"{names} is a link, or larger than limits.max_video_bytes: {videos[0].size_bytes:,}"
     return None
 
 
-def _texts(members: Mapping[str, _Member], rules: InputConfig) -> dict[str, str]:
-    suffixes = {source.partition(":")[0] for source in rules.caption}
-    return {suffix: _text(member) for suffix, member in members.items() if suffix in suffixes}
+def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes: int) -> Iterator[Member]:
+    """Yields each file of the tar, then proves that the tar ends here.
 
-
-def _text(member: _Member | None) -> str:
-    return (member.data or b"").decode("utf-8", errors="replace") if member else ""
-
-
-def _is_video(suffix: str, rules: InputConfig) -> bool:
-    return suffix.rpartition(".")[2] in rules.video
-
-
-def _remember(cursor: _Cursor) -> Any:
-    """WebDataset's handler for a duplicate name in a sample: note it and read on; the sample is rejected later."""
-
-    def handler(error: Exception) -> bool:
-        if not isinstance(error, ValueError):
-            raise error
-        cursor.duplicates.append(str(error.args[0]).partition(":")[0])
-        return True
-
-    return handler
-
-
-def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yields `{fname, data, __url__}` for each file of the tar, then proves that the tar ends here.
-
-    Ignored are hidden files, files without extension, and the suffixes that WebDataset reserves: `__bad__` would make
-    it drop the sample.
+    Ignored are hidden files, files without extension, and extensions that WebDataset reserves, such as `__bad__`.
     """
     start = cursor.offset_bytes
-    wanted = {"json", *(source.partition(":")[0] for source in rules.caption)}
-    group: str | None = None
+    suffixes = _text_suffixes(rules)
     with tarfile.open(fileobj=file, mode="r|", bufsize=STREAM_BUFFER_BYTES, tarinfo=_StrictTarInfo) as tar:
         for info in tar:
             tar.members.clear()  # type: ignore[attr-defined] # or tarfile would keep every header
-            cursor.offset_bytes = start + info.offset
+            cursor.offset_bytes = offset_bytes = start + info.offset
             if info.isdir():
                 continue
             name = printable(info.name)
-            key, suffix = base_plus_ext(name)
-            if key is None or key.endswith("/") or suffix.startswith("__"):
-                cursor.ignored_files += 1
+            extension = name.rpartition(".")[2].lower()
+            if not family_of(name) or not extension or extension.startswith("__"):
+                cursor.ignored_offsets.append(offset_bytes)
                 continue
-            is_video = _is_video(suffix.lower(), rules)
-            if key != group:
-                group = key
-                cursor.first_offsets.append(cursor.offset_bytes)
-            read = (is_video and info.size <= max_video_bytes) or suffix.lower() in wanted
-            data = _read(tar, info) if read else None
-            yield {"fname": name, "data": _Member(name, data, info.size), "__url__": ""}
+            if name != info.name:
+                cursor.replaced_offsets.append(offset_bytes)
+            is_video = extension in rules.video
+            is_text = any(name.lower().endswith(f".{suffix}") for suffix in suffixes)
+            read = (is_video and info.size <= max_video_bytes) or is_text
+            yield Member(name, offset_bytes, info.size, is_video, _read(tar, info) if read else None)
         _prove_end(tar, start)
         cursor.offset_bytes = start + tar.offset
-    cursor.at_end = True
 
 
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes | None:

@@ -1,5 +1,6 @@
 """The clips of one sample: decoded frames in, rows and rejects out, in the form that `output.posterior` names."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,13 +11,26 @@ from encoder.video_encoder import ClipMemoryError, OutOfMemoryError, Posterior, 
 from pipeline.clips.continuous import latent_frames, rows_of
 from pipeline.config.latents import OutputConfig
 from pipeline.latents.stopwatch import Stopwatch
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Reason, Row, Sample, Uint8Frames
+from pipeline.records import (
+    Chunk,
+    ClipSpec,
+    DecodeItem,
+    Failure,
+    FloatLatent,
+    Opened,
+    Reason,
+    Row,
+    Sample,
+    Uint8Frames,
+)
 
 # What the next item of a sample asks of the device: nothing at all, to go on with a clip, to take a whole one at once,
 # or to begin one that comes in several objects; or there is no item yet.
 Urgency = Literal["free", "continues", "whole", "begins", "nothing"]
 NO_MEMORY = (ClipMemoryError, OutOfMemoryError)
 INCOMPLETE = Reason("decode", "incomplete", "the decoder stopped before the clip's last frame")
+
+WINDOW_AT_END = re.compile(r":\d+\Z")
 
 Fetch = Callable[[], FloatLatent]  # waits for the device
 
@@ -43,19 +57,35 @@ class PendingRow:
 Made = PendingRow | tuple[int, Reason]  # or a window's index, and why it gives no row
 
 
+def clip_id(shard: str, key: str, window_index: int, several: bool) -> str:
+    """The id of a row, unique over the run: `SHARD/KEY`, and `:WINDOW` where a sample has `several` clips.
+
+    A key that ends like a window gets one in any case: `a:1` may be a key, or window 1 of `a`.
+    """
+    return f"{shard}/{key}:{window_index}" if several or WINDOW_AT_END.search(key) else f"{shard}/{key}"
+
+
 def encode_sample(
-    sample: Sample, items: Iterator[DecodeItem], encoder: VideoEncoder, output: OutputConfig, watch: Stopwatch
+    sample: Sample,
+    items: Iterator[DecodeItem],
+    encoder: VideoEncoder,
+    output: OutputConfig,
+    watch: Stopwatch,
+    shard: str = "",
 ) -> Iterator[Row | tuple[int, Reason]]:
     """Rows of the clips that came whole, by window, then (window_index, why) for each that did not."""
-    encoding = SampleEncoding(sample, encoder, output, watch)
+    encoding = SampleEncoding(sample, encoder, output, watch, shard)
     for made in (one for item in chain(items, (None,)) for one in encoding.take(item)):
         yield made.row() if isinstance(made, PendingRow) else made
 
 
 class SampleEncoding:
-    """One sample whose frames are arriving."""
+    """One sample of a shard, whose frames are arriving."""
 
-    def __init__(self, sample: Sample, encoder: VideoEncoder, output: OutputConfig, watch: Stopwatch) -> None:
+    def __init__(
+        self, sample: Sample, encoder: VideoEncoder, output: OutputConfig, watch: Stopwatch, shard: str
+    ) -> None:
+        self._shard = shard
         self._sample, self._encoder, self._output, self._watch = sample, encoder, output, watch
         self._opened: Opened | None = None
         self._clips: dict[int, _OpenClip] = {}
@@ -97,7 +127,7 @@ class SampleEncoding:
                 yield from ((window_index, self._why) for window_index in due or (() if self._opened else (-1,)))
 
     def _open(self, opened: Opened, spec: ClipSpec) -> "_OpenClip":
-        return _OpenClip(self._sample, opened, spec, self._encoder, self._output, self._watch)
+        return _OpenClip(self._sample, opened, spec, self._encoder, self._output, self._watch, self._shard)
 
 
 def _no_memory(error: Exception) -> Reason:
@@ -118,7 +148,9 @@ class _OpenClip:
         encoder: VideoEncoder,
         output: OutputConfig,
         watch: Stopwatch,
+        shard: str,
     ) -> None:
+        self._shard = shard
         self._several = bool(spec.row_frames) or len(opened.clips) + len(opened.refused) > 1
         self._sample, self._opened, self._watch = sample, opened, watch
         self._encoder, self._output = encoder, output
@@ -177,7 +209,7 @@ class _OpenClip:
             yield self._row(self.due[0], ready)
 
     def _id(self, row: ClipSpec) -> str:
-        return f"{self._sample.key}:{row.window_index}" if self._several else self._sample.key
+        return clip_id(self._shard, self._sample.key, row.window_index, self._several)
 
     def _row(self, spec: ClipSpec, posterior: Posterior) -> PendingRow:
         row_id = self._id(spec)

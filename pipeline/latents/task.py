@@ -16,6 +16,7 @@ from pipeline.clips.objects import largest_object_bytes
 from pipeline.config.identity import describe
 from pipeline.config.load import Config
 from pipeline.errors import ShardError, TransientError
+from pipeline.input.grouping import SeenKeys
 from pipeline.input.samples import shard_info, slice_begins
 from pipeline.latents.background import Background
 from pipeline.latents.encode import Made, PendingRow, SampleEncoding, Urgency
@@ -77,9 +78,10 @@ class ShardTask:
     def help(self, shard: ShardRef, place: int, watch: Stopwatch | None = None) -> Iterator[Event]:
         """Joins others who make the same shard: slices in an order of its own, then all of it as `run` does."""
         watch = watch or Stopwatch()
-        begins = [begin for begin in slice_begins(shard, self.config) for _ in range(self.config.clip.segments)]
+        seen = SeenKeys()
+        begins = [begin for begin in slice_begins(shard, self.config, seen) for _ in range(self.config.clip.segments)]
         order = helping_order(len(begins), place)
-        for made in self._made(self._ledger(shard), place, lambda walk: walk.scattered(begins, order), watch):
+        for made in self._made(self._ledger(shard), place, lambda walk: walk.scattered(begins, order, seen), watch):
             if isinstance(made, tuple):
                 yield _slice_done(shard.name, *made)
             elif not isinstance(made, ShardRead):
@@ -202,7 +204,8 @@ class _Making:
             self._rows.submit(partial(step.writer.end_sample, step.sample.index))
         else:
             open_slice.unfinished += 1
-            encoding = SampleEncoding(step.sample, self._task.encoder, self._task.config.output, self._watch)
+            task = self._task
+            encoding = SampleEncoding(step.sample, task.encoder, task.config.output, self._watch, self._shard)
             self._samples[step.place] = _OpenSample(step, encoding)
         self._commit_if_complete(step.writer)
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pipeline.config.load import Config
+from pipeline.input.grouping import SeenKeys
 from pipeline.input.samples import samples_of
 from pipeline.latents.helping import Claim
 from pipeline.metadata.filters import without_decoding
@@ -55,6 +56,7 @@ class Walk:
         ledger, left = self.ledger.looked(), dict[int, int]()
         slice_index, position, last = 0, 0, False
         reader: Iterator[Sample] | None = None
+        seen = SeenKeys()
         while not last:
             claim: Claim = "made" if _is_whole(ledger.slice_of(slice_index)) else self.claim(slice_index)
             if claim == "made" and not _is_whole(ledger.slice_of(slice_index)):
@@ -64,8 +66,11 @@ class Walk:
                 yield begun
                 reader, record = None, begun.record
                 position, last = record.next_position, record.last
+                for index, key in enumerate(record.keys, start=self._first_sample(slice_index)):
+                    seen.add(key, index)
             else:
-                reader = reader or samples_of(ledger.shard, self.config, position, self._first_sample(slice_index))
+                first_sample = self._first_sample(slice_index)
+                reader = reader or samples_of(ledger.shard, self.config, position, first_sample, seen)
                 counts = self._counts(slice_index, position)
                 if claim == "taken":
                     left[slice_index] = position
@@ -78,27 +83,35 @@ class Walk:
                 reader = reader if self.config.clip.segments == 1 else None  # the next segment reads the same again
             slice_index += 1
         for slice_index, position in left.items():
-            yield from self._left(slice_index, position)
+            yield from self._left(slice_index, position, seen)
 
-    def _left(self, slice_index: int, position: int) -> Steps:
+    def _left(self, slice_index: int, position: int, seen: SeenKeys) -> Steps:
         """A slice that another was at: as it was committed, or to be made after all where that takes too long."""
         while self.claim(slice_index) == "taken":
             yield None
         ledger = self.ledger.looked()
         begun = ledger.slice_of(slice_index)
-        yield from [begun] if begun and _is_whole(begun) else self._slice(ledger, slice_index, begun, position)
+        yield from [begun] if begun and _is_whole(begun) else self._slice(ledger, slice_index, begun, position, seen)
 
-    def scattered(self, begins: Sequence[int], order: Iterable[int]) -> Steps:
-        """The slices of `order` that nobody is at or has committed; `begins` is each one's offset."""
+    def scattered(self, begins: Sequence[int], order: Iterable[int], seen: SeenKeys) -> Steps:
+        """The slices of `order` that nobody is at or has committed.
+
+        Args:
+            begins: each slice's offset.
+            seen: the keys of all samples of the shard.
+        """
         ledger = self.ledger.looked()
         for slice_index in order:
             begun = ledger.slice_of(slice_index)
             if not _is_whole(begun) and self.claim(slice_index) == "mine":
-                yield from self._slice(ledger, slice_index, begun, begins[slice_index])
+                yield from self._slice(ledger, slice_index, begun, begins[slice_index], seen)
 
-    def _slice(self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, position: int) -> Steps:
+    def _slice(
+        self, ledger: ShardLedger, slice_index: int, begun: CommittedSlice | None, position: int, seen: SeenKeys
+    ) -> Steps:
         writer = self._writer(ledger, slice_index, begun, self._counts(slice_index, position))
-        yield from self._steps(writer, samples_of(ledger.shard, self.config, position, self._first_sample(slice_index)))
+        first_sample = self._first_sample(slice_index)
+        yield from self._steps(writer, samples_of(ledger.shard, self.config, position, first_sample, seen))
 
     def _pass_over(self, reader: Iterator[Sample], counts: SliceCounts) -> None:
         for sample in itertools.islice(reader, self.config.output.part_samples):

@@ -1,4 +1,4 @@
 """A sample's JSON: its fields, and the filters on them.
 
-fields.py, conditions.py (the language of `filter.where`), filters.py.
+text.py (from bytes to text), fields.py, conditions.py (the language of `filter.where`), filters.py.
 """

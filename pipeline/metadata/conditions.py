@@ -60,6 +60,12 @@ def _check(node: ast.expr) -> None:
         _check(part)
 
 
+def names_in(text: str) -> frozenset[str]:
+    """The dotted names of JSON fields that a condition uses. Raises ValueError as `parse_condition`."""
+    nodes = ast.walk(parse_condition(text))
+    return frozenset(_dotted(node) for node in nodes if isinstance(node, ast.Name | ast.Attribute))
+
+
 def _dotted(node: ast.expr) -> str:
     """`a.b.c` of a name; "" for an attribute of anything else."""
     if isinstance(node, ast.Name):

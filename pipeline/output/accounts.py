@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from pipeline.errors import ShardError
@@ -34,6 +34,9 @@ class SliceJson(TypedDict):
     ignored_files: int
     clips: dict[str, list[list[int]]]
     rejects: list[RejectJson]
+    keys: list[str]
+    without_caption: list[int]
+    losses: dict[str, int]
 
 
 class ShardJson(TypedDict):
@@ -118,6 +121,9 @@ def record_to_json(record: SliceRecord) -> SliceJson:
         "ignored_files": record.ignored_files,
         "clips": {bucket: [list(pair) for pair in pairs] for bucket, pairs in record.clips.items()},
         "rejects": [reject_to_json(reject) for reject in record.rejects],
+        "keys": list(record.keys),
+        "without_caption": list(record.without_caption),
+        "losses": dict(record.losses),
     }
 
 
@@ -132,6 +138,9 @@ def record_from_json(values: SliceJson) -> SliceRecord:
             bucket: tuple((sample, window) for sample, window in pairs) for bucket, pairs in values["clips"].items()
         },
         rejects=tuple(reject_from_json(reject) for reject in values["rejects"]),
+        keys=tuple(values["keys"]),
+        without_caption=tuple(values["without_caption"]),
+        losses=values["losses"],
     )
 
 
@@ -170,16 +179,7 @@ def merge_records(own: Mapping[str, SliceRecord], others: Iterable[SliceRecord] 
         left = sorted(pair for pair in claimed if not _rejected(pair, kept_rejects))
         if left:
             clips[bucket] = tuple(left)
-    first = records[0]
-    return SliceRecord(
-        index=first.index,
-        samples=first.samples,
-        next_position=first.next_position,
-        last=first.last,
-        ignored_files=first.ignored_files,
-        clips=clips,
-        rejects=tuple(kept_rejects[at] for at in sorted(kept_rejects)),
-    )
+    return replace(records[0], clips=clips, rejects=tuple(kept_rejects[at] for at in sorted(kept_rejects)))
 
 
 def _rejected(pair: tuple[int, int], rejects: Mapping[tuple[int, int], Reject]) -> bool:

@@ -1,5 +1,6 @@
 """The manifest of a shard: what it says, and reading it. Where it exists, the shard is done."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
@@ -37,6 +38,8 @@ class Manifest(TypedDict):
     samples_filtered: int
     rows: int
     ignored_files: int
+    clips_without_caption: int
+    losses: dict[str, int]
     parts: list[PartJson]
     rejects: list[RejectJson]
     latent_statistics: StatisticsJson
@@ -51,9 +54,10 @@ def manifest_of(
     seconds: Mapping[str, float],
 ) -> Manifest:
     """The manifest of a shard that has these slices, all of which are complete."""
-    statistics = LatentStatistics()
+    statistics, losses = LatentStatistics(), Counter[str]()
     for committed in slices:
         statistics = merged(statistics, committed.statistics)
+        losses.update(committed.record.losses)
     # every segment of a sample that cannot be decoded has the same reject
     rejects = list({(r.sample_index, r.window_index): r for one in slices for r in one.record.rejects}.values())
     return {
@@ -65,6 +69,8 @@ def manifest_of(
         "samples_filtered": sum(reject.is_filtered for reject in rejects),
         "rows": sum(part.rows for committed in slices for part in committed.parts),
         "ignored_files": sum(committed.record.ignored_files for committed in slices),
+        "clips_without_caption": sum(_clips_without_caption(committed.record) for committed in slices),
+        "losses": dict(sorted(losses.items())),
         "parts": [part_to_json(part) for committed in slices for part in committed.parts],
         "rejects": [reject_to_json(reject) for reject in rejects],
         "latent_statistics": statistics_to_json(statistics),
@@ -74,6 +80,11 @@ def manifest_of(
 
 def _with_clips(record: SliceRecord) -> set[int]:
     return {sample for pairs in record.clips.values() for sample, _ in pairs}
+
+
+def _clips_without_caption(record: SliceRecord) -> int:
+    without = frozenset(record.without_caption)
+    return sum(sample in without for pairs in record.clips.values() for sample, _ in pairs)
 
 
 def reject_count(manifest: Manifest) -> int:

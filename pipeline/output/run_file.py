@@ -33,6 +33,8 @@ class Totals(TypedDict):
     rows: int
     rejects: int
     ignored_files: int
+    clips_without_caption: int
+    losses: dict[str, int]
     parts: int
     size_bytes: int
     rejects_by_reason: dict[str, int]

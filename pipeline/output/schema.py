@@ -18,6 +18,7 @@ DICTIONARY_COLUMNS += ["vae_latent_dtype", "vae_logvar_dtype", "first_frame_late
 CROP = pa.struct([(name, pa.int32()) for name in ("resized_width", "resized_height", "left", "top")])
 DESCRIBING_FIELDS = [
     ("id", pa.string()),
+    ("key", pa.string()),
     ("caption", pa.string()),
     ("captions", pa.list_(pa.string())),
     ("file_name", pa.string()),
@@ -70,6 +71,7 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
     clip, geometry, header = row.clip, row.clip.geometry, row.header
     values: dict[str, Any] = {
         "id": row.id,
+        "key": row.sample.key,
         "caption": row.sample.caption,
         "captions": list(row.sample.captions),
         "file_name": row.sample.video_name,

@@ -4,6 +4,7 @@ Nothing is published before the whole slice is known.
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
@@ -17,7 +18,16 @@ from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter
 from pipeline.output.schema import row_values
 from pipeline.output.statistics import merged
-from pipeline.records import CommittedSlice, FloatLatent, LatentStatistics, Reason, Reject, Row, Sample, SliceRecord
+from pipeline.records import (
+    CommittedSlice,
+    FloatLatent,
+    LatentStatistics,
+    Reason,
+    Reject,
+    Row,
+    Sample,
+    SliceRecord,
+)
 
 
 def bucket_of(latent_shape: tuple[int, ...]) -> str:
@@ -48,12 +58,18 @@ class SliceCounts:
     samples: int = 0
     ignored_files: int = 0
     last: bool = False
+    keys: list[str] = field(default_factory=list)
+    without_caption: list[int] = field(default_factory=list)
+    losses: Counter[str] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
         self.taken += 1
+        self.keys.append(sample.key)
+        self.without_caption += [] if sample.caption.strip() else [sample.index]
         if self.segment == 0:
             self.samples += 1
             self.ignored_files += sample.ignored_files
+            self.losses.update(sample.losses)
         if self.segment == self.segments - 1:
             self.next_position = sample.next_position
             self.last = sample.last
@@ -182,4 +198,7 @@ class SliceWriter:
             ignored_files=self.counts.ignored_files,
             clips=dict(sorted({**kept, **made}.items())),
             rejects=tuple(rejects[at] for at in sorted(rejects.keys() - rows)),
+            keys=tuple(self.counts.keys),
+            without_caption=tuple(self.counts.without_caption),
+            losses=dict(sorted(self.counts.losses.items())),
         )

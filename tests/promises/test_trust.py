@@ -131,7 +131,7 @@ def test_keys_of_a_shard_are_values_and_never_paths(
     (part,) = out.rglob("*.parquet")
     assert re.fullmatch(r"x-b-[0-9a-f]{8}-00000\.parquet", part.name)
     with open(part, "rb") as file:
-        rows = [row["id"] for row in read_rows(file)]
+        rows = [row["key"] for row in read_rows(file)]
     (manifest,) = (json.loads(path.read_text()) for path in (out / "manifests").iterdir())
     rejected = [reject["key"] for reject in manifest["rejects"]]
     assert len(rows) + len(rejected) == manifest["samples"]

@@ -21,6 +21,9 @@ def made_summary(**changes: Any) -> dict[str, Any]:
         "samples_filtered": 5,
         "rows": 9,
         "rejects": 7,
+        "ignored_files": 2,
+        "clips_without_caption": 4,
+        "losses": {"replaced_text": 1, "unused_file .srt": 6},
         "parts": 3,
         "size_bytes": 10,
         "encoder_busy_fraction": 0.987,
@@ -125,3 +128,9 @@ def test_a_run_that_made_nothing_has_a_report_too() -> None:
     )
     assert "n/a" in Page(render_report(empty, RUN)).words
     assert "encode 0" in Page(render_report(made_summary(seconds_by_stage={"encode": 0.0}), RUN)).words
+
+
+def test_what_of_the_input_is_in_no_row_is_counted_by_name() -> None:
+    words = Page(render_report(made_summary(), RUN)).words
+    for counted in ("clips without a caption 4", "files not used: .srt 6", "replaced characters or cells 1"):
+        assert counted in words

@@ -38,6 +38,8 @@ def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
         "rows": 8,
         "rejects": 8,
         "ignored_files": 0,
+        "clips_without_caption": 0,
+        "losses": {},
         "parts": 6,
         "size_bytes": size_bytes,
         "rejects_by_reason": {"clip/too_short": 8},

@@ -137,7 +137,8 @@ def test_rows_joined_are_the_bits_of_one_stream(
         own = [row for row in rows if row["sample_index"] == number]
         joined = np.concatenate([latent_of(row) for row in own], axis=1)
         np.testing.assert_array_equal(joined, one_stream(config, loaded, video))
-    assert [row["id"] for row in rows[-2:]] == [f"clip-000:{len(rows) - 2}", "clip-001:0"]
+    names = [f"clip-000:{len(rows) - 2}", "clip-001:0"]
+    assert [row["id"] for row in rows[-2:]] == [f"{rows[0]['shard']}/{name}" for name in names]
     assert [row["continues"] for row in rows] == [False] + [True] * (len(rows) - 2) + [False]
     assert [row["num_frames"] for row in rows][:2] == [length, length - 1]
     assert rows[1]["frame_indices"] == list(range(length, 2 * length - 1))

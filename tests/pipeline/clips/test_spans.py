@@ -157,8 +157,8 @@ def test_scene_split_footage_gives_the_rows_and_rejects_of_its_scenes(
     (part,) = Path(config.output.path).rglob("*.parquet")
     rows: list[dict[str, Any]] = list(read_rows(io.BytesIO(part.read_bytes())))
     assert [(row["id"], row["window_index"], row["frame_indices"][0]) for row in rows] == [
-        ("film-0:0", 0, 0),
-        ("film-0:2", 2, 12),
+        (f"{rows[0]['shard']}/film-0:0", 0, 0),
+        (f"{rows[0]['shard']}/film-0:2", 2, 12),
     ]
     store = Store(config.output.path)
     (manifest,) = read_manifests(store, done_shards(store))

@@ -31,8 +31,9 @@ from pipeline.input.samples import samples_of as samples_in
 from pipeline.input.samples import slice_begins
 from pipeline.input.table import beside
 from pipeline.input.table_rows import cut_rows
-from pipeline.input.text_rows import cell_value, read_text_rows, survey_text
+from pipeline.input.text_rows import TextFormat, read_text_rows, survey_text
 from pipeline.latents.task import ShardTask
+from pipeline.metadata.fields import read_cell
 from pipeline.monitor.events import ShardDone
 from pipeline.output.parts import read_rows as read_part_rows
 from pipeline.output.paths import done_shards
@@ -82,11 +83,11 @@ def table_config(make_config: MakeConfig, tmp_path: Path) -> Made:
 
 
 def rows_of(config: Config) -> dict[str, dict[str, Any]]:
-    """Every row of an output by its id."""
+    """Every row of an output by its key."""
     found = {}
     for path in sorted((Path(config.output.path) / "latents").rglob("*.parquet")):
         with open(path, "rb") as file:
-            found |= {row["id"]: row for row in read_part_rows(file)}
+            found |= {row["key"]: row for row in read_part_rows(file)}
     return found
 
 
@@ -118,6 +119,7 @@ def test_a_table_and_a_tar_of_the_same_videos_give_the_same_latents(
         same = ("vae_latent_bytes", "vae_logvar_bytes", "caption", "frame_indices", "bucket")
         assert [row[column] for column in same] == [theirs[key][column] for column in same]
         assert (row["file_name"], row["n"]) == (f"v/{number}.mp4", number)
+        assert row["id"] == f"{row['shard']}/{key}"
         assert json.loads(row["metadata"]) == {"id": key, "caption": f"caption {number}", "score": number}
 
 
@@ -246,7 +248,7 @@ def test_values_without_a_json_type_become_text_or_null(tmp_path: Path, table_co
         "price": "1.50",
         "nan": None,
         "spans": [[0.0, 1.5]],
-        "ns": "2009-02-13T23:31:31.234567",
+        "ns": "2009-02-13T23:31:31.234567891",
     }
     assert sample.spans is not None
     assert [(span.begin, span.end) for span in sample.spans] == [(0, 1.5)]
@@ -273,7 +275,7 @@ def test_a_shard_has_a_readable_name_of_its_own(tmp_path: Path, named: Rows, tab
         ({"files": "{0}/*.arrow"}, "input.table.files: nothing matches .*"),
         ({"files": "{0}/v/0.mp4"}, "0.mp4: unknown kind of table .mp4: use .parquet, .csv"),
         ({"files": "{0}/bad.parquet"}, "bad.parquet: not a complete Parquet file"),
-        ({"files": "{0}/bad.csv"}, "bad.csv: not CSV before byte 8: unexpected end of data"),
+        ({"files": "{0}/bad.csv"}, "bad.csv: not CSV from line 2 on: unexpected end of data"),
         ({"files": "{0}/bad.jsonl"}, "bad.jsonl has no column 'url'; its columns are none"),
         ({"files": "{0}/empty.csv"}, "input.table.files: the tables have no rows"),
         ({"files": "{0}/number.parquet"}, "column url has type int64: it must hold paths, URLs or bytes"),
@@ -407,12 +409,13 @@ def test_ranges_hold_every_row_once_and_break_only_groups_that_are_too_large(gro
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        *(("", None), ("5", 5), ("-1.5", -1.5), ("true", True), ("False", False), ("null", None)),
+        *(("", ""), ("5", 5), ("-1.5", -1.5), ("true", True), ("False", False), ("null", None)),
         *(("[[0, 1]]", [[0, 1]]), ("001", "001"), ("NaN", "NaN"), ('"a"', '"a"'), ("a, b", "a, b"), ("[", "[")),
+        *(("['a', \"b's\"]", ["a", "b's"]), ("[('x', 1)]", [["x", 1]]), ("{'a': None}", {"a": None}), ("[a]", "[a]")),
     ],
 )
-def test_a_cell_is_a_number_a_list_or_the_text_that_it_is(text: str, value: object) -> None:
-    assert cell_value(text) == value
+def test_a_cell_that_is_read_is_a_number_a_list_or_the_text_that_it_is(text: str, value: object) -> None:
+    assert read_cell(text) == value
 
 
 cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
@@ -424,17 +427,17 @@ def test_every_row_of_a_csv_is_in_one_range_whatever_its_cells_hold(rows: list[t
     text = io.StringIO(newline="")
     csv.writer(text).writerows([("a", "b"), *rows])
     file = io.BytesIO(text.getvalue().encode())
-    columns, ranges = survey_text(file, "csv", most)
+    columns, ranges, _ = survey_text(file, TextFormat("csv"), most)
     assert columns == ("a", "b")
     assert [row for numbers, _ in ranges for row in numbers] == list(range(len(rows)))
-    read = [row for numbers, size in ranges for row in read_text_rows(file, "csv", numbers, size)]
-    assert read == [{"a": cell_value(a), "b": cell_value(b)} for a, b in rows]
+    read = [row for numbers, size in ranges for row in read_text_rows(file, TextFormat("csv"), numbers, size)]
+    assert read == [{"a": a or None, "b": b or None} for a, b in rows]
 
 
 @given(st.lists(lines, max_size=9), st.integers(1, 4), st.booleans())
 def test_every_line_of_json_that_is_not_blank_is_a_row_or_a_bad_one(content: list[bytes], most: int, end: bool) -> None:
     file = io.BytesIO(b"\n".join(content) + b"\n" * end)
-    _, ranges = survey_text(file, "jsonl", most)
-    read = [row for numbers, size in ranges for row in read_text_rows(file, "jsonl", numbers, size)]
+    _, ranges, _ = survey_text(file, TextFormat("jsonl"), most)
+    read = [row for numbers, size in ranges for row in read_text_rows(file, TextFormat("jsonl"), numbers, size)]
     kept = [line for line in content if line.strip()]
     assert [isinstance(row, dict) for row in read] == [line in (b"{}", b'{"a": 1}') for line in kept]

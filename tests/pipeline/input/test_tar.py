@@ -1,19 +1,25 @@
 """A shard gives every sample it holds, from any sample on, or it is an error: never fewer in silence."""
 
+import copy
 import gzip
 import io
 import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.runs import Files, write_tar
+from support.runs import Files, MakeConfig, write_tar
 
 from pipeline.config.input import InputConfig
 from pipeline.errors import ShardError
+from pipeline.input.grouping import SeenKeys
+from pipeline.input.listing import list_shards
+from pipeline.input.samples import samples_of
 from pipeline.input.tar import read_samples
 from pipeline.records import Sample
 from pipeline.storage.store import Store
@@ -92,7 +98,7 @@ def test_the_caption_is_the_first_that_exists(read: Read, caption: list[str], ex
     assert sample.metadata == metadata.decode()
 
 
-@pytest.mark.parametrize("metadata", [b"no json", b"[1]", b"[" * 100_000, b"", b'"\xff"'])
+@pytest.mark.parametrize("metadata", [b"no json", b"[1]", b"[" * 100_000, b""])
 def test_metadata_that_is_not_an_object_gives_no_caption_and_no_error(read: Read, metadata: bytes) -> None:
     (sample,) = read(("a.mp4", b"A"), ("a.json", metadata))
     assert (sample.caption, sample.video) == ("", b"A")
@@ -105,13 +111,13 @@ def test_every_text_can_be_written_as_utf_8(tmp_path: Path) -> None:
         add(tar, "é.mp4", b"A")
         add(tar, "é.json", b'{"caption": "\\ud800"}')
         add(tar, "è.mp4", b"B")
-        add(tar, "è.txt", b"\xe9")
     first, second = read_samples(str(path), rules_of(), MAX_VIDEO_BYTES)
     for sample in (first, second):
         for text in (sample.key, sample.video_name, sample.caption, sample.metadata):
             text.encode()
     assert first.key != second.key
-    assert (first.caption, second.caption) == ("\\ud800", "\ufffd")
+    assert first.caption == "\\ud800"
+    assert (first.losses, second.losses) == ({"replaced_text": 3}, {"replaced_text": 1}), "two names and a caption"
 
 
 def test_extensions_count_in_any_case_and_after_any_dot(read: Read) -> None:
@@ -128,7 +134,9 @@ def test_only_the_extensions_asked_for_hold_the_video(read: Read) -> None:
     ("files", "reason", "words"),
     [
         ([("a.txt", b"")], "no_video", "input.video"),
-        ([("clip_0.5s.mp4", b"A"), ("clip_0.7s.mp4", b"B")], "several_videos", "clip_0.5s.mp4, clip_0.7s.mp4"),
+        ([("a.mp4", b"A"), ("a.webm", b"B")], "several_videos", "a.mp4, a.webm"),
+        ([("a.mp4", b"A"), ("a.txt", b"caf\xe9")], "bad_text", "a.txt: byte 3 (0xe9) is not UTF-8"),
+        ([("a.mp4", b"A"), ("a.json", b'{"x": "\xff"}')], "bad_text", "a.json: byte 7 (0xff)"),
         ([("a.mp4", b"A"), ("a.mp4", b"B")], "duplicate_file", "a.mp4 twice"),
         ([("a.mp4", b"A"), ("a.MP4", b"B")], "duplicate_file", "a.MP4 twice"),
         ([("a.mp4", b"A"), ("a.txt", b""), ("a.txt", b"")], "duplicate_file", "a.txt twice"),
@@ -144,6 +152,73 @@ def test_a_sample_without_one_video_is_a_problem_and_those_around_it_are_not(
     assert words in sample.problem[1]
     assert sample.video == b""
     assert (before.problem, before.video, after.problem, after.video) == (None, b"0", None, b"1")
+
+
+def taken(samples: list[Sample]) -> list[tuple[str, bytes, str, str]]:
+    return [(sample.key, sample.video, sample.caption, sample.metadata) for sample in samples]
+
+
+def test_files_belong_to_the_video_whose_name_they_have_whatever_dots_it_has(read: Read) -> None:
+    files = [(f"clip_0.{s}s.{name}", b"%d" % s) for s in (5, 7) for name in ("json", "mp4", "txt")]
+    assert taken(read(*files)) == [("clip_0.5s", b"5", "5", "5"), ("clip_0.7s", b"7", "7", "7")]
+    assert taken(read(*files[1:3], *files[4:])) == [("clip_0.5s", b"5", "5", ""), ("clip_0.7s", b"7", "7", "")]
+    files = [("a.b.mp4", b"1"), ("a.b.txt", b"of b"), ("a.json", b"{}"), ("a.mp4", b"2"), ("a.txt", b"of a")]
+    assert taken(read(*files)) == [("a.b", b"1", "of b", ""), ("a", b"2", "of a", "{}")]
+
+
+@pytest.mark.parametrize(
+    ("names", "problems"),
+    [
+        (["a.mp4", "b.mp4", "a.txt", "b.txt"], ["", "", "files_apart", "files_apart"]),
+        (["a.txt", "b.txt", "a.mp4", "b.mp4"], ["no_video", "no_video", "duplicate_key", "duplicate_key"]),
+        (["a.mp4", "b.mp4", "a.mp4"], ["", "", "duplicate_key"]),
+        (["a.5.mp4", "a.7.mp4", "a.5.txt", "a.7.txt"], ["", "files_apart"]),
+        (["a.480p.mp4", "a.720p.mp4", "a.txt"], ["", "several_videos"]),
+        (["a.mp4", "A.mp4", "a.b.mp4"], ["", "", ""]),
+    ],
+)
+def test_files_of_a_sample_that_stand_apart_are_said_from_wherever_the_shard_is_read(
+    names: list[str], problems: list[str], tmp_path: Path, make_config: MakeConfig
+) -> None:
+    write_tar(tmp_path / "a.tar", [(name, name.encode()) for name in names])
+    config = make_config()
+    (shard,) = list_shards(config.input.shards)
+    samples = list(samples_of(shard, config))
+    assert [sample.problem[0] if sample.problem else "" for sample in samples] == problems
+    assert all("together" in sample.problem[1] for sample in samples if sample.problem and "apart" in sample.problem[0])
+    seen = SeenKeys()
+    for sample in samples:
+        assert (
+            list(samples_of(shard, config, sample.position, sample.index, copy.deepcopy(seen)))
+            == samples[sample.index :]
+        )
+        seen.add(sample.key, sample.index)
+
+
+def test_files_that_nobody_asks_for_are_counted_by_extension(read: Read) -> None:
+    (sample,) = read(("a.mp4", b"A"), ("a.srt", b""), ("a.JPG", b""), ("a.x.jpg", b""), ("a.b c d e f g h i", b""))
+    assert sample.losses == {"unused_file .jpg": 2, "unused_file .srt": 1, "unused_file without extension": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+def test_texts_are_read_in_the_encoding_that_they_have(read: Read, encoding: str) -> None:
+    caption, metadata = "Ein Café am Abend 🌆", '{"caption": "au café, le soir"}'
+    (sample,) = read(
+        ("a.mp4", b"A"), ("a.txt", f"{caption}\r\n".encode(encoding)), ("a.json", metadata.encode(encoding))
+    )
+    assert (sample.caption, sample.metadata, sample.problem) == (caption, metadata, None)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lambda tar: bytes(pa.compress(tar, "zstd", asbytes=True))])
+def test_a_compressed_tar_is_read_as_the_tar_is_from_every_sample_on(compress: Any, tmp_path: Path) -> None:
+    files = [(f"{number}.{name}", bytes([number]) * 700) for number in range(4) for name in ("mp4", "txt")]
+    plain = write_tar(tmp_path / "plain.tar", files)
+    packed = tmp_path / "packed.tar"
+    packed.write_bytes(compress(plain.read_bytes()))
+    samples = list(read_samples(str(plain), rules_of(), MAX_VIDEO_BYTES))
+    for sample in samples:
+        found = read_samples(str(packed), rules_of(), MAX_VIDEO_BYTES, sample.position, sample.index)
+        assert list(found) == samples[sample.index :]
 
 
 def test_a_video_of_the_largest_size_is_read(read: Read) -> None:
@@ -250,7 +325,11 @@ DAMAGED = {
     "two tars, one after the other": WHOLE + WHOLE,
     "something after its end": WHOLE + b"x",
     "a page of HTML": b"<!doctype html><html><head><title>404 Not Found</title></head></html>" * 50,
-    "compressed": gzip.compress(WHOLE),
+    "compressed and cut": gzip.compress(WHOLE)[:-20],
+    "compressed and damaged": gzip.compress(WHOLE, 0)[:600] + b"x" + gzip.compress(WHOLE, 0)[601:],
+    "compressed and followed by something": gzip.compress(WHOLE) + b"x",
+    "another compressed after it": gzip.compress(WHOLE) + gzip.compress(WHOLE),
+    "zstd and cut": bytes(pa.compress(WHOLE, "zstd"))[:-20],
 }
 
 

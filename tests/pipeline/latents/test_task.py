@@ -85,7 +85,7 @@ def test_a_latent_is_what_the_encoder_gives_for_the_frames_of_its_row(
     items = decode_sample(sample.video, config.clip, config.limits, False, ClipRules(tiny.spec, 8))
     frames = np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
     posterior = tiny.encode(tiny.to_video(frames))
-    assert row["id"] == sample.key
+    assert (row["id"], row["key"]) == (f"{row['shard']}/{sample.key}", sample.key)
     stored = decode_latent(row["vae_latent_bytes"], row["vae_latent_shape"], row["vae_latent_dtype"])
     np.testing.assert_array_equal(stored, posterior.mean[0].numpy())
     stored = decode_latent(row["vae_logvar_bytes"], row["vae_logvar_shape"], row["vae_logvar_dtype"])
@@ -181,7 +181,7 @@ def test_windows_of_one_video_are_rows_with_their_own_id(
     (part,) = (Path(config.output.path) / "latents").rglob("*.parquet")
     with open(part, "rb") as file:
         rows = list(read_rows(file))
-    assert [row["id"] for row in rows] == [f"clip-000:{window}" for window in range(4)]
+    assert [row["id"] for row in rows] == [f"{rows[0]['shard']}/clip-000:{window}" for window in range(4)]
     assert [row["frame_indices"][0] for row in rows] == [0, 6, 12, 18]
 
 

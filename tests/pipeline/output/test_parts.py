@@ -60,6 +60,7 @@ def test_a_row_says_where_it_comes_from_and_how_it_was_made() -> None:
     (values,) = read(written(made_row(7, window_index=2)))
     assert {name: values[name] for name in values if not name.startswith("vae_")} == {
         "id": "clip-007",
+        "key": "clip-007",
         "caption": "caption 7",
         "captions": ["caption 7"],
         "file_name": "clip-007.mp4",
