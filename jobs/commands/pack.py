@@ -20,4 +20,10 @@ def pack(chosen: argparse.Namespace) -> int:
     extensions = InputConfig.model_fields["video"].default
     packed = pack_folders(chosen.videos, chosen.out, extensions, chosen.shard_samples)
     say(f"{packed.samples:,} samples in {len(packed.urls):,} shards: {packed.urls[0]} ...")
+    for name, count in packed.passed_over.items():
+        say(f"  {count:,} passed over: {name}")
+    for name, count in packed.unused.items():
+        say(f"  {count:,} not used: {name}")
+    if packed.without_caption:
+        say(f"  {packed.without_caption:,} without a .txt or .json beside them")
     return 0

@@ -1,10 +1,13 @@
-"""Packs folders of videos, with the captions and JSON beside them, into WebDataset shards. Videos are not opened."""
+"""Packs folders of videos, with the captions and JSON beside them, into WebDataset shards. Videos are not opened.
+
+What operating systems and editors leave beside videos is passed over, and counted by name.
+"""
 
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +15,8 @@ from pipeline.errors import UserError
 from pipeline.storage.store import Store
 
 BESIDE = (".txt", ".json")
+JUNK = {"__MACOSX", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@eaDir", "#recycle"}
+JUNK |= {"Trash", "Thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,26 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The shards that `pack` wrote, and how many samples they contain."""
+    """The shards that `pack` wrote, how many samples they contain, and what of the folders they do not.
+
+    `passed_over` counts files by the hidden or system's file or folder that they are or lie in, `unused` other files by
+    extension.
+    """
 
     urls: tuple[str, ...]
     samples: int
+    without_caption: int
+    passed_over: Mapping[str, int]
+    unused: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Folder:
+    """The files below a folder or file that was given: `root` is what keys are relative to."""
+
+    root: Path
+    files: list[Path] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samples: int) -> Packed:
@@ -36,7 +57,8 @@ def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samp
     Raises:
         UserError: no video is found, two would have the same key, or OUT already contains shards.
     """
-    samples = find_samples([Path(folder) for folder in folders], frozenset(extensions))
+    looked = [_look(Path(folder)) for folder in folders]
+    samples = find_samples(looked, frozenset(extensions))
     store = Store(out)
     if there := [name for name in store.names("") if name.endswith(".tar")]:
         raise UserError(f"{store.url(there[0])} exists: pack into an empty folder")
@@ -48,25 +70,54 @@ def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samp
             if not store.create_from(name, scratch.name):
                 raise UserError(f"{store.url(name)} exists: pack into an empty folder")
         urls.append(store.url(name))
-    return Packed(tuple(urls), len(samples))
+    passed_over = sum((folder.passed_over for folder in looked), Counter[str]())
+    used = {member.path for members in samples for member in members}
+    unused = Counter(path.suffix.lower() or path.name for one in looked for path in one.files if path not in used)
+    captionless = sum(len(members) == 1 for members in samples)
+    counts = (dict(sorted(each.items())) for each in (passed_over, unused))
+    return Packed(tuple(urls), len(samples), captionless, *counts)
 
 
-def find_samples(folders: list[Path], extensions: frozenset[str]) -> list[tuple[Member, ...]]:
+def _look(root: Path) -> _Folder:
+    if not root.exists():
+        raise UserError(f"{root} does not exist")
+    if root.is_file():
+        return _Folder(root, [root])
+    folder = _Folder(root)
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        junk = next((part for part in path.relative_to(root).parts if part.startswith(".") or part in JUNK), None)
+        if junk:
+            folder.passed_over["._* (AppleDouble)" if junk.startswith("._") else junk] += 1
+        else:
+            folder.files.append(path)
+    return folder
+
+
+def find_samples(folders: list[_Folder], extensions: frozenset[str]) -> list[tuple[Member, ...]]:
     """The videos in folders (or given as files), each with the files beside it, sorted by key."""
-    found = [(root, path) for root in folders for path in _videos(root, extensions)]
+    found = [(one.root, path) for one in folders for path in one.files if _extension(path).lstrip(".") in extensions]
     if not found:
-        raise UserError(f"no video in {', '.join(map(str, folders))}; looked for {', '.join(sorted(extensions))}")
+        where = ", ".join(str(one.root) for one in folders)
+        raise UserError(f"no video in {where}; looked for {', '.join(sorted(extensions))}")
     plain = Counter(_key(root, path) for root, path in found)
     keyed = [(_distinct_key(root, path, plain), path) for root, path in found]
     _refuse_shared_keys(keyed)
-    return [tuple(_members(key, path)) for key, path in sorted(keyed)]
+    beside = _beside({path.parent for _, path in keyed})
+    return [tuple(_members(key, path, beside)) for key, path in sorted(keyed)]
 
 
-def _videos(root: Path, extensions: frozenset[str]) -> Iterator[Path]:
-    if not root.exists():
-        raise UserError(f"{root} does not exist")
-    files = [root] if root.is_file() else sorted(root.rglob("*"))
-    return (path for path in files if path.is_file() and path.suffix.lower().lstrip(".") in extensions)
+def _extension(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _beside(folders: Iterable[Path]) -> dict[tuple[Path, str], Path]:
+    """The captions and JSON of some folders, by their path without extension and their extension in lower case."""
+    files = (path for folder in folders for path in sorted(folder.iterdir(), reverse=True))
+    return {
+        (path.with_suffix(""), _extension(path)): path
+        for path in files
+        if _extension(path) in BESIDE and path.is_file()
+    }
 
 
 def _key(root: Path, path: Path) -> str:
@@ -91,12 +142,11 @@ def _refuse_shared_keys(keyed: list[tuple[str, Path]]) -> None:
         seen[key] = path
 
 
-def _members(key: str, video: Path) -> Iterator[Member]:
-    yield Member(f"{key}{video.suffix.lower()}", video)
+def _members(key: str, video: Path, beside: Mapping[tuple[Path, str], Path]) -> Iterator[Member]:
+    yield Member(f"{key}{_extension(video)}", video)
     for extension in BESIDE:
-        beside = video.with_suffix(extension)
-        if beside.is_file():
-            yield Member(f"{key}{extension}", beside)
+        if path := beside.get((video.with_suffix(""), extension)):
+            yield Member(f"{key}{extension}", path)
 
 
 def _write_tar(file: IO[bytes], samples: list[tuple[Member, ...]]) -> None:

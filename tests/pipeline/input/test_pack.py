@@ -109,6 +109,32 @@ def test_videos_that_would_share_a_key_are_refused(tmp_path: Path, names: tuple[
     assert not (tmp_path / "out").exists()
 
 
+def test_what_systems_and_editors_leave_behind_is_passed_over_and_counted_by_name(tmp_path: Path) -> None:
+    junk = ["._a.mp4", ".hidden.mp4", "__MACOSX/a.mp4", "__MACOSX/._a.mp4", ".ipynb_checkpoints/a-checkpoint.mp4"]
+    junk += [".Trash-1000/files/old.mp4", "$RECYCLE.BIN/old.mp4", "x/.DS_Store", "@eaDir/a.mp4/SYNOVIDEO.mp4"]
+    put(tmp_path / ".videos", "a.mp4", "x/b.mp4", "x/b.txt", *junk)
+    made = pack([str(tmp_path / ".videos")], str(tmp_path / "out"), RULES.video, 100)
+    assert (made.samples, made.without_caption, sum(made.passed_over.values())) == (2, 1, len(junk))
+    assert made.passed_over == {
+        "._* (AppleDouble)": 1,
+        ".hidden.mp4": 1,
+        "__MACOSX": 2,
+        ".ipynb_checkpoints": 1,
+        ".Trash-1000": 1,
+        "$RECYCLE.BIN": 1,
+        ".DS_Store": 1,
+        "@eaDir": 1,
+    }
+
+
+def test_captions_count_in_any_case_and_what_lies_unused_is_counted(tmp_path: Path) -> None:
+    put(tmp_path / "in", "a.MP4", "a.TXT", "b.mp4", "b.Json", "c.txt", "a.srt", "b.SRT", "README")
+    samples = packed(tmp_path / "out", tmp_path / "in")
+    assert [(sample.caption, sample.metadata) for sample in samples] == [("a.TXT", ""), ("", "b.Json")]
+    made = pack([str(tmp_path / "in")], str(tmp_path / "again"), RULES.video, 100)
+    assert made.unused == {".srt": 2, ".txt": 1, "README": 1}
+
+
 def test_nothing_to_pack_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "in", "a.txt", "mp4")
     with pytest.raises(UserError, match=r"no video in .*in; looked for .*mp4"):
