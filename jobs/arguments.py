@@ -8,6 +8,7 @@ from typing import NoReturn, TypeAlias
 import encoder
 from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
+from pipeline.storage.urls import expanded
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Command = Callable[[argparse.Namespace], int]
@@ -71,6 +72,14 @@ class _Renamed(argparse.Action):
 def renamed(parser: argparse.ArgumentParser, old: str, new: str) -> None:
     """Refuses an option's former name with its new one."""
     parser.add_argument(old, action=_Renamed, const=new, nargs="*", help=argparse.SUPPRESS)
+
+
+def path_text(text: str) -> str:
+    """A path or URL, in which ~ and ${VAR} are replaced as in those of a configuration."""
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jobs.arguments import Subparsers, add_command, renamed
+from jobs.arguments import Subparsers, add_command, path_text, renamed
 from jobs.console import say, say_columns
 from pipeline.errors import UserError
 
@@ -25,7 +25,8 @@ def add(subparsers: Subparsers) -> None:
     text = "encoders alone: our convolution algorithms beside diffusers' own code, with error and memory"
     parser = add_command(subparsers, "encoder", bench, text)
     parser.add_argument("--name", default="cogvideox", help="cogvideox (default), wan or tiny")
-    parser.add_argument("--weights", default="random:0", help="a diffusers VAE folder, or random:SEED (default)")
+    text = "a diffusers VAE folder, or random:SEED (default)"
+    parser.add_argument("--weights", type=path_text, default="random:0", help=text)
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
@@ -34,7 +35,7 @@ def add(subparsers: Subparsers) -> None:
     backends, text = ["diffusers", "direct", "auto"], "diffusers, and values of encoder.convolutions"
     parser.add_argument("--backends", nargs="+", default=backends, help=text)
     renamed(parser, "--ways", "--backends")
-    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    parser.add_argument("--json", type=path_text, metavar="FILE", help="write what was measured")
 
 
 def bench(chosen: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.arguments import Subparsers, add_command, add_overrides
+from jobs.arguments import Subparsers, add_command, add_overrides, path_text
 from jobs.commands.bench_run import CONFIG, finish
 from jobs.commands.bench_simulated import add_options as add_simulated_options
 from jobs.commands.bench_simulated import bench_simulated
@@ -51,7 +51,7 @@ def add(subparsers: Subparsers) -> None:
     text = "synthetic videos that are measured (default: 8; with --simulate 60)"
     parser.add_argument("--clips", type=int, metavar="N", help=text)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
-    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    parser.add_argument("--json", type=path_text, metavar="FILE", help="write what was measured")
     add_simulated_options(parser.add_argument_group("a simulated accelerator"))
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from jobs.arguments import Subparsers, add_command
+from jobs.arguments import Subparsers, add_command, path_text
 from jobs.commands.run import run_config
 from jobs.console import say
 from pipeline.config.load import Config, load_config
@@ -21,7 +21,9 @@ SIZES_PX = ((192, 128), (128, 192), (144, 144))  # width, height
 def add(subparsers: Subparsers) -> None:
     """Adds `demo`."""
     parser = add_command(subparsers, "demo", demo, "make small videos and run the whole pipeline on them, on the CPU")
-    parser.add_argument("out", nargs="?", default="out/demo", help="an empty folder (default: out/demo)")
+    parser.add_argument(
+        "out", nargs="?", type=path_text, default="out/demo", help="an empty folder (default: out/demo)"
+    )
 
 
 def demo(chosen: argparse.Namespace) -> int:

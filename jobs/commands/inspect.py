@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jobs.arguments import Subparsers, add_command
+from jobs.arguments import Subparsers, add_command, path_text
 from jobs.console import say, say_table
 from pipeline.audit.status import ShardStatus, read_status
 from pipeline.audit.summary import mixed_devices, write_report
@@ -26,7 +26,9 @@ def add(subparsers: Subparsers) -> None:
     for parser in (of_status, of_report, of_show):
         parser.add_argument("out", help="the output.path of a run")
     of_show.add_argument("key", help="a clip's id, or a sample's key: lists all clips that match")
-    of_show.add_argument("--picture", metavar="FILE", help="write the latent below its source frames, as a PNG")
+    of_show.add_argument(
+        "--picture", type=path_text, metavar="FILE", help="write the latent below its source frames, as a PNG"
+    )
 
 
 def status(chosen: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from jobs.arguments import Subparsers, add_command, positive
+from jobs.arguments import Subparsers, add_command, path_text, positive
 from jobs.console import say
 from pipeline.audit import repair
 from pipeline.audit.summary import mixed_devices
@@ -25,9 +25,9 @@ def add(subparsers: Subparsers) -> None:
     text = "decode N latents and compare with the frames of their source"
     parser.add_argument("--decode", type=positive, default=0, metavar="N", help=text)
     text = "with --decode: a diffusers VAE folder (default: the run's encoder.weights)"
-    parser.add_argument("--vae", metavar="PATH", help=text)
+    parser.add_argument("--vae", type=path_text, metavar="PATH", help=text)
     text = "with --decode: write source frames above decoded ones, as PNGs"
-    parser.add_argument("--pictures", metavar="FOLDER", help=text)
+    parser.add_argument("--pictures", type=path_text, metavar="FOLDER", help=text)
     text = "set aside the slices that hold rejects, so that the next run tries them again"
     retry = add_command(subparsers, "retry-rejects", retry_rejects, text)
     retry.add_argument("--stage", help="only rejects of this stage, such as decode")

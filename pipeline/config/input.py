@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import PathText, Section
 from pipeline.metadata.conditions import parse_condition
 from pipeline.metadata.fields import Column, parse_column
 
@@ -18,6 +18,7 @@ def _as_tuple(value: object) -> object:
 
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Paths = Annotated[tuple[PathText, ...], BeforeValidator(_as_tuple)]
 
 
 class TableConfig(Section):
@@ -27,7 +28,7 @@ class TableConfig(Section):
     cells or are part of the text; null: they enclose those of CSV.
     """
 
-    files: Strings = Field(min_length=1)
+    files: Paths = Field(min_length=1)
     video: str = Field(min_length=1)
     key: str | None = Field(None, min_length=1)
     quotes: bool | None = None
@@ -40,7 +41,7 @@ class InputConfig(Section):
     `columns` are values of the sample's JSON that become columns; `spans` is the path of clip boundaries in it.
     """
 
-    shards: Annotated[Strings, BeforeValidator(lambda value: () if value is None else value)] = ()
+    shards: Annotated[Paths, BeforeValidator(lambda value: () if value is None else value)] = ()
     table: TableConfig | None = None
     video: Strings = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "ts", "flv", "wmv", "3gp", "ogv", "gif")
     caption: Strings = ("txt", "json:caption")

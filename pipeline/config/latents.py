@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from encoder import ChunkPlan, Convolutions, Dtype, NormScope
-from pipeline.config.section import Section
+from pipeline.config.section import PathText, Section
 
 WINDOW_PATTERN = re.compile(r"head|center|full|(uniform|slide):[1-9]\d*")
 BUCKET_PATTERN = re.compile(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?")
@@ -106,7 +106,7 @@ class EncoderConfig(Section):
     """
 
     name: str = "cogvideox"
-    weights: str = Field(min_length=1)
+    weights: PathText = Field(min_length=1)
     dtype: Dtype = "bfloat16"
     chunk_frames: int = Field(8, ge=1)
     chunk_plan: ChunkPlan = "diffusers"
@@ -126,7 +126,7 @@ class EncoderConfig(Section):
 class OutputConfig(Section):
     """Where latents are written and in which form. `seed` is used by `posterior: sample`."""
 
-    path: str = Field(min_length=1)
+    path: PathText = Field(min_length=1)
     posterior: Literal["moments", "mean", "sample"] = "moments"
     seed: int = 0
     first_frame: bool = False

@@ -14,6 +14,7 @@ from pipeline.config.latents import ClipConfig, EncoderConfig, OutputConfig
 from pipeline.config.runtime import LimitsConfig, RuntimeConfig
 from pipeline.config.section import Section
 from pipeline.errors import ConfigError
+from pipeline.storage.urls import expanded
 
 # Keys of earlier versions: refused with a message in a configuration, ignored in an old run.json.
 REMOVED = {
@@ -57,7 +58,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: it names the file, the path of the key, what was given and what is allowed.
     """
     try:
-        content = Path(path).read_bytes()
+        content = Path(expanded(path)).read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     tree = read_yaml(content, path)

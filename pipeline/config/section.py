@@ -1,6 +1,12 @@
 """What all sections of the configuration have in common: they are frozen, and they refuse unknown keys."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from pipeline.storage.urls import expanded
+
+PathText = Annotated[str, AfterValidator(expanded)]  # a path or URL, in which ~ and ${VAR} are replaced
 
 
 class Section(BaseModel):

@@ -15,9 +15,10 @@ from braceexpand import braceexpand
 from pipeline.config.input import InputConfig, TableConfig
 from pipeline.errors import UserError
 from pipeline.input.table_rows import survey
+from pipeline.metadata.text import UndecodableError, decode_text
 from pipeline.records import ShardRef, TableShard, TarShard
 from pipeline.storage.files import glob_urls, read_url
-from pipeline.storage.urls import public_url
+from pipeline.storage.urls import expanded, public_url
 
 TABLES = "input.table.files"
 READERS = 16
@@ -92,21 +93,28 @@ def _listed(pattern: str, key: str) -> list[str]:
     return [url for line in _lines(pattern[1:], key) for url in _expand(line, key)]
 
 
+def _meant(line: str, key: str) -> str:
+    try:
+        return expanded(line)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
 def _expand(pattern: str, key: str) -> list[str]:
     try:
-        expanded = list(braceexpand(pattern))
+        patterns = list(braceexpand(_meant(pattern, key)))
     except ValueError as error:
         raise UserError(f"{key}: {pattern!r} has unbalanced braces: {error}") from None
-    return [url for one in expanded for url in _globbed(one, key)]
+    return [url for one in patterns for url in _globbed(_meant(one, key), key)]
 
 
 def _lines(path: str, key: str) -> list[str]:
     try:
-        text = read_url(path).decode("utf-8")
+        text = decode_text(read_url(path))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{key}: the list @{public_url(path)} does not exist") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{key}: the list @{public_url(path)} is not UTF-8 text") from None
+    except UndecodableError as error:
+        raise UserError(f"{key}: the list @{public_url(path)} is not UTF-8 text: {error}") from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

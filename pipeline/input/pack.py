@@ -13,6 +13,7 @@ from typing import IO
 
 from pipeline.errors import UserError
 from pipeline.storage.store import Store
+from pipeline.storage.urls import expanded
 
 BESIDE = (".txt", ".json")
 JUNK = {"__MACOSX", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@eaDir", "#recycle"}
@@ -57,7 +58,7 @@ def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samp
     Raises:
         UserError: no video is found, two would have the same key, or OUT already contains shards.
     """
-    looked = [_look(Path(folder)) for folder in folders]
+    looked = [_look(Path(expanded(folder))) for folder in folders]
     samples = find_samples(looked, frozenset(extensions))
     store = Store(out)
     if there := [name for name in store.names("") if name.endswith(".tar")]:

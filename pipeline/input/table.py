@@ -19,8 +19,9 @@ from pipeline.metadata.filters import check_metadata
 from pipeline.metadata.text import UndecodableError, decode_text, is_printable, printable
 from pipeline.records import Sample, TableShard
 from pipeline.storage.files import read_at_most
-from pipeline.storage.urls import public_url, without_secrets
+from pipeline.storage.urls import expanded, public_url, without_secrets
 
+WEB = ("http://", "https://", "ftp://")
 Problem = tuple[str, str]
 Row = dict[str, Any] | BadRowError
 
@@ -214,7 +215,14 @@ def _fetched(url: str, limit_bytes: int) -> tuple[bytes, Problem | None]:
 
 
 def beside(table_url: str, path: str) -> str:
-    """The path or URL in a table's cell; relative paths start in the table's folder."""
+    """The path or URL in a table's cell; relative paths start in the table's folder.
+
+    Variables are replaced as in every path, but for the web's: a table of a stranger would learn their values.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+    path = path if path.startswith(WEB) else expanded(path)
     if "://" in path or path.startswith("/"):
         return path
     folder = table_url.partition("?")[0] if "://" in table_url else table_url

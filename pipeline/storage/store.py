@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import TransientError
 from pipeline.storage.files import filesystem_of, patient, retried
 from pipeline.storage.local_files import TEMPORARY, beside, copy_into, create_local
-from pipeline.storage.urls import is_remote
+from pipeline.storage.urls import expanded, is_remote
 
 LEFT_BEHIND_SECONDS = 3600.0
 
@@ -25,10 +25,11 @@ class Store:
     """A folder on any fsspec file system. Paths are relative to `root`, `/`-separated.
 
     Raises:
-        UserError: the URL's protocol is unknown or its library is not installed.
+        UserError: the URL's protocol is unknown or its library is not installed, or a variable in it is not set.
     """
 
     def __init__(self, root: str) -> None:
+        root = expanded(root)
         self.root = root if is_remote(root) else os.path.abspath(root)
         self.fs, self._base = filesystem_of(self.root)
         self._local = isinstance(self.fs, LocalFileSystem)

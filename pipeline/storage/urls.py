@@ -2,10 +2,37 @@
 
 import os
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from pipeline.errors import UserError
+
+VARIABLE = re.compile(r"\$\{([^}]*)\}")
+HOME = re.compile(r"(@|(?:file|local)://)?(~[^/]*)(?=/|$)")
 USER = re.compile(r"//[^/\s]+@")
 QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*|(?<=://)([^\s'\"<>?]+)\?[^\s'\"<>]*")
+
+
+def expanded(path: str, environment: Mapping[str, str] = os.environ) -> str:
+    """A path or URL as the user means it: `~` is the home folder, `${VAR}` a variable of the environment.
+
+    Raises:
+        UserError: a variable is not set, or there is no such home.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if not environment.get(match[1]):
+            raise UserError(f"{path!r} uses ${{{match[1]}}}, which is not set: set it, or write the path without it")
+        return environment[match[1]]
+
+    text = VARIABLE.sub(value, path)
+    if (match := HOME.match(text)) is None:
+        return text
+    home = environment.get("HOME") if match[2] == "~" else None
+    home = home or os.path.expanduser(match[2])
+    if home.startswith("~"):
+        raise UserError(f"{path!r}: there is no home folder {match[2]}; write ./{match[2]} for a file of that name")
+    return f"{match[1] or ''}{home}{text[match.end() :]}"
 
 
 def is_remote(url: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 from support.paths import ROOT
+from support.runs import MakeConfig
 
 from pipeline.config.identity import differing_fields, fingerprint, identity, run_name
 from pipeline.config.load import Config, apply_overrides, load_config, parse_config, recorded_config
@@ -392,3 +393,34 @@ def test_runs_of_one_configuration_into_two_roots_have_two_names() -> None:
     assert one != other
     assert one == run_name("0123456789abcdef", "s3://user:word@a/out?token=x")
     assert one.startswith("0123456789ab-")
+
+
+def test_every_path_may_begin_at_home_or_hold_variables(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    config = make_config(
+        input={"shards": ["~/a.tar", "${DATA}/b.tar", "@~/list"]},
+        output={"path": "~/out"},
+        encoder={"weights": "${DATA}/vae"},
+    )
+    assert config.input.shards == ("/home/me/a.tar", "/data/b.tar", "@/home/me/list")
+    assert (config.output.path, config.encoder.weights) == ("/home/me/out", "/data/vae")
+    table = make_config(input={"shards": None, "table": {"files": "${DATA}/t.csv", "video": "v"}}).input.table
+    assert table is not None
+    assert table.files == ("/data/t.csv",)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"input": {"shards": "${NOT_SET}/a.tar"}},
+        {"input": {"shards": None, "table": {"files": ["~/a.csv", "${NOT_SET}"], "video": "v"}}},
+        {"output": {"path": "${NOT_SET}"}},
+        {"encoder": {"weights": "${NOT_SET}/vae"}},
+    ],
+)
+def test_a_path_with_a_variable_that_is_not_set_is_refused(sections: dict[str, Any], make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"uses \$\{NOT_SET\}, which is not set"):
+        make_config(**sections)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.urls import own_name, public_url, without_secrets
+from pipeline.errors import UserError
+from pipeline.storage.urls import expanded, own_name, public_url, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,32 @@ def test_a_message_is_shown_without_the_secrets_of_the_urls_in_it() -> None:
 )
 def test_a_file_is_named_by_the_last_part_of_its_path(url: str) -> None:
     assert own_name(url) == "b.safetensors"
+
+
+ENVIRONMENT = {"HOME": "/home/me", "OUT": "/data", "BUCKET": "b", "EMPTY": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        *(("~", "/home/me"), ("~/x", "/home/me/x"), ("@~/list", "@/home/me/list"), ("file://~/x", "file:///home/me/x")),
+        *(("${OUT}/x", "/data/x"), ("s3://${BUCKET}/{0..3}.tar", "s3://b/{0..3}.tar"), ("@${OUT}/l", "@/data/l")),
+        *(("a~/~b", "a~/~b"), ("./~", "./~"), ("$OUT/x", "$OUT/x"), ("random:0", "random:0"), ("hf://a/b", "hf://a/b")),
+    ],
+)
+def test_home_and_variables_are_replaced_in_a_path(path: str, meant: str) -> None:
+    assert expanded(path, ENVIRONMENT) == meant
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("${NOTHING}/x", r"uses \$\{NOTHING\}, which is not set"),
+        ("${EMPTY}/x", r"uses \$\{EMPTY\}, which is not set"),
+        ("s3://b/${}", r"uses \$\{\}"),
+        ("~nobody-of-this-name/x", "there is no home folder ~nobody-of-this-name"),
+    ],
+)
+def test_a_path_that_cannot_be_meant_is_refused(path: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        expanded(path, ENVIRONMENT)
