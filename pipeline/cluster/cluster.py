@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.cluster.claims import start_claims
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
+from pipeline.cluster.joining import check_cluster
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.cluster.nodes import Death, Head, Nodes, died_with_node, first_line, on_gpus
 from pipeline.cluster.replica import ReplicaActor
@@ -50,15 +51,19 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
     """Starts a local Ray, or joins the cluster at `runtime.address` and brings it our code.
 
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster can be joined at the address.
     """
     options: dict[str, Any] = {"address": "local", "include_dashboard": False}
     if runtime.address is not None:
+        check_cluster(runtime.address)
         options = {"address": runtime.address, "runtime_env": {"py_modules": _our_packages()}}
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", namespace="latentmill", **options)
-    except ConnectionError as error:
-        raise UserError(f"runtime.address: no Ray cluster answers at {runtime.address}: {error}") from None
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        if runtime.address is None:
+            raise
+        cause = " ".join(str(error).split())
+        raise UserError(f"runtime.address: cannot join the Ray cluster at {runtime.address}: {cause}") from None
     try:
         yield
     except HeadLostError:
