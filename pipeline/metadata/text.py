@@ -48,14 +48,20 @@ def decode_text(data: bytes) -> str:
 
 
 def decoded(data: bytes, encoding: str, first_byte: int = 0) -> str:
-    """The text of some bytes in an encoding, as they stand. Raises UndecodableError as `decode_text`."""
+    """The text of some bytes in an encoding, as they stand. Raises UndecodableError as `decode_text`.
+
+    A NUL is not text: where it is left, the encoding was not recognised.
+    """
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
+        if (at := text.find("\0")) < 0:
+            return text
+        at = len(text[:at].encode(encoding))
     except UnicodeDecodeError as error:
-        at, byte = first_byte + error.start, data[error.start]
-        raise UndecodableError(
-            f"byte {at:,} (0x{byte:02x}) is not {encoding.upper()}: save the text as UTF-8"
-        ) from None
+        at = error.start
+    raise UndecodableError(
+        f"byte {first_byte + at:,} (0x{data[at]:02x}) is not {encoding.upper()} text: save it as UTF-8"
+    )
 
 
 def printable(text: str) -> str:

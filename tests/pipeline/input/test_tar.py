@@ -135,7 +135,7 @@ def test_only_the_extensions_asked_for_hold_the_video(read: Read) -> None:
     [
         ([("a.txt", b"")], "no_video", "input.video"),
         ([("a.mp4", b"A"), ("a.webm", b"B")], "several_videos", "a.mp4, a.webm"),
-        ([("a.mp4", b"A"), ("a.txt", b"caf\xe9")], "bad_text", "a.txt: byte 3 (0xe9) is not UTF-8"),
+        ([("a.mp4", b"A"), ("a.txt", b"caf\xe9")], "bad_text", "a.txt: byte 3 (0xe9) is not UTF-8 text"),
         ([("a.mp4", b"A"), ("a.json", b'{"x": "\xff"}')], "bad_text", "a.json: byte 7 (0xff)"),
         ([("a.mp4", b"A"), ("a.mp4", b"B")], "duplicate_file", "a.mp4 twice"),
         ([("a.mp4", b"A"), ("a.MP4", b"B")], "duplicate_file", "a.MP4 twice"),
