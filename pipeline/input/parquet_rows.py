@@ -163,7 +163,10 @@ def _plain(cell: pa.Scalar) -> Any:
 
 
 def _iso_time(cell: pa.Scalar) -> str:
-    return str(cell.cast(pa.string()).as_py()).replace(" ", "T", 1)
+    text = str(cell.cast(pa.string()).as_py())
+    if text.startswith("<"):
+        raise ValueError(f"the time {cell.value} is {text.strip('<>')}")
+    return text.replace(" ", "T", 1)
 
 
 def _decimal_seconds(value: int, unit: str) -> str:
