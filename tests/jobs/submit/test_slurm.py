@@ -350,12 +350,6 @@ def submit_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "jobs", "submit", "--on", "slurm", *options]
 
 
-def active_nodes(job: str) -> int:
-    """How many raylets the Ray of a job counts; 0 while it cannot be asked."""
-    asked = subprocess.run(submit_command("--status", job), capture_output=True, text=True, check=False)
-    return asked.stdout.partition("Active:")[2].partition("Pending:")[0].count("1 node_")
-
-
 @pytest.mark.ray
 def test_a_slurm_job_cancelled_or_stopped_half_way_ends_with_the_bytes_of_an_undisturbed_run(
     slurm: None,
@@ -369,13 +363,11 @@ def test_a_slurm_job_cancelled_or_stopped_half_way_ends_with_the_bytes_of_an_und
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     config = make_config(runtime={"replicas": 1})
     path = config_file(config, tmp_path / "c.yaml")
-    options = ["--nodes", "2", "--cpus-per-task", "1", "--time", "10:00", path]
+    options = ["--cpus-per-task", "2", "--time", "10:00", path]
     assert main(["submit", "--on", "slurm", "--detach", *options]) == 0
     (cancelled,) = answer("squeue", "--noheader", "--format=%i").split()
     assert f"job {cancelled}: its log is {tmp_path}/slurm-{cancelled}.out" in capfd.readouterr().out
-    wait_for(lambda: active_nodes(cancelled) > 1)
     wait_for(lambda: parts_of(config))
-    assert active_nodes(cancelled) == 2
     assert main(["submit", "--on", "slurm", "--stop", cancelled]) == 0
     wait_for(lambda: state_of(cancelled).ended)
     assert (state_of(cancelled).state, state_of(cancelled).restarts) == ("CANCELLED", 0)
