@@ -12,7 +12,30 @@ Commands turn them into exit codes, tasks into rejects or retries.
         └── HeadLostError               Ray's head is gone: the run ends, and goes on when it is started again
 """
 
-from pipeline.records import Reason
+from dataclasses import dataclass
+
+FILTER_STAGE = "filter"  # of samples that were left out on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a sample, or a clip of it, gave no latent.
+
+    `stage` is where it failed: `read | filter | probe | clip | decode | encode | write`. `reason` is a short snake_case
+    word that reports count, `detail` one line for the person who looks into it.
+    """
+
+    stage: str
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+    @property
+    def code(self) -> str:
+        """What reports count it under."""
+        return f"{self.stage}/{self.reason}"
 
 
 class LatentmillError(Exception):

@@ -8,30 +8,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import FILTER_STAGE, Reason
+
 Uint8Frames = npt.NDArray[np.uint8]  # t h w c, RGB
 FloatLatent = npt.NDArray[np.float32]  # c t h w
-FILTER_STAGE = "filter"  # of samples that were left out on purpose
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a sample, or a clip of it, gave no latent.
-
-    `stage` is where it failed: `read | filter | probe | clip | decode | encode | write`. `reason` is a short snake_case
-    word that reports count, `detail` one line for the person who looks into it.
-    """
-
-    stage: str
-    reason: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}"
-
-    @property
-    def code(self) -> str:
-        """What reports count it under."""
-        return f"{self.stage}/{self.reason}"
 
 
 class ShardRef(Protocol):
@@ -116,10 +96,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """What a video's container says. `pts_seconds` has one ascending time for every frame shown; the first is 0.
+    """What a video's container says, in FFmpeg's names.
 
     `width_px`, `height_px` and `sample_aspect` (pixel width / pixel height) describe the picture as shown, after
     `rotation_degrees` (0 | 90 | 180 | 270, counter-clockwise turn that shows the stored picture upright).
+    `pts_seconds` has one ascending time for every frame shown; the first is 0, which is `start_seconds` by the
+    container's clock (None where frames carry no times).
     """
 
     container: str
@@ -130,6 +112,13 @@ class VideoHeader:
     rotation_degrees: int
     pts_seconds: "array[float]"
     duration_seconds: float
+    start_seconds: float | None = None
+    video_stream: int = 0
+    pixel_format: str = "unknown"
+    color_transfer: str = "unknown"
+    color_primaries: str = "unknown"
+    interlaced: bool = False
+    has_alpha: bool = False
 
     @property
     def frames(self) -> int:

@@ -22,7 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
-from pipeline.records import DecodeItem, Failure, Reason, Sample
+from pipeline.errors import Reason
+from pipeline.records import DecodeItem, Failure, Sample
 from pipeline.video.memory_limit import bounded
 
 OBJECTS_AHEAD = 1  # of one sample, that may wait in the object store
@@ -32,8 +33,10 @@ LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryEr
 
 def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
     """Decodes one sample in a process that may crash or be killed without harm to others."""
-    from pipeline.video.decode import decode_sample  # decord is loaded only where decoding happens
+    from pipeline.video.decode import decode_sample  # decord and torch are loaded only where decoding happens
+    from pipeline.video.pixels.resize import get_ready
 
+    get_ready()  # by the worker's first task: a worker is kept for later ones
     yield None  # says, as later ones do, that a worker is at it: waiting for a free one is no fault of the video
     try:
         items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)

@@ -46,6 +46,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
             "input": config.input.rules(),
             "filter": config.filter.model_dump(mode="json"),
             "resize": "uint8 antialiased bicubic, then centre crop",
+            "background": "black",  # of transparent areas
             "value_range": [-1, 1],
         },
         "posterior": config.output.posterior,

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.config.section import PathText, Section
 from pipeline.metadata.conditions import parse_condition
 from pipeline.metadata.fields import Column, parse_column
+from pipeline.metadata.filters import check_video_condition
 
 NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -84,12 +85,16 @@ class InputConfig(Section):
 
 
 class FilterConfig(Section):
-    """Which samples are kept; null sets no bound. `where` is a condition on the sample's JSON."""
+    """Which samples are kept; null sets no bound.
+
+    `where` is a condition on the sample's JSON, `video` one on what the video's header says.
+    """
 
     min_seconds: float | None = Field(None, gt=0)
     min_short_side_px: int | None = Field(None, ge=1)
     min_fps: float | None = Field(None, gt=0)
     where: str | None = None
+    video: str | None = None
 
     @field_validator("where")
     @classmethod
@@ -97,3 +102,10 @@ class FilterConfig(Section):
         if where is not None:
             parse_condition(where)
         return where
+
+    @field_validator("video")
+    @classmethod
+    def _video_understood(cls, video: str | None) -> str | None:
+        if video is not None:
+            check_video_condition(video)
+        return video

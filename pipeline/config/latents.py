@@ -17,7 +17,8 @@ class ClipConfig(Section):
 
     A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`. `continuous`
     cuts the latent of a whole video into rows, the first of `frames` frames and later ones of one frame less;
-    `segments` is how many parts of one video replicas may encode at the same time.
+    `segments` is how many parts of one video replicas may encode at the same time. `hdr` says what becomes of videos
+    whose transfer is PQ or HLG, and `deinterlace` whether interlaced ones lose their combs.
     """
 
     frames: int | Literal["full"] = 49
@@ -28,6 +29,8 @@ class ClipConfig(Section):
     upscale: bool = False
     continuous: bool = False
     segments: int = Field(1, ge=1)
+    hdr: Literal["reject", "tonemap", "keep"] = "reject"
+    deinterlace: bool = False
 
     @field_validator("frames")
     @classmethod

@@ -11,13 +11,13 @@ from typing import Any
 import encoder
 from encoder.video_encoder import VideoEncoder, machine
 from pipeline.config.load import Config
-from pipeline.errors import UserError
+from pipeline.errors import Reason, UserError
 from pipeline.input.samples import samples_of
 from pipeline.latents.encode import encode_sample
 from pipeline.latents.load import check_memory, load_encoder
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.metadata.filters import without_decoding
-from pipeline.records import DecodeItem, Reason, Row, Sample, ShardRef
+from pipeline.records import DecodeItem, Row, Sample, ShardRef
 from pipeline.video.decoder import LocalDecoder
 
 

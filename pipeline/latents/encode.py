@@ -10,19 +10,9 @@ from typing import Literal
 from encoder.video_encoder import ClipMemoryError, OutOfMemoryError, Posterior, Stream, VideoEncoder, joined
 from pipeline.clips.continuous import latent_frames, rows_of
 from pipeline.config.latents import OutputConfig
+from pipeline.errors import Reason
 from pipeline.latents.stopwatch import Stopwatch
-from pipeline.records import (
-    Chunk,
-    ClipSpec,
-    DecodeItem,
-    Failure,
-    FloatLatent,
-    Opened,
-    Reason,
-    Row,
-    Sample,
-    Uint8Frames,
-)
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Row, Sample, Uint8Frames
 
 # What the next item of a sample asks of the device: nothing at all, to go on with a clip, to take a whole one at once,
 # or to begin one that comes in several objects; or there is no item yet.

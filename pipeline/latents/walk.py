@@ -6,13 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pipeline.config.load import Config
+from pipeline.errors import Reason
 from pipeline.input.grouping import SeenKeys
 from pipeline.input.samples import samples_of
 from pipeline.latents.helping import Claim
 from pipeline.metadata.filters import without_decoding
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
-from pipeline.records import CommittedSlice, Reason, Sample
+from pipeline.records import CommittedSlice, Sample
 
 Place = tuple[int, int]  # a slice's and a sample's index
 

@@ -3,11 +3,14 @@
 The condition is decided before a decoder starts, the header before the first frame is decoded.
 """
 
-from pipeline.errors import SampleError
-from pipeline.metadata.conditions import MissingFieldError, evaluate, parse_condition
+from array import array
+from typing import Any
+
+from pipeline.errors import FILTER_STAGE as STAGE
+from pipeline.errors import Reason, SampleError
+from pipeline.metadata.conditions import MissingFieldError, evaluate, names_in, parse_condition
 from pipeline.metadata.fields import read_json
-from pipeline.records import FILTER_STAGE as STAGE
-from pipeline.records import Reason, Sample, VideoHeader
+from pipeline.records import Sample, VideoHeader
 
 
 def without_decoding(where: str | None, sample: Sample) -> Reason | None:
@@ -36,9 +39,56 @@ def check_metadata(where: str | None, metadata: str) -> None:
 
 
 def check_header(
+    header: VideoHeader,
+    min_seconds: float | None,
+    min_short_side_px: int | None,
+    min_fps: float | None,
+    video: str | None = None,
+) -> None:
+    """Raises SampleError of stage `filter` where a video is below one of the bounds or does not satisfy `video`.
+
+    None sets no bound.
+    """
+    _check_bounds(header, min_seconds, min_short_side_px, min_fps)
+    if video is None:
+        return
+    try:
+        if evaluate(parse_condition(video), video_fields(header)):
+            return
+    except TypeError as error:
+        raise SampleError(STAGE, "not_comparable", f"filter.video: {error}") from None
+    raise SampleError(STAGE, "video", f"not {video}")
+
+
+def video_fields(header: VideoHeader) -> dict[str, Any]:
+    """What `filter.video` may use, by name: those of a row's columns where a column has it."""
+    return {
+        "container": header.container,
+        "codec": header.codec,
+        "pixel_format": header.pixel_format,
+        "color_transfer": header.color_transfer,
+        "color_primaries": header.color_primaries,
+        "interlaced": header.interlaced,
+        "has_alpha": header.has_alpha,
+        "source_width": header.width_px,
+        "source_height": header.height_px,
+        "source_fps": header.mean_fps,
+        "source_frames": header.frames,
+        "duration_seconds": header.duration_seconds,
+        "rotation_degrees": header.rotation_degrees,
+    }
+
+
+def check_video_condition(text: str) -> None:
+    """Raises ValueError where a condition cannot be read or uses a name that videos do not have."""
+    known = video_fields(VideoHeader("", "", 1, 1, 1.0, 0, array("d", [0.0]), 0.0))
+    if unknown := sorted(names_in(text) - known.keys()):
+        raise ValueError(f"unknown {', '.join(unknown)} in {text!r}: a video has {', '.join(known)}")
+
+
+def _check_bounds(
     header: VideoHeader, min_seconds: float | None, min_short_side_px: int | None, min_fps: float | None
 ) -> None:
-    """Raises SampleError of stage `filter` where a video is below one of the bounds; None sets no bound."""
     short_side_px = min(header.width_px, header.height_px)
     if min_seconds is not None and header.duration_seconds < min_seconds:
         raise SampleError(STAGE, "too_short", f"{header.duration_seconds:.3f} s, filter.min_seconds is {min_seconds:g}")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
-from pipeline.errors import ShardError
-from pipeline.records import Reason, Reject, SliceRecord
+from pipeline.errors import Reason, ShardError
+from pipeline.records import Reject, SliceRecord
 from pipeline.storage.store import Store
 
 WHOLE_SAMPLE = -1  # the window index of a reject that covers every clip of its sample

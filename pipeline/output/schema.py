@@ -13,6 +13,7 @@ from pipeline.records import Row
 LONG_COLUMNS = ("caption", "captions", "metadata")  # their least and largest values are of no use
 # Short columns with few distinct values; a dictionary of blobs would only cost memory.
 DICTIONARY_COLUMNS = ["media_type", "shard", "posterior", "bucket"]
+DICTIONARY_COLUMNS += ["codec", "pixel_format", "color_transfer", "color_primaries"]
 DICTIONARY_COLUMNS += ["vae_latent_dtype", "vae_logvar_dtype", "first_frame_latent_dtype"]
 
 CROP = pa.struct([(name, pa.int32()) for name in ("resized_width", "resized_height", "left", "top")])
@@ -35,8 +36,17 @@ DESCRIBING_FIELDS = [
     ("bucket", pa.string()),
     ("frame_indices", pa.list_(pa.int32())),
     ("pts_seconds", pa.list_(pa.float64())),
+    ("start_seconds", pa.float64()),
     ("source_width", pa.int32()),
     ("source_height", pa.int32()),
+    ("source_fps", pa.float64()),
+    ("codec", pa.string()),
+    ("pixel_format", pa.string()),
+    ("color_transfer", pa.string()),
+    ("color_primaries", pa.string()),
+    ("interlaced", pa.bool_()),
+    ("has_alpha", pa.bool_()),
+    ("video_stream", pa.int32()),
     ("crop", CROP),
     ("metadata", pa.string()),
 ]
@@ -88,8 +98,17 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
         "bucket": bucket,
         "frame_indices": list(clip.frame_indices),
         "pts_seconds": [header.pts_seconds[index] for index in clip.frame_indices],
+        "start_seconds": header.start_seconds,
         "source_width": header.width_px,
         "source_height": header.height_px,
+        "source_fps": header.mean_fps,
+        "codec": header.codec,
+        "pixel_format": header.pixel_format,
+        "color_transfer": header.color_transfer,
+        "color_primaries": header.color_primaries,
+        "interlaced": header.interlaced,
+        "has_alpha": header.has_alpha,
+        "video_stream": header.video_stream,
         "crop": {
             "resized_width": geometry.resized_width_px,
             "resized_height": geometry.resized_height_px,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from encoder import Dtype
-from pipeline.errors import SampleError, ShardError, TransientError
+from pipeline.errors import Reason, SampleError, ShardError, TransientError
 from pipeline.metadata.fields import Column, column_values
 from pipeline.output.accounts import merge_records
 from pipeline.output.ledger import CommittedPart, ShardLedger
@@ -18,16 +18,7 @@ from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter
 from pipeline.output.schema import row_values
 from pipeline.output.statistics import merged
-from pipeline.records import (
-    CommittedSlice,
-    FloatLatent,
-    LatentStatistics,
-    Reason,
-    Reject,
-    Row,
-    Sample,
-    SliceRecord,
-)
+from pipeline.records import CommittedSlice, FloatLatent, LatentStatistics, Reject, Row, Sample, SliceRecord
 
 
 def bucket_of(latent_shape: tuple[int, ...]) -> str:

@@ -17,13 +17,14 @@ from pipeline.clips.plan import ClipRules, plan_spans
 from pipeline.config.input import FilterConfig
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
-from pipeline.errors import SampleError, ShardError
+from pipeline.errors import Reason, SampleError, ShardError
 from pipeline.metadata.filters import check_header
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Reason, Uint8Frames, VideoHeader
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
 from pipeline.video.decord_pictures import DECORD_ERRORS, decord_pictures
-from pipeline.video.probe import Probe, probe
-from pipeline.video.pyav_pictures import Decoded, pyav_pictures
-from pipeline.video.resize import fit
+from pipeline.video.pixels.resize import fit
+from pipeline.video.pixels.rgb import look_of
+from pipeline.video.probe import probe
+from pipeline.video.pyav_pictures import Decoded, PyavPictures
 from pipeline.video.signatures import container_of
 from pipeline.video.simulated import read_simulated
 
@@ -66,13 +67,20 @@ def _decode(
             "probe", "too_large", f"{len(video)} bytes, limits.max_video_bytes is {limits.max_video_bytes}"
         )
     if rules.spec.name == SIMULATED and (simulated := read_simulated(video)):
-        yield from _clips_of(simulated.header, simulated.pictures, clip, limits, rules, wanted)
+        _filter(simulated.header, wanted)
+        yield from _clips_of(simulated.header, simulated.pictures, clip, limits, rules)
         return
     container = container_of(video)
     with memory_file(video) as path:
         found = probe(path, container, limits)
-        pictures = partial(_pictures, path, found, limits=limits, strict=strict)
-        yield from _clips_of(found.header, pictures, clip, limits, rules, wanted)
+        _filter(found.header, wanted)
+        by_pyav = PyavPictures(path, found, limits, strict, look_of(found.header, clip))
+        pictures = partial(_pictures, by_pyav)
+        yield from _clips_of(found.header, pictures, clip, limits, rules)
+
+
+def _filter(header: VideoHeader, wanted: FilterConfig) -> None:
+    check_header(header, wanted.min_seconds, wanted.min_short_side_px, wanted.min_fps, wanted.video)
 
 
 def _clips_of(
@@ -81,10 +89,8 @@ def _clips_of(
     clip: ClipConfig,
     limits: LimitsConfig,
     rules: ClipRules,
-    wanted: FilterConfig,
 ) -> Iterator[DecodeItem | None]:
     """What `decode_sample` yields of a video with this header; `pictures` gives those that are marked."""
-    check_header(header, wanted.min_seconds, wanted.min_short_side_px, wanted.min_fps)
     clips, refused = plan_spans(header, clip, rules)
     yield Opened(header, clips, refused)
     if not clips:
@@ -114,22 +120,22 @@ def marked(clips: Sequence[ClipSpec], frames: int) -> bytearray:
     return needed
 
 
-def _pictures(path: str, found: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
+def _pictures(by_pyav: PyavPictures, needed: bytearray) -> Iterator[Decoded]:
     """The needed pictures, upright, `h w c`, each with its index; None for each other frame.
 
-    Decord decodes them; where it gives up, PyAV goes on.
+    Decord, which converts every frame that it reads, decodes where all are needed; where it gives up, PyAV goes on.
     """
-    given = -1
-    if not strict and not found.decord_doubt:
+    given, found = -1, by_pyav.found
+    if not by_pyav.strict and not found.decord_doubt and 0 not in needed[: needed.rindex(1)]:
         try:
-            for decoded in decord_pictures(path, found, needed):
+            for decoded in decord_pictures(by_pyav.path, found, needed):
                 yield decoded
                 given = decoded[0] if decoded else given
             return
         except DECORD_ERRORS:
             pass  # PyAV decodes what Decord cannot, or says what is wrong
     left = bytearray(given + 1) + needed[given + 1 :]
-    yield from pyav_pictures(path, found, left, limits, strict)
+    yield from by_pyav.pictures(left)
 
 
 def with_heartbeats(chunks: Iterable[Chunk | None], pause_seconds: float) -> Iterator[Chunk | None]:

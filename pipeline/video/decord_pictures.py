@@ -25,7 +25,7 @@ def decord_pictures(path: str, found: Probe, needed: bytearray) -> Iterator[Deco
     reader = decord.VideoReader(path, num_threads=1, fault_tol=NO_SUBSTITUTES)
     header = found.header
     assert len(reader) == header.frames, "Decord and the container count different numbers of frames"
-    if found.start_seconds is not None:
+    if header.start_seconds is not None:
         _check_times(reader, header)
     for index in range(needed.rindex(1) + 1):
         picture = reader.next()

@@ -5,100 +5,77 @@ Only the first picture is decoded, because FFmpeg reports the rotation only ther
 
 import struct
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.records import VideoHeader
+from pipeline.video.packets import TIMELESS_CONTAINERS, Packets, read_packets
+from pipeline.video.pixels.rgb import HDR_TRANSFERS, has_alpha
+from pipeline.video.streams import OpenVideo, open_video
 
 SHORTFALL_SECONDS = 0.25  # none of 125 valid files ended earlier than declared by more than this and three frames
 SHORTFALL_FRAMES = 3
 DECORD_CONTAINERS = ("mov", "matroska", "avi", "asf", "flv")
 DECORD_LEAST_WIDTH_PX = 128  # below it FFmpeg pads rows so much that Decord may take the padding for channels
 DECORD_MOST_PX = 4096 * 2304  # above it Decord's unbounded queue of decoded frames takes gigabytes
-TIMELESS_CONTAINERS = ("avi",)  # they store decoding order, not presentation times
 # Decord silently rescales frames of another size to the first one's; Theora repeats a frame without a packet
 DECORD_NEVER_CODECS = ("mjpeg", "theora", "vp8", "vp9")
+UNKNOWN, UNSPECIFIED = "unknown", 2
+# FFmpeg's names of the transfers and primaries of ITU-T H.273
+TRANSFERS = {
+    1: "bt709",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "linear",
+    9: "log100",
+    10: "log316",
+    11: "iec61966-2-4",
+    12: "bt1361e",
+    13: "iec61966-2-1",
+    14: "bt2020-10",
+    15: "bt2020-12",
+    16: "smpte2084",
+    17: "smpte428",
+    18: "arib-std-b67",
+}
+PRIMARIES = {
+    1: "bt709",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "film",
+    9: "bt2020",
+    10: "smpte428",
+    11: "smpte431",
+    12: "smpte432",
+    22: "ebu3213",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A header, and what decides how the video may be decoded.
 
-    `start_seconds` is when the first frame is shown by the container's clock, None where packets carry no such times.
     `decord_doubt` says why Decord may be wrong on such a video, "" where it is right. `shortfall` says what the
     container declares but does not hold, "" where it is complete.
     """
 
     header: VideoHeader
-    start_seconds: float | None
+    packets: Packets
     decord_doubt: str
     shortfall: str
-
-
-@dataclass(slots=True)
-class _Packets:
-    """What demuxing a stream reveals. `marks` are the times of the frames shown, ascending, in units of the stream.
-
-    `unmarked` counts the frames shown whose packets carry no time.
-    """
-
-    marks: "array[int]" = field(default_factory=lambda: array("q"))
-    unmarked: int = 0
-    last_duration: int = 0
-    total: int = 0
-    corrupt: int = 0
-    first_frame: VideoFrame | None = None
-    decodes: bool = True
-
-    @property
-    def shown(self) -> int:
-        return len(self.marks) + self.unmarked
-
-
-@contextmanager
-def open_video(path: str, container: str, limits: LimitsConfig) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its best video stream, read by the container's own demuxer and no other.
-
-    Raises:
-        SampleError: the container cannot be read or holds no video.
-    """
-    most_px = {"max_pixels": str(limits.max_frame_px)}
-    try:
-        opened = av.open(path, format=container, options=most_px, metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        raise SampleError("probe", "unreadable", f"not a readable {container} file: {describe(error)}") from error
-    with opened:
-        stream = opened.streams.best("video")
-        if not isinstance(stream, VideoStream) or stream.codec_context is None or _is_cover_art(stream):
-            raise SampleError(
-                "probe", "no_video_stream", f"the {container} file has no video stream that we can decode"
-            )
-        stream.codec_context.options = most_px
-        stream.codec_context.thread_count = 1  # decode tasks run side by side; their threads would only compete
-        yield opened, stream
-
-
-def _is_cover_art(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def describe(error: av.error.FFmpegError) -> str:
-    """FFmpeg's message without our file name. Running out of memory is not the video's fault: that error is raised."""
-    if isinstance(error, MemoryError):
-        raise error
-    return str(error.strerror)
 
 
 def probe(path: str, container: str, limits: LimitsConfig) -> Probe:
@@ -107,16 +84,14 @@ def probe(path: str, container: str, limits: LimitsConfig) -> Probe:
     Raises:
         SampleError: not a video, or larger than the limits.
     """
-    with open_video(path, container, limits) as (opened, stream):
-        _check_size(stream.codec_context.width, stream.codec_context.height, limits)
-        packets = _demux(opened, stream, limits)
-        header = _header(opened, stream, packets)
-        return Probe(
-            header=header,
-            start_seconds=_start_seconds(header, stream, packets),
-            decord_doubt=_decord_doubt(header, stream, packets),
-            shortfall=_shortfall(header, stream, packets),
-        )
+    with open_video(path, container, limits) as video:
+        coded = video.stream.codec_context
+        _check_size(coded.width, coded.height, limits)
+        packets = read_packets(video, container, limits)
+        header = _header(video, packets)
+        doubt = _decord_doubt(header, video, packets)
+        packets.first_frame = None  # its pixels are not needed any more
+        return Probe(header, packets, doubt, _shortfall(header, video.stream, packets))
 
 
 def _check_size(width_px: int, height_px: int, limits: LimitsConfig) -> None:
@@ -130,75 +105,40 @@ def _check_size(width_px: int, height_px: int, limits: LimitsConfig) -> None:
         )
 
 
-def _demux(opened: InputContainer, stream: VideoStream, limits: LimitsConfig) -> _Packets:
-    packets = _Packets()
-    try:
-        for packet in opened.demux(stream):
-            if packet.size:
-                _note(packet, stream, packets)
-            if packets.shown > limits.max_video_frames:
-                raise SampleError(
-                    "probe", "too_many_frames", f"more than limits.max_video_frames, {limits.max_video_frames}"
-                )
-    except av.error.FFmpegError as error:
-        raise SampleError("probe", "unreadable", f"packet {packets.total}: {describe(error)}") from error
-    _try_first_frame(stream, None, packets)
-    if not packets.shown:
-        raise SampleError("probe", "no_frames", f"the {_codec_name(stream)} stream shows no frame")
-    np.frombuffer(packets.marks, np.int64).sort()  # in place: a film has a million frames
-    return packets
-
-
-def _note(packet: "Packet[VideoStream]", stream: VideoStream, packets: _Packets) -> None:
-    packets.total += 1
-    packets.corrupt += packet.is_corrupt
-    _try_first_frame(stream, packet, packets)
-    if not packet.is_discard and not _is_hidden(packet, stream):
-        if (mark := packet.dts if packet.pts is None else packet.pts) is None:
-            packets.unmarked += 1
-        else:
-            packets.marks.append(mark)
-        packets.last_duration = packet.duration or packets.last_duration
-
-
-def _try_first_frame(stream: VideoStream, packet: "Packet[VideoStream] | None", packets: _Packets) -> None:
-    """Feeds the decoder a packet, or the end of the stream, until it has given one frame or failed."""
-    if packets.first_frame is None and packets.decodes:
-        try:
-            packets.first_frame = next(iter(stream.decode(packet)), None)
-        except av.error.FFmpegError as error:
-            describe(error)
-            packets.decodes = False  # decoding the pictures will report what is wrong
-
-
-def _is_hidden(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
-    """A VP8 frame that others refer to but that is never shown: bit 4 of its first byte is show_frame."""
-    return _codec_name(stream) == "vp8" and not memoryview(packet)[0] & 0x10
-
-
-def _codec_name(stream: VideoStream) -> str:
-    return str(stream.codec_context.codec.canonical_name)
-
-
-def _header(opened: InputContainer, stream: VideoStream, packets: _Packets) -> VideoHeader:
-    picture = packets.first_frame or stream.codec_context
+def _header(video: OpenVideo, packets: Packets) -> VideoHeader:
+    stream, first = video.stream, packets.first_frame
+    picture = first or stream.codec_context
     width_px, height_px = picture.width, picture.height
     sample_aspect = float(stream.sample_aspect_ratio or 1)
-    rotation_degrees = _rotation_degrees(packets.first_frame) if packets.first_frame else 0
+    rotation_degrees = _rotation_degrees(first) if first else 0
     if rotation_degrees in (90, 270):
         width_px, height_px, sample_aspect = height_px, width_px, 1 / sample_aspect
+    container = video.file.format.name.partition(",")[0]
     pts_seconds = _pts_seconds(stream, packets)
     end_seconds = pts_seconds[-1] + float(packets.last_duration * (stream.time_base or 0))
+    declared_seconds = None if packets.undecodable else _declared_seconds(video.file, stream)
     return VideoHeader(
-        container=opened.format.name.partition(",")[0],
-        codec=_codec_name(stream),
+        container=container,
+        codec=video.codec,
         width_px=width_px,
         height_px=height_px,
         sample_aspect=sample_aspect,
         rotation_degrees=rotation_degrees,
         pts_seconds=pts_seconds,
-        duration_seconds=float(_declared_seconds(opened, stream) or end_seconds),
+        duration_seconds=float(declared_seconds or end_seconds),
+        start_seconds=_start_seconds(container, stream, packets),
+        video_stream=stream.index,
+        pixel_format=first.format.name if first else stream.codec_context.pix_fmt or UNKNOWN,
+        color_transfer=TRANSFERS.get(_stated(picture.color_trc, stream.codec_context.color_trc), UNKNOWN),
+        color_primaries=PRIMARIES.get(_stated(picture.color_primaries, stream.codec_context.color_primaries), UNKNOWN),
+        interlaced=first is not None and first.interlaced_frame,
+        has_alpha=first is not None and has_alpha(first),
     )
+
+
+def _stated(of_frame: int, of_stream: int) -> int:
+    """What the first frame says about colour or, where it says nothing, the stream."""
+    return int(of_stream if of_frame in (0, UNSPECIFIED) else of_frame)
 
 
 def _rotation_degrees(frame: VideoFrame) -> int:
@@ -215,11 +155,11 @@ def _rotation_degrees(frame: VideoFrame) -> int:
     return int(degrees)
 
 
-def _pts_seconds(stream: VideoStream, packets: _Packets) -> "array[float]":
+def _pts_seconds(stream: VideoStream, packets: Packets) -> "array[float]":
     """Times of the frames shown, ascending from 0. Where packets carry none, frames are evenly spaced."""
     if not packets.unmarked and (time_base := stream.time_base):
-        first = packets.marks[0]
-        return array("d", (float((mark - first) * time_base) for mark in packets.marks))
+        marks = np.frombuffer(packets.marks, np.int64)
+        return array("d", ((marks - marks[0]) * time_base.numerator / time_base.denominator).tobytes())
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise SampleError("probe", "no_times", "neither packets nor header say when frames are shown")
@@ -232,14 +172,15 @@ def _declared_seconds(opened: InputContainer, stream: VideoStream) -> Fraction |
     return Fraction(opened.duration, av.time_base) if opened.duration else None
 
 
-def _start_seconds(header: VideoHeader, stream: VideoStream, packets: _Packets) -> float | None:
-    if header.container in TIMELESS_CONTAINERS or packets.unmarked:
+def _start_seconds(container: str, stream: VideoStream, packets: Packets) -> float | None:
+    if container in TIMELESS_CONTAINERS or packets.unmarked:
         return None
     return float(packets.marks[0] * (stream.time_base or 0))
 
 
-def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -> str:
-    picture = (stream.codec_context.width, stream.codec_context.height)
+def _decord_doubt(header: VideoHeader, video: OpenVideo, packets: Packets) -> str:
+    coded = video.stream.codec_context
+    picture = (coded.width, coded.height)
     times = header.pts_seconds
     doubts = {
         f"in {header.container}": header.container not in DECORD_CONTAINERS,
@@ -248,6 +189,11 @@ def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -
         or picture[0] * picture[1] > DECORD_MOST_PX,
         "the picture is turned": header.rotation_degrees != 0,
         "no first picture": packets.first_frame is None,
+        "a missing picture would go unnoticed": len(packets.keys) != packets.total,
+        "several video streams": video.streams > 1,
+        "HDR": header.color_transfer in HDR_TRANSFERS,
+        "interlaced": header.interlaced,
+        "transparent": header.has_alpha,
         "the stream's size is not its header's": sorted(picture) != sorted((header.width_px, header.height_px)),
         "frames are cut off or hidden": packets.total != header.frames,
         "times begin below zero": packets.unmarked > 0 or packets.marks[0] < 0,
@@ -256,7 +202,9 @@ def _decord_doubt(header: VideoHeader, stream: VideoStream, packets: _Packets) -
     return "; ".join(doubt for doubt, holds in doubts.items() if holds)
 
 
-def _shortfall(header: VideoHeader, stream: VideoStream, packets: _Packets) -> str:
+def _shortfall(header: VideoHeader, stream: VideoStream, packets: Packets) -> str:
+    if packets.undecodable:
+        return f"it begins without a key frame: {packets.undecodable} of its first frames cannot be decoded"
     if packets.corrupt:
         return f"{packets.corrupt} packets are damaged"
     if header.container == "mov" and stream.frames > packets.total:

@@ -1,44 +1,138 @@
-"""Pictures decoded by PyAV: of videos that Decord gets wrong, and of all with `input.strict`, which detects damage."""
+"""Pictures decoded by PyAV, which says when each frame is shown: that time is compared with the one announced."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import chain
-from typing import cast
+from zlib import crc32
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.filter import Graph
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
-from pipeline.records import Uint8Frames, VideoHeader
-from pipeline.video.probe import Probe, describe, open_video
+from pipeline.records import Uint8Frames
+from pipeline.video.pixels.rgb import Look, ToRgb, deinterlaced
+from pipeline.video.probe import Probe
+from pipeline.video.seek import Key, Read, plan_seeks
+from pipeline.video.streams import OpenVideo, describe, open_video
 
 Decoded = tuple[int, Uint8Frames] | None  # a picture `h w c` and its index; None for a frame that nobody needs
-ROUNDING_SECONDS = 1e-6  # probe and decoder read the same integers; only floats differ
+REORDERED_FRAMES = 16  # the most by which decoding order and display order differ in any codec
 
 
-def pyav_pictures(path: str, probe: Probe, needed: bytearray, limits: LimitsConfig, strict: bool) -> Iterator[Decoded]:
-    """The upright pictures where `needed` has a 1; other frames are decoded but not converted.
+@dataclass(frozen=True, slots=True)
+class PyavPictures:
+    """The upright pictures of one video; frames that are not needed are decoded but not converted."""
 
-    Raises:
-        SampleError: a needed frame is missing; with `strict`, anything before the last needed frame is damaged.
-    """
-    if strict and probe.shortfall:
-        raise SampleError("decode", "incomplete", probe.shortfall)
-    with open_video(path, probe.header.container, limits) as (opened, stream):
-        if strict:
-            stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
-        to_rgb = _ToRgb(probe.header, stream)
-        position, index = -1, needed.find(1)
-        for frame in _frames(opened, stream, skip_errors=not strict and probe.start_seconds is not None):
-            if strict and frame.is_corrupt:
-                raise SampleError("decode", "damaged", f"the decoder reports damage in the frame after {position}")
-            position = _position(frame.pts, stream.time_base, position, probe)
+    path: str
+    found: Probe
+    limits: LimitsConfig
+    strict: bool
+    look: Look
+
+    def pictures(self, needed: bytearray) -> Iterator[Decoded]:
+        """The pictures where `needed` has a 1, reached by key frames where that gives the same ones at less cost.
+
+        Raises:
+            SampleError: as `from_the_start`.
+        """
+        given, header = -1, self.found.header
+        plan = None if self.strict or self.look.deinterlace else plan_seeks(header, self.found.packets, needed)
+        if plan and (yield from self._agrees(plan.check)):
+            try:
+                for read in plan.reads:
+                    for decoded in self._by_key(read, needed):
+                        yield decoded
+                        given = decoded[0] if decoded else given
+                return
+            except SampleError:
+                pass  # what the seek led to is not what the index says: read everything, or say what is wrong
+        yield from self.from_the_start(bytearray(given + 1) + needed[given + 1 :])
+
+    def from_the_start(self, needed: bytearray) -> Iterator[Decoded]:
+        """The pictures where `needed` has a 1, decoding all frames before them.
+
+        Raises:
+            SampleError: a needed frame is missing, or shown at another time than announced; with `strict`, anything
+                before the last needed frame is damaged.
+        """
+        if self.strict and self.found.shortfall:
+            raise SampleError("decode", "incomplete", self.found.shortfall)
+        with self.open() as video:
+            if self.strict:
+                video.decoder.options = {**video.decoder.options, "err_detect": "explode"}
+            frames = self._sound_frames(video)
+            if self.look.deinterlace:
+                frames = deinterlaced(frames, video.stream.time_base)
+            yield from self._needed_pictures(self._placed(frames), needed, video)
+
+    def open(self) -> AbstractContextManager[OpenVideo]:
+        """The video, at its first packet."""
+        return open_video(self.path, self.found.header.container, self.limits, self.found.header.video_stream)
+
+    def _by_key(self, read: Read, needed: bytearray) -> Iterator[Decoded]:
+        with self.open() as video:
+            mine = bytearray(read.key.index) + needed[read.key.index : read.last + 1]
+            yield from self._needed_pictures(self._placed_from(read.key, video), mine, video)
+
+    def _agrees(self, check: Read) -> Generator[None, None, bool]:
+        """Whether some frames are the same bits decoded from the start and by a seek; None for each one decoded."""
+        sums: list[dict[int, int]] = []
+        for key in (Key(0, 0), check.key):
+            sums.append({})
+            try:
+                with self.open() as video:
+                    placed = self._placed(self._sound_frames(video)) if not sums[1:] else self._placed_from(key, video)
+                    for position, frame in placed:
+                        yield None
+                        if position >= check.key.index:
+                            sums[-1][position] = checksum(frame)
+                        if position >= check.last:
+                            break
+            except SampleError:
+                return False
+        return sums[0] == sums[1]
+
+    def _placed_from(self, key: Key, video: OpenVideo) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames from a key frame on, each with its index. Nothing may be missing.
+
+        Raises:
+            SampleError: packets or frames are not those that demuxing the whole video found.
+        """
+        marks, position = self.found.packets.marks, key.index - 1
+        for frame in frames_of(video, self._packets_from(key, video), skip_errors=False):
+            if frame.pts is not None and frame.pts < marks[key.index]:
+                continue  # it is shown before the key frame and may need what is before that
+            position += 1
+            if position == len(marks) or frame.pts != marks[position]:
+                raise SampleError("decode", "times_disagree", f"frame {position} did not come after a seek")
+            yield position, frame
+
+    def _packets_from(self, key: Key, video: OpenVideo) -> Iterator["Packet[VideoStream]"]:
+        packets = self.found.packets
+        earlier = packets.marks[max(0, key.index - REORDERED_FRAMES)]  # some containers are sought by decoding time
+        video.file.seek(earlier, stream=video.stream)
+        place, begun = key.packet, False
+        for packet in video.packets():
+            begun = begun or (packet.pts, packet.size) == (packets.pts[place], packets.sizes[place])
+            if not begun:
+                continue  # the seek led to an earlier key frame
+            if place == packets.total or (packet.pts, packet.size) != (packets.pts[place], packets.sizes[place]):
+                raise SampleError("decode", "times_disagree", f"packet {place} did not come after a seek")
+            yield packet
+            place += 1
+
+    def _needed_pictures(
+        self, placed: Iterable[tuple[int, VideoFrame]], needed: bytearray, video: OpenVideo
+    ) -> Iterator[Decoded]:
+        to_rgb = ToRgb(self.found.header, self.look, video.stream.time_base)
+        index = needed.find(1)
+        for position, frame in placed:
             if position > index:
                 break
             yield (index, to_rgb(frame)) if position == index else None
@@ -47,62 +141,58 @@ def pyav_pictures(path: str, probe: Probe, needed: bytearray, limits: LimitsConf
         raise SampleError(
             "decode",
             "missing_frames",
-            f"frame {index} of {probe.header.frames} could not be decoded, but a clip needs it",
+            f"frame {index} of {self.found.header.frames} could not be decoded, but a clip needs it",
         )
 
+    def _sound_frames(self, video: OpenVideo) -> Iterator[VideoFrame]:
+        is_timed = self.found.header.start_seconds is not None
+        for number, frame in enumerate(frames_of(video, video.packets(), skip_errors=not self.strict and is_timed)):
+            if self.strict and frame.is_corrupt:
+                raise SampleError("decode", "damaged", f"the decoder reports damage in frame {number} that it gives")
+            yield frame
 
-def _frames(opened: InputContainer, stream: VideoStream, skip_errors: bool) -> Iterator[VideoFrame]:
+    def _placed(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        """Each frame with its index among those announced, by its time or, without times, by counting."""
+        position, is_timed = -1, self.found.header.start_seconds is not None
+        for frame in frames:
+            position = self._position(frame, position) if is_timed else _counted(frame, position)
+            yield position, frame
+
+    def _position(self, frame: VideoFrame, previous: int) -> int:
+        marks = self.found.packets.marks
+        at = len(marks) if frame.pts is None else bisect_left(marks, frame.pts, lo=previous + 1)
+        if at == len(marks) or marks[at] != frame.pts:
+            seconds = "unknown" if frame.time is None else f"{frame.time:.4f} s"
+            what = f"the frame after {previous} is at {seconds} by the container's clock, no remaining packet is"
+            raise SampleError("decode", "times_disagree", what)
+        return at
+
+
+def _counted(frame: VideoFrame, previous: int) -> int:
+    """The next index. The packet that a frame came from shows where the decoder left frames out."""
+    position = previous + 1
+    if frame.dts is not None and abs(frame.dts - position) > REORDERED_FRAMES:
+        what = f"picture {position} is that of packet {frame.dts}: the decoder leaves pictures out"
+        raise SampleError("decode", "times_disagree", what)
+    return position
+
+
+def checksum(frame: VideoFrame) -> int:
+    """Of all samples of a frame as it was decoded, without the padding of its rows."""
+    sum_ = 0
+    sample_bytes = 2 if frame.format.components[0].bits > 8 else 1
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
+        sum_ = crc32(rows[:, : plane.width * sample_bytes].tobytes(), sum_)
+    return sum_
+
+
+def frames_of(video: OpenVideo, packets: Iterable["Packet[VideoStream]"], skip_errors: bool) -> Iterator[VideoFrame]:
     """All frames in display order. Where frames carry times, one that fails can be left out."""
-    # Theora repeats a frame with an empty packet, which a decoder would take for the end
-    packets = (packet for packet in opened.demux(stream) if packet.size)
     for packet in chain(packets, (None,)):
         try:
-            yield from stream.decode(packet)
+            yield from video.decode(packet)
         except av.error.FFmpegError as error:
             what = describe(error)
             if not skip_errors:
                 raise SampleError("decode", "damaged", what) from error
-
-
-def _position(pts: int | None, time_base: Fraction | None, previous: int, probe: Probe) -> int:
-    """Index of a frame among those that the container announced, by its time or, without times, by counting."""
-    if probe.start_seconds is None:
-        return previous + 1
-    pts_seconds = probe.header.pts_seconds
-    time_seconds = -1.0 if pts is None or time_base is None else float(pts * time_base) - probe.start_seconds
-    at = max(previous + 1, bisect_left(pts_seconds, time_seconds - ROUNDING_SECONDS))
-    if at == len(pts_seconds) or abs(pts_seconds[at] - time_seconds) > ROUNDING_SECONDS:
-        raise SampleError(
-            "decode", "times_disagree", f"the frame after {previous} is at {time_seconds:.4f} s, no remaining packet is"
-        )
-    return at
-
-
-class _ToRgb:
-    """Frame -> upright `h w c`, through the FFmpeg filters that Decord uses: both give the same bytes."""
-
-    def __init__(self, header: VideoHeader, stream: VideoStream) -> None:
-        self._time_base = stream.time_base  # the last frames of a video come without one
-        self._quarter_turns = header.rotation_degrees // 90
-        shown_px = (header.width_px, header.height_px)
-        self._stored_px = shown_px[::-1] if self._quarter_turns % 2 else shown_px
-        self._graphs: dict[str, Graph] = {}
-
-    def __call__(self, frame: VideoFrame) -> Uint8Frames:
-        size_px = (frame.width, frame.height)
-        if size_px != self._stored_px:
-            raise SampleError("decode", "size_changes", f"a frame of {size_px} after {self._stored_px} (width, height)")
-        graph = self._graphs.get(frame.format.name) or self._add_graph(frame)
-        graph.push(frame)
-        return np.rot90(cast(Uint8Frames, graph.pull().to_ndarray()), self._quarter_turns)
-
-    def _add_graph(self, frame: VideoFrame) -> Graph:
-        graph = self._graphs[frame.format.name] = Graph()
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
-        )
-        convert, sink = graph.add("format", "rgb24"), graph.add("buffersink")
-        source.link_to(convert)
-        convert.link_to(sink)
-        graph.configure()
-        return graph

@@ -29,16 +29,15 @@ class SimulatedVideo:
     @property
     def header(self) -> VideoHeader:
         times = array("d", (number / self.fps for number in range(self.frames)))
-        size = {"width_px": self.width_px, "height_px": self.height_px}
-        codec, seconds = "noise", self.frames / self.fps
         return VideoHeader(
-            "simulated",
-            codec,
-            **size,
+            container="simulated",
+            codec="noise",
+            width_px=self.width_px,
+            height_px=self.height_px,
             sample_aspect=1.0,
             rotation_degrees=0,
             pts_seconds=times,
-            duration_seconds=seconds,
+            duration_seconds=self.frames / self.fps,
         )
 
     def pictures(self, needed: bytearray) -> Iterator[tuple[int, Uint8Frames] | None]:

@@ -10,7 +10,8 @@ import ray
 
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
-from pipeline.records import DecodeItem, Failure, Reason
+from pipeline.errors import Reason
+from pipeline.records import DecodeItem, Failure
 from pipeline.video.decode import decode_sample
 
 

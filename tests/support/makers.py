@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from encoder import Dtype
+from pipeline.errors import Reason
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.manifests import Manifest
 from pipeline.output.slice_writer import SliceWriter, bucket_of
@@ -23,7 +24,6 @@ from pipeline.records import (
     FloatLatent,
     Geometry,
     LatentStatistics,
-    Reason,
     Reject,
     Row,
     Sample,
@@ -70,7 +70,7 @@ def made_row(index: int = 0, window_index: int = 0, shape: Shape = WIDE, **chang
     sample = made_sample(index)
     times = array("d", (number / 8 for number in range(9)))
     clip = ClipSpec(window_index, range(9), 8.0, Geometry(72, 48, 4, 0, 64, 48), (9,))
-    header = VideoHeader("mp4", "h264", 1280, 720, 1.0, 0, times, 1.125)
+    header = VideoHeader("mp4", "h264", 1280, 720, 1.0, 0, times, 1.125, start_seconds=0.25, pixel_format="yuv420p")
     mean, logvar = (made_latent(1000 * index + 10 * window_index + which, shape) for which in (0, 1))
     return replace(Row(sample, clip, header, sample.key, mean, logvar), **changes)
 

@@ -26,12 +26,12 @@ from pipeline.clips.continuous import rows_of
 from pipeline.clips.plan import ClipRules, check_clip_config, plan_clips, plan_spans
 from pipeline.config.latents import ClipConfig
 from pipeline.config.load import Config, parse_config
-from pipeline.errors import ConfigError, SampleError, ShardError
+from pipeline.errors import ConfigError, Reason, SampleError, ShardError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import SliceDone
 from pipeline.output.latent_bytes import latent_of
-from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Reason, Sample, Span
+from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Sample, Span
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample
 from pipeline.video.decoder import LocalDecoder

@@ -268,6 +268,7 @@ IDENTITY_VALUES = {
     "filter.min_short_side_px": 64,
     "filter.min_fps": 8,
     "filter.where": "score > 5",
+    "filter.video": "codec == 'h264'",
     "output.posterior": "mean",
     "output.seed": 1,
     "output.first_frame": True,
@@ -277,6 +278,8 @@ IDENTITY_VALUES = {
     "clip.fps": None,
     "clip.window": "center",
     "clip.tail": "drop",
+    "clip.hdr": "tonemap",
+    "clip.deinterlace": True,
     "clip.buckets": ["720x480", "480x720", "480x480"],
     "clip.upscale": True,
     "encoder.name": "tiny",
@@ -342,7 +345,7 @@ def test_the_fingerprint_changes_with_continuous_rows_and_has_no_key_for_them_ot
     ours, theirs = (identity(parse_config({**TREE, "clip": values}), "0" * 64) for values in (clip, WHOLE))
     assert fingerprint(ours) != fingerprint(theirs)
     assert dotted in [line.partition(":")[0] for line in differing_fields(theirs, ours)]
-    assert theirs["clip"].keys() == {"frames", "fps", "window", "tail", "buckets", "upscale"}
+    assert theirs["clip"].keys() == {"frames", "fps", "window", "tail", "buckets", "upscale", "hdr", "deinterlace"}
 
 
 @pytest.mark.parametrize(("dotted", "value"), IDENTITY_VALUES.items(), ids=IDENTITY_VALUES)

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.makers import made_ledger, made_row
 
+from pipeline.errors import Reason
 from pipeline.latents.encode import Urgency
 from pipeline.latents.feed import MOST_OPEN, Begun, Failed, Feed, Item, Message, WalkEnded, choose
 from pipeline.latents.pace import Pace
 from pipeline.latents.walk import Step
 from pipeline.output.slice_writer import SliceWriter
-from pipeline.records import Chunk, CommittedSlice, DecodeItem, Failure, Reason
+from pipeline.records import Chunk, CommittedSlice, DecodeItem, Failure
 from pipeline.storage.store import Store
 
 

@@ -14,7 +14,7 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
-from pipeline.errors import ShardError
+from pipeline.errors import Reason, ShardError
 from pipeline.input.listing import list_shards
 from pipeline.input.tar import read_samples
 from pipeline.latents.load import load_encoder
@@ -23,7 +23,7 @@ from pipeline.monitor.events import ShardDone, SliceDone
 from pipeline.output.latent_bytes import decode_latent
 from pipeline.output.parts import read_rows
 from pipeline.output.paths import done_shards
-from pipeline.records import Chunk, DecodeItem, Failure, Reason, Sample
+from pipeline.records import Chunk, DecodeItem, Failure, Sample
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample
 from pipeline.video.decoder import LocalDecoder

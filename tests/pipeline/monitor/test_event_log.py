@@ -14,6 +14,7 @@ from support.makers import made_reject
 from support.paths import ROOT
 from support.runs import MakeConfig, samples_of, write_tar
 
+from pipeline.errors import Reason
 from pipeline.monitor import event_log
 from pipeline.monitor.event_log import EventLog, values_of
 from pipeline.monitor.events import (
@@ -28,7 +29,7 @@ from pipeline.monitor.events import (
     SliceDone,
     WaitingForGpus,
 )
-from pipeline.records import Reason, Reject
+from pipeline.records import Reject
 
 REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, Reason("filter", "where", "not nsfw")))
 

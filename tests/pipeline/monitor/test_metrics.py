@@ -15,11 +15,11 @@ from pipeline.cluster.cluster import Cluster, connected
 from pipeline.cluster.fleet import Fleet, ReplicaCount, WorkQueue
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.config.identity import fingerprint, identity, run_name
-from pipeline.errors import ShardError
+from pipeline.errors import Reason, ShardError
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 from pipeline.monitor.metrics import METRICS, Metric, Point, of_event, of_work, thinned
-from pipeline.records import Reason, Reject, TarShard
+from pipeline.records import Reject, TarShard
 
 FILTERED = Reject("clip-000", 0, -1, Reason("filter", "where", "not nsfw"))
 SLICE = SliceDone("a", 0, 4, 3, (made_reject(0), made_reject(1, 2), FILTERED), 1234, reused=False)

@@ -22,13 +22,12 @@ from support.makers import (
 )
 from support.runs import output_files
 
-from pipeline.errors import ShardError, TransientError
+from pipeline.errors import Reason, ShardError, TransientError
 from pipeline.output.accounts import record_from_json
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.parts import read_footer, read_rows
 from pipeline.output.paths import part_path, rejects_path
 from pipeline.output.slice_writer import SliceWriter, bucket_of
-from pipeline.records import Reason
 from pipeline.storage.store import Store
 
 SHAPES: tuple[Shape | None, ...] = (WIDE, TALL, None)

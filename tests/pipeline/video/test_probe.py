@@ -120,7 +120,11 @@ def test_a_video_with_too_many_frames_is_rejected_while_it_is_counted(probed: Ca
 def test_b_frames_are_listed_in_the_order_they_are_shown(probed: Callable[..., Probe]):
     found = probed(make_video(20, 25, 128, 64, options={"bf": "3"}))
     assert found.header.pts_seconds == pytest.approx([index / 25 for index in range(20)])
-    assert found.decord_doubt == ""
+
+
+def test_decord_is_doubted_where_a_frame_needs_others(probed: Callable[..., Probe]):
+    assert probed(make_video(20, 25, 128, 64)).decord_doubt == "a missing picture would go unnoticed"
+    assert probed(make_video(20, 25, 128, 64, options={"g": "1"})).decord_doubt == ""
 
 
 def test_uneven_times_are_kept(probed: Callable[..., Probe]):
@@ -131,13 +135,13 @@ def test_uneven_times_are_kept(probed: Callable[..., Probe]):
 def test_times_begin_at_zero_and_the_clock_of_the_container_is_remembered(probed: Callable[..., Probe]):
     found = probed(make_video(5, 25, 96, 64, container="mpegts"))
     assert found.header.pts_seconds[0] == 0
-    assert found.start_seconds is not None
-    assert found.start_seconds > 0
+    assert found.header.start_seconds is not None
+    assert found.header.start_seconds > 0
 
 
 def test_avi_has_no_presentation_times(probed: Callable[..., Probe]):
     found = probed(make_video(12, 25, 96, 64, container="avi", codec="mpeg4", options={"bf": "2"}))
-    assert found.start_seconds is None
+    assert found.header.start_seconds is None
     assert found.header.pts_seconds == pytest.approx([index / 25 for index in range(12)])
 
 
