@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.arguments import parse
-from jobs.commands import bench_encoder, bench_pipeline, demo, inspect, pack, plan, run, verify
+from jobs.commands import bench_decode, bench_encoder, bench_pipeline, demo, inspect, pack, plan, run, verify
 from jobs.signals import Stopped, stoppable
 from jobs.submit import submit
 from pipeline.errors import LatentmillError, UserError
@@ -53,6 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
     measured = subparsers.add_parser("bench", help=text, description=text).add_subparsers(
         title="what to measure", required=True, metavar="WHAT"
     )
-    for file in (bench_encoder, bench_pipeline):
+    for file in (bench_encoder, bench_decode, bench_pipeline):
         file.add(measured)
     return parser
