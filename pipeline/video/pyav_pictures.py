@@ -1,9 +1,10 @@
 """Pictures decoded by PyAV, which says when each frame is shown: that time is compared with the one announced."""
 
 from bisect import bisect_left
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from zlib import crc32
 
@@ -22,6 +23,7 @@ from pipeline.video.seek import Key, Read, plan_seeks
 from pipeline.video.streams import OpenVideo, describe, open_video
 
 Decoded = tuple[int, Uint8Frames] | None  # a picture `h w c` and its index; None for a frame that nobody needs
+SKIPPING_CODECS = ("h264",)  # of HEVC, a picture of a higher layer may refer to what claims to be no reference
 REORDERED_FRAMES = 16  # the most by which decoding order and display order differ in any codec
 
 
@@ -42,17 +44,26 @@ class PyavPictures:
             SampleError: as `from_the_start`.
         """
         given, header = -1, self.found.header
-        plan = None if self.strict or self.look.deinterlace else plan_seeks(header, self.found.packets, needed)
+        plan = plan_seeks(header, self.found.packets, needed) if self._may_leave_out else None
+        attempts: list[Callable[[bytearray], Iterator[Decoded]]] = []
         if plan and (yield from self._agrees(plan.check)):
+            attempts = [partial(self._by_key, plan.reads)]
+        elif self._may_leave_out and header.codec in SKIPPING_CODECS and not header.interlaced:
+            attempts = [partial(self._from_the_start, skips=True)]
+        for attempt in attempts:
             try:
-                for read in plan.reads:
-                    for decoded in self._by_key(read, needed):
-                        yield decoded
-                        given = decoded[0] if decoded else given
+                for decoded in attempt(needed):
+                    yield decoded
+                    given = decoded[0] if decoded else given
                 return
             except SampleError:
-                pass  # what the seek led to is not what the index says: read everything, or say what is wrong
+                pass  # what came is not what demuxing announced: decode everything, or say what is wrong
         yield from self.from_the_start(bytearray(given + 1) + needed[given + 1 :])
+
+    @property
+    def _may_leave_out(self) -> bool:
+        """Whether frames may stay undecoded: times tell which those are, and nobody asks what is wrong in them."""
+        return not (self.strict or self.look.deinterlace or self.found.header.start_seconds is None)
 
     def from_the_start(self, needed: bytearray) -> Iterator[Decoded]:
         """The pictures where `needed` has a 1, decoding all frames before them.
@@ -61,12 +72,16 @@ class PyavPictures:
             SampleError: a needed frame is missing, or shown at another time than announced; with `strict`, anything
                 before the last needed frame is damaged.
         """
+        yield from self._from_the_start(needed)
+
+    def _from_the_start(self, needed: bytearray, skips: bool = False) -> Iterator[Decoded]:
+        """With `skips`, frames that neither a clip nor another frame needs are not decoded."""
         if self.strict and self.found.shortfall:
             raise SampleError("decode", "incomplete", self.found.shortfall)
         with self.open() as video:
             if self.strict:
                 video.decoder.options = {**video.decoder.options, "err_detect": "explode"}
-            frames = self._sound_frames(video)
+            frames = self._sound_frames(video, self.lean_packets(video, needed) if skips else video.packets())
             if self.look.deinterlace:
                 frames = deinterlaced(frames, video.stream.time_base)
             yield from self._needed_pictures(self._placed(frames), needed, video)
@@ -75,10 +90,11 @@ class PyavPictures:
         """The video, at its first packet."""
         return open_video(self.path, self.found.header.container, self.limits, self.found.header.video_stream)
 
-    def _by_key(self, read: Read, needed: bytearray) -> Iterator[Decoded]:
-        with self.open() as video:
-            mine = bytearray(read.key.index) + needed[read.key.index : read.last + 1]
-            yield from self._needed_pictures(self._placed_from(read.key, video), mine, video)
+    def _by_key(self, reads: Iterable[Read], needed: bytearray) -> Iterator[Decoded]:
+        for read in reads:
+            with self.open() as video:
+                mine = bytearray(read.key.index) + needed[read.key.index : read.last + 1]
+                yield from self._needed_pictures(self._placed_from(read.key, video), mine, video)
 
     def _agrees(self, check: Read) -> Generator[None, None, bool]:
         """Whether some frames are the same bits decoded from the start and by a seek; None for each one decoded."""
@@ -87,7 +103,11 @@ class PyavPictures:
             sums.append({})
             try:
                 with self.open() as video:
-                    placed = self._placed(self._sound_frames(video)) if not sums[1:] else self._placed_from(key, video)
+                    placed = (
+                        self._placed(self._sound_frames(video, video.packets()))
+                        if not sums[1:]
+                        else self._placed_from(key, video)
+                    )
                     for position, frame in placed:
                         yield None
                         if position >= check.key.index:
@@ -144,9 +164,18 @@ class PyavPictures:
             f"frame {index} of {self.found.header.frames} could not be decoded, but a clip needs it",
         )
 
-    def _sound_frames(self, video: OpenVideo) -> Iterator[VideoFrame]:
+    def lean_packets(self, video: OpenVideo, needed: bytearray) -> Iterator["Packet[VideoStream]"]:
+        """All packets; before each, the decoder is told whether it may pass over a picture that no other refers to."""
+        marks = self.found.packets.marks
+        for packet in video.packets():
+            at = len(marks) if packet.pts is None else bisect_left(marks, packet.pts)
+            is_spare = at < len(marks) and marks[at] == packet.pts and not needed[at]
+            video.decoder.skip_frame = "NONREF" if is_spare else "DEFAULT"
+            yield packet
+
+    def _sound_frames(self, video: OpenVideo, packets: Iterable["Packet[VideoStream]"]) -> Iterator[VideoFrame]:
         is_timed = self.found.header.start_seconds is not None
-        for number, frame in enumerate(frames_of(video, video.packets(), skip_errors=not self.strict and is_timed)):
+        for number, frame in enumerate(frames_of(video, packets, skip_errors=not self.strict and is_timed)):
             if self.strict and frame.is_corrupt:
                 raise SampleError("decode", "damaged", f"the decoder reports damage in frame {number} that it gives")
             yield frame

@@ -14,11 +14,11 @@ from pipeline.clips.plan import ClipRules, plan_clips
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
 from pipeline.records import ClipSpec
-from pipeline.video.decode import memory_file
+from pipeline.video.decode import marked, memory_file
 from pipeline.video.pixels.resize import fit, get_ready
 from pipeline.video.pixels.rgb import Look, ToRgb
 from pipeline.video.probe import probe
-from pipeline.video.pyav_pictures import frames_of
+from pipeline.video.pyav_pictures import PyavPictures, frames_of
 from pipeline.video.signatures import container_of
 from pipeline.video.streams import open_video
 from pipeline.video.synthetic import make_video
@@ -69,18 +69,19 @@ def our_steps(path: str, video: bytes, clip: ClipSpec) -> Steps:
     seconds: Steps = {}
     with _timed(seconds, "read"):
         found = probe(path, container_of(video), LimitsConfig())
-    wanted = set(clip.frame_indices)
+    wanted = {found.packets.marks[index] for index in clip.frame_indices}
     with open_video(path, container_of(video), LimitsConfig()) as opened:
         to_rgb = ToRgb(found.header, Look(), opened.stream.time_base)
-        frames = frames_of(opened, opened.packets(), skip_errors=False)
-        for index in range(clip.frame_indices[-1] + 1):
+        needed = marked([clip], found.header.frames)
+        lean = PyavPictures(path, found, LimitsConfig(), strict=False, look=Look()).lean_packets(opened, needed)
+        frames = frames_of(opened, lean, skip_errors=False)
+        for _ in clip.frame_indices:
             with _timed(seconds, "decode"):
-                frame = next(frames)
-            if index in wanted:
-                with _timed(seconds, "convert"):
-                    picture = to_rgb(frame)
-                with _timed(seconds, "resize"):
-                    fit(picture, clip.geometry)
+                frame = next(frame for frame in frames if frame.pts in wanted)
+            with _timed(seconds, "convert"):
+                picture = to_rgb(frame)
+            with _timed(seconds, "resize"):
+                fit(picture, clip.geometry)
     return seconds
 
 

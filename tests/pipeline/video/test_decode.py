@@ -518,7 +518,7 @@ def test_a_sample_left_half_way_leaves_nothing_open():
 
 @pytest.mark.parametrize("width_px", [128, 64], ids=["decord", "pyav"])
 def test_a_decoder_sends_heartbeats_while_it_reads_frames_that_no_clip_needs(width_px: int):
-    video = make_video(40, 25, width_px, 64)
+    video = make_video(40, 25, width_px, 64, options={"bf": "0"})  # each frame refers to the one before
     clip = ClipConfig(frames=5, fps=None, window="center", buckets=("48x48",))
     impatient, patient = (LimitsConfig(decode_timeout_seconds=seconds) for seconds in (1e-9, 1e9))
     opened, *rest = decode_sample(video, clip, impatient, False, RULES)

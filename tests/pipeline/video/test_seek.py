@@ -151,6 +151,24 @@ def test_frames_that_differ_after_a_seek_end_seeking(monkeypatch: pytest.MonkeyP
         assert [read_number(picture) for picture in pictures(video.pictures(needed)).values()] == [250]
 
 
+@pytest.mark.parametrize("pyramid", ["none", "strict", "normal"])
+def test_frames_that_no_other_needs_are_passed_over_and_the_others_keep_their_bits(pyramid: str) -> None:
+    options = {"g": "1000", "bf": "4", "x264-params": f"b-pyramid={pyramid}:b-adapt=0"}
+    with opened(make_video(120, 25, 128, 64, options=options)) as video:
+        for step in (3, 4, 7):
+            needed = marked(120, list(range(0, 120, step)))
+            items = list(video.pictures(needed))
+            assert len(items) < needed.rindex(1) + 1
+            assert equal(pictures(iter(items)), pictures(video.from_the_start(needed)))
+
+
+def test_a_frame_that_is_lost_by_passing_over_others_comes_by_decoding_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = marked(120, [50, 100])
+    monkeypatch.setattr(PyavPictures, "lean_packets", lambda _, video, __: list(video.packets())[:60])
+    with opened(make_video(120, 25, 128, 64, options={"g": "1000"})) as video:
+        assert [read_number(picture) for picture in pictures(video.pictures(needed)).values()] == [50, 100]
+
+
 def test_strict_decoding_reads_everything() -> None:
     with opened(made(SEEKS["closed"]), strict=True) as video:
         decoded = list(video.pictures(marked(FRAMES, [250])))
