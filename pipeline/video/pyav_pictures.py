@@ -57,7 +57,7 @@ class PyavPictures:
                     given = decoded[0] if decoded else given
                 return
             except SampleError:
-                pass  # what came is not what demuxing announced: decode everything, or say what is wrong
+                pass  # not what demuxing announced, or damaged: how that is concealed depends on all before it
         yield from self.from_the_start(bytearray(given + 1) + needed[given + 1 :])
 
     @property
@@ -79,9 +79,12 @@ class PyavPictures:
         if self.strict and self.found.shortfall:
             raise SampleError("decode", "incomplete", self.found.shortfall)
         with self.open() as video:
-            if self.strict:
-                video.decoder.options = {**video.decoder.options, "err_detect": "explode"}
-            frames = self._sound_frames(video, self.lean_packets(video, needed) if skips else video.packets())
+            is_timed = self.found.header.start_seconds is not None
+            packets = self.lean_packets(video, needed) if skips else video.packets()
+            if self.strict or skips:
+                frames = sound_frames(video, packets)
+            else:
+                frames = frames_of(video, packets, skip_errors=is_timed)
             if self.look.deinterlace:
                 frames = deinterlaced(frames, video.stream.time_base)
             yield from self._needed_pictures(self._placed(frames), needed, video)
@@ -104,7 +107,7 @@ class PyavPictures:
             try:
                 with self.open() as video:
                     placed = (
-                        self._placed(self._sound_frames(video, video.packets()))
+                        self._placed(sound_frames(video, video.packets()))
                         if not sums[1:]
                         else self._placed_from(key, video)
                     )
@@ -125,7 +128,7 @@ class PyavPictures:
             SampleError: packets or frames are not those that demuxing the whole video found.
         """
         marks, position = self.found.packets.marks, key.index - 1
-        for frame in frames_of(video, self._packets_from(key, video), skip_errors=False):
+        for frame in sound_frames(video, self._packets_from(key, video)):
             if frame.pts is not None and frame.pts < marks[key.index]:
                 continue  # it is shown before the key frame and may need what is before that
             position += 1
@@ -173,13 +176,6 @@ class PyavPictures:
             video.decoder.skip_frame = "NONREF" if is_spare else "DEFAULT"
             yield packet
 
-    def _sound_frames(self, video: OpenVideo, packets: Iterable["Packet[VideoStream]"]) -> Iterator[VideoFrame]:
-        is_timed = self.found.header.start_seconds is not None
-        for number, frame in enumerate(frames_of(video, packets, skip_errors=not self.strict and is_timed)):
-            if self.strict and frame.is_corrupt:
-                raise SampleError("decode", "damaged", f"the decoder reports damage in frame {number} that it gives")
-            yield frame
-
     def _placed(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         """Each frame with its index among those announced, by its time or, without times, by counting."""
         position, is_timed = -1, self.found.header.start_seconds is not None
@@ -204,6 +200,15 @@ def _counted(frame: VideoFrame, previous: int) -> int:
         what = f"picture {position} is that of packet {frame.dts}: the decoder leaves pictures out"
         raise SampleError("decode", "times_disagree", what)
     return position
+
+
+def sound_frames(video: OpenVideo, packets: Iterable["Packet[VideoStream]"]) -> Iterator[VideoFrame]:
+    """All frames in display order. Raises SampleError where the decoder reports any damage."""
+    video.decoder.options = {**video.decoder.options, "err_detect": "explode"}
+    for number, frame in enumerate(frames_of(video, packets, skip_errors=False)):
+        if frame.is_corrupt:
+            raise SampleError("decode", "damaged", f"the decoder reports damage in frame {number} that it gives")
+        yield frame
 
 
 def checksum(frame: VideoFrame) -> int:
