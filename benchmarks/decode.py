@@ -7,21 +7,26 @@ The films repeat two groups of 250 coded pictures with rising times, so that hou
 import argparse
 import io
 import json
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
+import decord
+from PIL import Image
 
-from pipeline.clips.plan import ClipRules
+from pipeline.clips.plan import ClipRules, plan_clips
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Chunk, Failure
 from pipeline.video.bench.clip_cost import RULES
-from pipeline.video.decode import decode_sample
+from pipeline.video.decode import decode_sample, memory_file
 from pipeline.video.pixels.resize import get_ready
+from pipeline.video.probe import probe
 from pipeline.video.pyav_pictures import PyavPictures
+from pipeline.video.signatures import container_of
 from pipeline.video.synthetic import make_video
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
@@ -37,13 +42,14 @@ def main() -> None:
     film = repeated(groups, options.minutes * 60 * FPS // (2 * GROUP_FRAMES))
     one_clip = make_video(CLIP_FRAMES + 1, FPS, width_px, height_px, options=coding)
     results = [
+        {"what": "one clip, as it was before and now", **before_and_now(one_clip, options.rounds)},
         {"what": f"{options.clips} clips of a film, by key frames", **cost(film, options.clips, seeks=True)},
         {"what": f"{options.clips} clips as files of their own", **own_files(one_clip, options.clips)},
     ]
     if options.from_the_start:
         results.append({"what": "the same of the film, from its start", **cost(film, options.clips, seeks=False)})
     machine = {"size": options.size, "minutes": options.minutes, "clips": options.clips}
-    RESULTS.write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
+    Path(options.json).write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
 
 
 def repeated(video: bytes, times: int) -> bytes:
@@ -76,6 +82,34 @@ def cost(video: bytes, clips: int, seeks: bool) -> dict[str, Any]:
     return report(time.process_time() - began, frames)
 
 
+def before_and_now(video: bytes, rounds: int) -> dict[str, Any]:
+    """Medians for one clip: by Decord and Pillow, as up to format 1, and by what stands in pipeline/video."""
+    before, now = [], []
+    for _ in range(rounds):
+        before.append(own_cost(as_before, video))
+        now.append(own_cost(lambda data: decoded(data, "head", RULES), video))
+    medians = {"cpu_seconds_before": statistics.median(before), "cpu_seconds": statistics.median(now)}
+    print(json.dumps(medians), flush=True)
+    return medians
+
+
+def own_cost(work: Callable[[bytes], object], video: bytes) -> float:
+    began = time.process_time()
+    work(video)
+    return round(time.process_time() - began, 3)
+
+
+def as_before(video: bytes) -> None:
+    with memory_file(video) as path:
+        clip = plan_clips(probe(path, container_of(video), LimitsConfig()).header, ClipConfig(), RULES)[0]
+        size_px = (clip.geometry.resized_width_px, clip.geometry.resized_height_px)
+        reader, wanted = decord.VideoReader(path, num_threads=1, fault_tol=0.0001), set(clip.frame_indices)
+        for index in range(clip.frame_indices[-1] + 1):
+            picture = reader.next()
+            if index in wanted:
+                Image.fromarray(picture.asnumpy()).resize(size_px, Image.Resampling.BICUBIC)
+
+
 def own_files(video: bytes, clips: int) -> dict[str, Any]:
     began = time.process_time()
     frames = sum(decoded(video, "head", RULES) for _ in range(clips))
@@ -101,6 +135,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=int, default=120, help="length of the film (default: 120)")
     parser.add_argument("--clips", type=int, default=10)
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT in pixels")
+    parser.add_argument("--rounds", type=int, default=5, help="of one clip, before and now interleaved")
+    parser.add_argument("--json", default=str(RESULTS))
     parser.add_argument("--from-the-start", action="store_true", help="also decode everything before each clip")
     return parser.parse_args()
 
