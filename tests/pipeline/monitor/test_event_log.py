@@ -14,6 +14,7 @@ from support.makers import made_reject
 from support.paths import ROOT
 from support.runs import MakeConfig, samples_of, write_tar
 
+from pipeline.config.identity import run_name
 from pipeline.errors import Reason
 from pipeline.monitor import event_log
 from pipeline.monitor.event_log import EventLog, values_of
@@ -156,6 +157,6 @@ def test_a_run_with_a_log_for_machines_writes_nothing_else(
     kinds = ["run_started", "replica_joined", "shard_begun", "slice_committed", "reject", "shard_done", "run_ended"]
     assert [line["event"] for line in lines] == kinds
     fingerprint = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
-    assert {line["run"] for line in lines} == {fingerprint[:12]}
+    assert {line["run"] for line in lines} == {run_name(fingerprint, str(tmp_path / "out"))}
     assert (lines[4]["sample"], lines[4]["stage"]) == ("clip-002", "probe")
     assert (lines[-1]["exit_code"], lines[-1]["rows"], lines[-1]["samples_rejected"]) == (0, 2, 1)
