@@ -135,7 +135,7 @@ def test_latents_are_fetched_when_their_row_is_complete_and_not_before(
     clip = {"frames": 9, "window": "full", "continuous": True, "fps": None, "buckets": ["32x48"]}
     config = make_config(clip=clip, encoder={"chunk_frames": 4}, output={"posterior": posterior})
     sample = next(samples_in(shards_of(config.input)[0], config))
-    items, events = LocalDecoder(config, tiny.spec).start(sample), []
+    items, events = list(LocalDecoder(config, tiny.spec).start(sample)), []  # decoding uses torch too
 
     def chunks() -> Iterator[DecodeItem]:
         for item in items:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.cluster.fleet import ReplicaCount
 from pipeline.config.load import Config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.input.listing import list_shards
+from pipeline.latents.helping import SharedClaims
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import Event, ShardDone, SliceDone
 from pipeline.output.latent_bytes import latent_of
@@ -201,10 +203,12 @@ def test_what_a_helper_committed_since_the_owner_began_is_not_encoded_again(
     config: Config, tiny: VideoEncoder, undisturbed: dict[str, bytes]
 ) -> None:
     (shard,) = list_shards(config.input.shards)
-    owner, helper = task_of(config, tiny), task_of(config, tiny)
+    claims = SharedClaims()
+    owner, helper = (replace(task_of(config, tiny), claims=claims) for _ in range(2))
     running = owner.run(shard)
     first = next(running)  # it is at the next slice by now
     assert not isinstance(first, SliceDone)
+    claims.release(shard.name, 0)  # as if the owner hung
     assert any(isinstance(event, ShardDone) for event in helper.help(shard, place=1))
     made = [event for event in running if isinstance(event, SliceDone)]
     assert sorted(event.slice_index for event in made) == list(range(9))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import av
 import decord
 
-from encoder.spec import LatentSpec
+from encoder import LatentSpec
 from pipeline.clips.plan import ClipRules, plan_clips
 from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
