@@ -123,4 +123,5 @@ class RayDecoder:
                 return
             if item is not None:
                 yield item
+                del item  # or its frames would stay in the object store until the next ones come
             silent_since = time.monotonic()

@@ -13,6 +13,8 @@ from pipeline.latents.pace import POLL_SECONDS, Pace
 from pipeline.latents.walk import Place, Step, Steps
 from pipeline.records import Chunk, CommittedSlice, DecodeItem, Opened
 
+# One is encoded, one waits here, one where it was decoded, and one is on its way out of the object store.
+OBJECTS_OF_A_SAMPLE = 4
 MOST_OPEN = 2  # samples with a clip begun: each holds a state on the device
 
 
@@ -111,7 +113,7 @@ class Feed:
 
     def _begin(self, step: Step) -> bool:
         """Starts to decode a sample once there is room for it. Returns whether it did."""
-        size_bytes = len(step.sample.video) + 2 * self._object_bytes  # one object here, one where it was decoded
+        size_bytes = len(step.sample.video) + OBJECTS_OF_A_SAMPLE * self._object_bytes
         if not self._pace.begin(size_bytes, self._stopped):
             return False
         self._on_their_way[step.place] = size_bytes
@@ -138,6 +140,7 @@ class Feed:
                     began, idle_seconds = time.monotonic(), 0.0
                 if isinstance(item, Chunk):
                     self._messages.put(Item(step, item, turn.release))
+                    item = None  # or its frames would stay in the object store until the next ones come
                     continue
                 turn.release()
                 if item is not None:

@@ -188,7 +188,7 @@ def test_all_faults_of_the_network_with_kills_between_leave_the_same_bytes(
         with pytest.raises(KilledError):
             run_all(config, tiny, MortalStore(config.output.path, creations, after=bool(creations)))
     run_all(config, tiny)
-    assert s3.proxy.met.total() > 5
+    assert s3.proxy.met.total() > 2  # a run asks storage little
     assert s3.files(prefix_of(tmp_path)) == calm
     assert problems(config, tiny) == []
 
