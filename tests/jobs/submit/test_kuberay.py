@@ -18,6 +18,7 @@ from support.paths import ROOT
 from support.runs import MakeConfig
 
 from jobs.cli import main
+from jobs.submit import following
 from jobs.submit.kuberay import LONGEST_NAME, LONGEST_PREFIX, KubeRayJob, KubeRayState, Workers, new_name, stop_command
 from jobs.submit.manifest import CONFIG_ANNOTATION, MOST_CONFIG_BYTES, manifest, patched
 from jobs.submit.options import parse_options
@@ -432,7 +433,7 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(KUBECTL.format(folder=tmp_path))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("jobs.submit.following.POLL_SECONDS", 0)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0)
     return tmp_path
 
 

@@ -14,6 +14,7 @@ from support.paths import SHARED_VIDEOS
 
 from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Uint8Frames
+from pipeline.video import pyav_pictures, seek
 from pipeline.video.decode import memory_file
 from pipeline.video.pixels.rgb import Look
 from pipeline.video.probe import probe
@@ -145,7 +146,7 @@ def agrees(*_: object) -> Iterator[None]:
 def test_frames_that_differ_after_a_seek_end_seeking(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = marked(FRAMES, [250])
     sums = iter(range(10**6))
-    monkeypatch.setattr("pipeline.video.pyav_pictures.checksum", lambda _: next(sums))
+    monkeypatch.setattr(pyav_pictures, "checksum", lambda _: next(sums))
     monkeypatch.setattr(PyavPictures, "_by_key", without_reading_from_the_start)
     with opened(made(SEEKS["closed"])) as video:
         assert [read_number(picture) for picture in pictures(video.pictures(needed)).values()] == [250]
@@ -194,7 +195,7 @@ def good_videos() -> list[str]:
 def test_every_good_file_gives_the_same_frames_by_key_as_from_the_start(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.video.seek.LEAST_SAVED_FRAMES", -(10**6))  # even where nothing is saved
+    monkeypatch.setattr(seek, "LEAST_SAVED_FRAMES", -(10**6))  # even where nothing is saved
     with opened((SHARED_VIDEOS / "good" / Path(name)).read_bytes()) as video:
         frames = video.found.header.frames
         wanted = sorted({frames - 1, frames - 2, frames // 2, 3 * frames // 4} & set(range(frames)))
