@@ -157,17 +157,18 @@ def test_errors_of_the_walk_and_of_decoders_are_raised_where_messages_are_taken(
 
 
 def test_leaving_early_closes_every_decoder_and_gives_room_back(writer: SliceWriter) -> None:
-    closed, pace = list[int](), Pace(cpus=4)
+    begun, closed, pace = list[int](), list[int](), Pace(cpus=4)
 
     def start(step: Step) -> Generator[DecodeItem | None, None, None]:
         try:
+            begun.append(step.sample.index)
             while True:
                 yield None
         finally:
             closed.append(step.sample.index)
 
     with Feed(steps_of(writer, 9), start, pace, 1):
-        while pace.has_room(1):
+        while len(begun) < 4:
             time.sleep(0.01)
     assert sorted(closed) == [0, 1, 2, 3]
     assert threads() == set()
