@@ -39,6 +39,8 @@ from pipeline.monitor.events import (
 from pipeline.monitor.metrics import of_event
 
 POLL_SECONDS = 0.5
+# Left to itself Ray frees objects that were let go once a second: at the speed of a GPU that is gigabytes.
+FREE_OBJECTS = {"free_objects_period_milliseconds": 100}
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
 DOUBT_SECONDS = 1.0  # between them while a replica's death is unexplained
 DRAINED = "its node is being drained"
@@ -53,7 +55,7 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
     Raises:
         UserError: no cluster can be joined at the address.
     """
-    options: dict[str, Any] = {"address": "local", "include_dashboard": False}
+    options: dict[str, Any] = {"address": "local", "include_dashboard": False, "_system_config": FREE_OBJECTS}
     if runtime.address is not None:
         check_cluster(runtime.address)
         options = {"address": runtime.address, "runtime_env": {"py_modules": _our_packages()}}

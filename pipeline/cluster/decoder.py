@@ -92,6 +92,7 @@ class RayDecoder:
                             yield item
                             delivered += item is not None
                         position += item is not None
+                        del item  # or its frames would stay in the object store until the next ones come
                     return
                 except GetTimeoutError:
                     limit = f"{self.config.limits.decode_timeout_seconds:g} s"
@@ -123,5 +124,5 @@ class RayDecoder:
                 return
             if item is not None:
                 yield item
-                del item  # or its frames would stay in the object store until the next ones come
+                del item  # as above
             silent_since = time.monotonic()

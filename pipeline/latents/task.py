@@ -167,6 +167,7 @@ class _Making:
             message = self._next(feed, wait=place is None)
             if message is not None:
                 yield from self._note(message)
+                del message  # or the last frames would stay in memory until the next ones come
             elif place is not None and self._encode_next(self._samples[place]):
                 self._finish(self._samples.pop(place).step, feed)
                 yield Progress(self._shard, self._watch.take_frames())

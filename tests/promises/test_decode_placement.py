@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
+from support.nodes import OBJECT_STORE_BYTES, idle_head
 from support.runs import MakeConfig, write_tar
 
 import encoder
@@ -18,19 +19,17 @@ from pipeline.video.simulated import SimulatedVideo, write_simulated
 
 pytestmark = pytest.mark.ray
 
-OBJECT_STORE_BYTES = 80_000_000
 VIDEOS = 24
 
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     """A head that does no work, a node with a GPU and a single CPU, and two nodes that have CPUs alone."""
-    running = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES})
-    running.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
-    for _ in range(2):
-        running.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES)
-    yield running
-    running.shutdown()
+    with idle_head() as running:
+        running.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        for _ in range(2):
+            running.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES)
+        yield running
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""However long videos are, what waits in the object store is bounded by `runtime.ahead_bytes`, and nothing hangs.
-
-Ray frees an object some time after it was let go, so the store holds more for a while: up to 1.5 times was seen.
-"""
+"""However long videos are, what waits in the object store is bounded by `runtime.ahead_bytes`, and nothing hangs."""
 
 from pathlib import Path
 
@@ -20,7 +17,7 @@ FILM_FRAMES, SIZE_PX, AHEAD_BYTES = 241, (480, 640), 300_000_000  # a film is 22
 
 
 @pytest.mark.ray
-def test_films_that_do_not_fit_are_streamed_near_the_bound(
+def test_films_that_do_not_fit_are_streamed_within_the_bound(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4}')  # more films at once than fit
@@ -46,4 +43,4 @@ def test_films_that_do_not_fit_are_streamed_near_the_bound(
         cluster.stop()
     assert [event.samples for event in events if isinstance(event, ShardDone)] == [4]
     assert sum(event.rows for event in events if isinstance(event, SliceDone)) == 4 * 5
-    assert 64 << 20 <= peak_bytes <= 2 * AHEAD_BYTES, "of 890 MB of frames in all"
+    assert 64 << 20 <= peak_bytes <= AHEAD_BYTES, "of 890 MB of frames in all"

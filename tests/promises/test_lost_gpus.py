@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster as Nodes
+from support.nodes import OBJECT_STORE_BYTES, idle_head
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 import encoder
@@ -28,15 +29,12 @@ from pipeline.monitor.events import (
 
 pytestmark = pytest.mark.ray
 
-OBJECT_STORE_BYTES = 80_000_000
-
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     """A head that does no work."""
-    running = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES})
-    yield running
-    running.shutdown()
+    with idle_head() as running:
+        yield running
 
 
 def add_gpus(nodes: Nodes, gpus: int) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
+from support.nodes import OBJECT_STORE_BYTES, idle_head
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
@@ -22,16 +23,13 @@ from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus
 
 pytestmark = pytest.mark.ray
 
-OBJECT_STORE_BYTES = 80_000_000
-
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     """A head that does no work and a node that only decodes."""
-    running = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES})
-    running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
-    yield running
-    running.shutdown()
+    with idle_head() as running:
+        running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        yield running
 
 
 def add_gpus(nodes: Nodes, gpus: int) -> Any:

@@ -1,0 +1,22 @@
+"""Ray clusters of several nodes on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.cluster_utils import Cluster as Nodes
+
+OBJECT_STORE_BYTES = 80_000_000
+# Ray tries its usual port even where no dashboard is wanted, and leaves the socket open where another holds the port.
+ANY_PORT = {"dashboard_port": None}
+
+
+@contextmanager
+def idle_head() -> Iterator[Nodes]:
+    """A head that does no work; the caller adds nodes that do."""
+    running = Nodes(
+        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, **ANY_PORT}
+    )
+    try:
+        yield running
+    finally:
+        running.shutdown()
