@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from encoder.computed_by import computed_by, machine
-from encoder.device.busy import Busy, busy_on
+from encoder.device.busy import Busy, LastEnd, busy_on
 from encoder.device.downloads import Fetch, downloads_from
 from encoder.device.memory import available_bytes, readable
+from encoder.device.seconds import DeviceSeconds
 from encoder.device.timing import timed
 from encoder.device.uploads import uploads_to
 from encoder.posterior import Posterior, from_moments, joined
@@ -81,8 +82,8 @@ class Stream:
         if self._frames_pushed < self._frames:
             raise ValueError(f"the clip ended after {self._frames_pushed} frames of {self._frames}")
 
-    def take_busy_seconds(self) -> float:
-        """Seconds of finished computation for this clip since the last call."""
+    def take_device_seconds(self) -> DeviceSeconds:
+        """Seconds of finished computation for this clip since the last call, and those idle before each piece of it."""
         return self._busy.take_seconds()
 
     def _encode(self, frames: int) -> Posterior:
@@ -127,6 +128,7 @@ class VideoEncoder:
         tunable: tuple[str, ...] = (),
     ) -> None:
         """`shadow` is the same engine over a model on torch's meta device, without values."""
+        self._last_end = LastEnd()
         self.engine, self.shadow = engine, shadow
         self.spec, self.identity = spec, identity
         self.device, self.dtype, self.tunable = device, dtype, tunable
@@ -228,7 +230,7 @@ class VideoEncoder:
 
     def busy(self) -> Busy:
         """Returns a counter of the seconds that the device computes."""
-        return busy_on(self.device)
+        return busy_on(self.device, self._last_end)
 
     def fetch(self, values: Tensor) -> Fetch:
         """Starts a copy to the host without waiting; call the result to wait for the values."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+from encoder.device.seconds import DeviceSeconds
+
 
 class ServiceRecord(NamedTuple):
     """The frames of one piece of work, and when the device served it, in seconds of its clock."""
@@ -43,13 +45,14 @@ class SimulatedDevice:
 
     def __init__(self, seconds_per_frame: float, clock: Clock | None = None, record: Path | None = None) -> None:
         self._seconds_per_frame, self._clock, self._record = seconds_per_frame, clock or Clock(), record
-        self._accepted_seconds = self._free_at = 0.0
+        self._accepted_seconds = self._idle_seconds = self._free_at = 0.0
         self._lock = Lock()
 
     def occupy(self, frames: int) -> float:
         """Queues work on `frames` frames; returns the time at which it will be done."""
         with self._lock:
             begin = max(self._clock.now_seconds(), self._free_at)
+            self._idle_seconds += begin - self._free_at if self._free_at else 0.0
             self._free_at = begin + frames * self._seconds_per_frame
             self._accepted_seconds += self._free_at - begin
             if self._record:
@@ -69,6 +72,12 @@ class SimulatedDevice:
             return self._accepted_seconds
 
     @property
+    def idle_seconds(self) -> float:
+        """Seconds without work since the first was accepted, up to the last."""
+        with self._lock:
+            return self._idle_seconds
+
+    @property
     def busy_seconds(self) -> float:
         """Seconds spent serving until now; the device is never idle while work is queued."""
         with self._lock:
@@ -80,14 +89,20 @@ class SimulatedBusy:
 
     def __init__(self, device: SimulatedDevice) -> None:
         self._device = device
-        self._before = self._seconds = 0.0
+        self._before = self._counted = DeviceSeconds(0.0, 0.0)
 
     def __enter__(self) -> None:
-        self._before = self._device.accepted_seconds
+        self._before = self._now()
 
     def __exit__(self, *_: object) -> None:
-        self._seconds += self._device.accepted_seconds - self._before
+        now, counted = self._now(), self._counted
+        self._counted = DeviceSeconds(
+            counted.busy + now.busy - self._before.busy, counted.idle + now.idle - self._before.idle
+        )
 
-    def take_seconds(self) -> float:
-        taken, self._seconds = self._seconds, 0.0
+    def take_seconds(self) -> DeviceSeconds:
+        taken, self._counted = self._counted, DeviceSeconds(0.0, 0.0)
         return taken
+
+    def _now(self) -> DeviceSeconds:
+        return DeviceSeconds(self._device.accepted_seconds, self._device.idle_seconds)

@@ -12,7 +12,7 @@ from pipeline.output.statistics import merged, statistics_from_json, statistics_
 from pipeline.records import LatentStatistics
 from pipeline.storage.store import Store
 
-WAITING_STAGES = ("wait_for_samples", "wait_for_frames")
+IDLE_STAGE = "device_idle"
 
 
 def write_report(store: Store, run: RunFile, done: Iterable[str], left: int, failed: Mapping[str, str]) -> Summary:
@@ -33,7 +33,7 @@ def write_report(store: Store, run: RunFile, done: Iterable[str], left: int, fai
 def summarise(manifests: Iterable[Manifest]) -> Totals:
     """The sums of some manifests.
 
-    `encoder_busy_fraction` is the share of a replica's time in which it encoded rather than waited for frames.
+    `encoder_busy_fraction` is the share of the time in which devices encoded, from their first work to their last.
     """
     counts: Counter[str] = Counter()
     reasons: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}  # by whether they are filtered
@@ -91,7 +91,7 @@ def mixed_devices(parts: Mapping[str, int]) -> list[str]:
 
 def _busy_fraction(seconds: Mapping[str, float]) -> float | None:
     encoding = seconds.get("encode", 0.0)
-    whole = encoding + sum(seconds.get(stage, 0.0) for stage in WAITING_STAGES)
+    whole = encoding + seconds.get(IDLE_STAGE, 0.0)
     return round(encoding / whole, 4) if whole else None
 
 

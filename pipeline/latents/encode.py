@@ -212,7 +212,9 @@ class _OpenClip:
 
         def fetched() -> FloatLatent:
             latent = fetch()
-            self._watch.add("encode", self._stream.take_busy_seconds())
+            spent = self._stream.take_device_seconds()
+            self._watch.add("encode", spent.busy)
+            self._watch.add("device_idle", spent.idle)
             return latent
 
         return fetched

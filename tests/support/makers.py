@@ -135,7 +135,7 @@ def commit_shard(store: Store, name: str = "videos", url: str = "/data/videos.ta
     """Writes every slice of a shard of eight samples, and its manifest: three rejects in a slice of their own."""
     ledger = made_ledger(store, name, url)
     slices = [fill_slice(ledger, shapes, index).commit() for index, shapes in enumerate(SLICES)]
-    return ledger.commit_manifest(slices, {"encode": 3.0, "wait_for_frames": 1.0})
+    return ledger.commit_manifest(slices, {"encode": 3.0, "device_idle": 1.0})
 
 
 def commit_run(root: Path, shards: list[str]) -> Store:

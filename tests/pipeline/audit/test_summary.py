@@ -45,7 +45,7 @@ def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
         "rejects_by_reason": {"clip/too_short": 8},
         "filtered_by_reason": {},
         "rows_by_bucket": {WIDE_BUCKET: 6, TALL_BUCKET: 2},
-        "seconds_by_stage": {"encode": 6.0, "wait_for_frames": 2.0},
+        "seconds_by_stage": {"device_idle": 2.0, "encode": 6.0},
         "encoder_busy_fraction": 0.75,
         "parts_by_device": {DEVICE: 6},
     }

@@ -137,7 +137,7 @@ def test_a_manifest_accounts_for_every_sample(store: Store) -> None:
         (part_path("videos", 0, B), 1),
         (part_path("videos", 2, A), 2),
     ]
-    assert manifest["seconds"] == {"encode": 3.0, "wait_for_frames": 1.0}
+    assert manifest["seconds"] == {"encode": 3.0, "device_idle": 1.0}
     assert json.loads(store.read(manifest_path("videos"))) == manifest
 
 
