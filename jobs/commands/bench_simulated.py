@@ -47,12 +47,22 @@ def add_options(group: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class DriverSample:
+    """The driver's process at a time by time.monotonic(): CPU seconds since it began, and its memory."""
+
+    at: float
+    cpu_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ran:
     """How one run ended, by time.monotonic(), and what else it says of itself."""
 
     ended: float
     object_store_peak_bytes: int
     seconds_by_stage: Mapping[str, float] | None = None
+    driver: Sequence[DriverSample] = ()
 
 
 def bench_simulated(chosen: argparse.Namespace) -> int:
@@ -99,22 +109,37 @@ def run_ours(config: Config, rehearsal: Rehearsal) -> Ran:
     from pipeline.cluster.object_store import used_bytes
 
     ended: dict[str, float] = {}
-    peak_bytes, looked = 0, 0.0
+    samples: list[DriverSample] = []
+    peak_bytes = 0
 
     def on_event(event: Event) -> None:
         if isinstance(event, ShardDone):
             ended[event.shard] = time.monotonic()
 
     def look() -> None:
-        nonlocal peak_bytes, looked
-        if time.monotonic() - looked >= SAMPLE_SECONDS:
-            peak_bytes, looked = max(peak_bytes, used_bytes()), time.monotonic()
+        nonlocal peak_bytes
+        if not samples or time.monotonic() - samples[-1].at >= SAMPLE_SECONDS:
+            peak_bytes = max(peak_bytes, used_bytes())
+            samples.append(DriverSample(time.monotonic(), time.process_time(), _memory_bytes()))
 
     with _logical_cpus(rehearsal.cpus):
         finish(config, config.output.path, on_event, look)
     measured = [shard for shard in ended if not shard.startswith(WARM_UP)]
     made = summarise(read_manifests(Store(config.output.path), measured))
-    return Ran(max(ended.values()), peak_bytes, made["seconds_by_stage"])
+    return Ran(max(ended.values()), peak_bytes, made["seconds_by_stage"], samples)
+
+
+def _memory_bytes() -> int:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def of_driver(samples: Sequence[DriverSample], start: float, clips: int) -> dict[str, float]:
+    """What the driver itself took from `start` on: CPU time for each clip, and how far its memory grew."""
+    span = [sample for sample in samples if sample.at >= start] or samples[-1:]
+    cpu_seconds = span[-1].cpu_seconds - span[0].cpu_seconds
+    growth_bytes = span[-1].memory_bytes - span[0].memory_bytes
+    return {"driver_cpu_ms_per_clip": round(1000 * cpu_seconds / clips, 3), "driver_growth_bytes": growth_bytes}
 
 
 def reported_busy(seconds_by_stage: Mapping[str, float], seconds: float, replicas: int) -> float:
@@ -142,6 +167,7 @@ def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path) -> di
     if ran.seconds_by_stage is not None:
         figures["reported_busy"] = reported_busy(ran.seconds_by_stage, figures["seconds"], rehearsal.replicas)
         figures["seconds_by_stage"] = dict(ran.seconds_by_stage)
+        figures |= of_driver(ran.driver, ran.ended - figures["seconds"], rehearsal.clips)
     return figures
 
 

@@ -10,7 +10,7 @@ import pytest
 from encoder import ServiceRecord
 from jobs.cli import main
 from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards
-from jobs.commands.bench_simulated import counted, reported_busy
+from jobs.commands.bench_simulated import DriverSample, counted, of_driver, reported_busy
 from pipeline.errors import UserError
 from pipeline.input.listing import shards_of
 from pipeline.input.samples import samples_of
@@ -64,6 +64,12 @@ def test_reported_busy_is_the_share_of_the_replicas_time_in_which_they_encoded()
     assert reported_busy({"encode": 6.0}, 10.0, 2) == 0.3
 
 
+def test_the_driver_is_charged_for_the_span_alone() -> None:
+    samples = [DriverSample(at, cpu, memory) for at, cpu, memory in ((1, 5.0, 80), (3, 6.0, 90), (5, 6.5, 92))]
+    figures = of_driver(samples, start=2.0, clips=100)
+    assert figures == {"driver_cpu_ms_per_clip": 5.0, "driver_growth_bytes": 2}
+
+
 @pytest.mark.parametrize("decode_ms", [1.0, None])
 def test_shards_hold_the_clips_to_warm_up_with_and_those_measured(tmp_path: Path, decode_ms: float | None) -> None:
     settings = rehearsal(decode_ms_per_frame=decode_ms, replicas=2, cpus=3, clips=5, shape=(1, 32, 48))
@@ -90,6 +96,7 @@ def test_ours_and_a_peer_are_measured_by_what_the_device_did(
     ours = measured["ours"]
     assert ours["reported_busy"] == pytest.approx(ours["seconds_by_stage"]["encode"] / ours["seconds"], rel=0.01)
     assert ours["object_store_peak_bytes"] >= 0
+    assert ours["driver_cpu_ms_per_clip"] >= 0
     assert "simulated device, 1 ms a frame of 9x32x48" in capsys.readouterr().out
 
 
