@@ -59,10 +59,11 @@ class Walk:
         reader: Iterator[Sample] | None = None
         seen = SeenKeys()
         while not last:
-            claim: Claim = "made" if _is_whole(ledger.slice_of(slice_index)) else self.claim(slice_index)
-            if claim == "made" and not _is_whole(ledger.slice_of(slice_index)):
-                ledger = self.ledger.looked()
             begun = ledger.slice_of(slice_index)
+            claim: Claim = "made" if _is_whole(begun) else self.claim(slice_index)
+            if claim == "made" and not _is_whole(begun):
+                ledger = self.ledger.looked()
+                begun = ledger.slice_of(slice_index)
             if begun and _is_whole(begun):
                 yield begun
                 reader, record = None, begun.record
