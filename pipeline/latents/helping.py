@@ -59,6 +59,7 @@ class SharedClaims:
     """The claims of a run. One that takes several times as long as any slice so far may be taken by another."""
 
     now_seconds: Callable[[], float] = time.monotonic
+    least_patience_seconds: float = LEAST_PATIENCE_SECONDS
     _shards: dict[str, _Claimed] = field(default_factory=dict)
     _longest_seconds: float = 0.0
 
@@ -67,7 +68,7 @@ class SharedClaims:
         if slice_index in claimed.made:
             return "made"
         by, since = claimed.making.get(slice_index, (place, now))
-        if by != place and now - since < max(LEAST_PATIENCE_SECONDS, PATIENCE * self._longest_seconds):
+        if by != place and now - since < max(self.least_patience_seconds, PATIENCE * self._longest_seconds):
             return "taken"
         claimed.making[slice_index] = (place, now)
         return "mine"

@@ -1,7 +1,6 @@
-"""The commands as a user runs them: exit codes, what stands afterwards, kills and resumes."""
+"""The commands as a user runs them: exit codes, what stands afterwards, stops and resumes."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -10,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.jobs import undisturbed
 from support.paths import ROOT, SHARED_VIDEOS
 from support.runs import MakeConfig, output_files, samples_of, write_tar
 
+from encoder.video_encoder import VideoEncoder
 from jobs.cli import build_parser, main
 from pipeline.audit.verify import Verified, verify
 from pipeline.config.load import Config
 from pipeline.storage.store import Store
-
-KILLS = 3  # tests/promises/test_kills.py does many
 
 
 def latentmill(*arguments: str) -> subprocess.Popen[str]:
@@ -75,51 +74,29 @@ def test_a_run_ends_with_everything_that_the_contract_names(
 
 
 @pytest.mark.ray
-def test_more_replicas_and_other_decoding_write_the_same_bytes(
-    shards: None, make_config: MakeConfig, tmp_path: Path
+def test_more_replicas_write_the_bytes_of_a_run_in_this_process(
+    shards: None, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path
 ) -> None:
-    one = make_config(output={"path": str(tmp_path / "one")})
-    two = make_config(output={"path": str(tmp_path / "two")}, runtime={"replicas": 2})
-    for config in (one, two):
-        code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
-        assert code == 0, output
-    files = output_files(tmp_path / "one")
-    assert files
-    assert files == output_files(tmp_path / "two")
-
-
-@pytest.mark.ray
-def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
-    shards: None, make_config: MakeConfig, tmp_path: Path
-) -> None:
-    calm = config_file(make_config(output={"path": str(tmp_path / "calm")}), tmp_path / "calm.yaml")
-    began = time.monotonic()
-    assert finish(latentmill("run", calm))[0] == 0
-    undisturbed_seconds = time.monotonic() - began
-    path, moments = config_file(make_config(), tmp_path / "c.yaml"), random.Random(7)
-    for _ in range(KILLS):
-        process = latentmill("run", path)
-        time.sleep(moments.uniform(0.3, 1.0) * undisturbed_seconds)
-        process.kill()
-        finish(process)
-    code, output = finish(latentmill("run", path))
+    config = make_config(runtime={"replicas": 2})
+    code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
     assert code == 0, output
-    assert output_files(tmp_path / "out") == output_files(tmp_path / "calm")
+    assert output_files(tmp_path / "out") == undisturbed(config, tiny, tmp_path)
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_with_its_code_and_the_next_one_goes_on(
-    shards: None, make_config: MakeConfig, tmp_path: Path, number: signal.Signals
+    shards: None, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     path = config_file(make_config(), tmp_path / "c.yaml")
-    process = latentmill("run", path)
-    while not list((tmp_path / "out").rglob("*.parquet")) and process.poll() is None:
-        time.sleep(0.05)  # until the run waits for replicas that are at work
-    process.send_signal(number)
-    code, output = finish(process)
-    assert code == 128 + number, output
-    assert f"stopped by {number.name}" in output
+    for number in (signal.SIGTERM, signal.SIGINT):
+        there = set((tmp_path / "out").rglob("*.parquet"))
+        process = latentmill("run", path)
+        while set((tmp_path / "out").rglob("*.parquet")) == there and process.poll() is None:
+            time.sleep(0.05)  # until the run waits for replicas that are at work
+        process.send_signal(number)
+        code, output = finish(process)
+        assert code == 128 + number, output
+        assert f"stopped by {number.name}" in output
     assert finish(latentmill("run", path))[0] == 0
 
 

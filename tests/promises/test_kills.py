@@ -1,6 +1,6 @@
 """Random kills of random processes of a run under way: nothing lost, nothing twice, the same bytes.
 
-LATENTMILL_SOAK sets how many are killed; above 20 S3 is tried too. The whole of it is benchmarks/faults.py.
+LATENTMILL_SOAK sets how many are killed; 20 and more try S3 too. The whole of it is benchmarks/faults.py.
 """
 
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-KILLS = int(os.environ.get("LATENTMILL_SOAK", "20"))
-STORAGE = ("local", "s3") if KILLS > 20 else ("local",)
+KILLS = int(os.environ.get("LATENTMILL_SOAK", "8"))
+STORAGE = ("local", "s3") if KILLS >= 20 else ("local",)
 
 
 @pytest.mark.ray

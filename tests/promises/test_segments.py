@@ -203,7 +203,7 @@ def test_what_a_helper_committed_since_the_owner_began_is_not_encoded_again(
     config: Config, tiny: VideoEncoder, undisturbed: dict[str, bytes]
 ) -> None:
     (shard,) = list_shards(config.input.shards)
-    claims = SharedClaims()
+    claims = SharedClaims(least_patience_seconds=0.2)
     owner, helper = (replace(task_of(config, tiny), claims=claims) for _ in range(2))
     running = owner.run(shard)
     first = next(running)  # it is at the next slice by now

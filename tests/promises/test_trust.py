@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -44,6 +45,13 @@ def served(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """Where Ray may write: a short path, as that of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 def assert_no_secrets(text: str) -> None:
     for secret in SECRETS:
         assert secret not in text
@@ -51,7 +59,7 @@ def assert_no_secrets(text: str) -> None:
 
 @pytest.mark.ray
 def test_no_secret_is_in_any_file_or_line_of_a_run_that_fails(
-    served: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, make_config: MakeConfig, videos: list[bytes]
+    served: str, tmp_path: Path, ray_folder: Path, make_config: MakeConfig, videos: list[bytes]
 ) -> None:
     files = [*samples_of(videos[:2]), (f"{SCRIPT[:8]}.mp4", b"<html>"), (f"{SCRIPT[:8]}.txt", SCRIPT.encode())]
     write_tar(tmp_path / "served" / "good.tar", files)
@@ -59,7 +67,6 @@ def test_no_secret_is_in_any_file_or_line_of_a_run_that_fails(
     urls = [f"{served}/{name}.tar?token={SECRETS[2]}" for name in ("good", SCRIPT[:8], "missing")]
     config = make_config(input={"shards": urls}, limits={"max_reject_fraction": 1.0, "max_attempts": 1})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    ray_folder = tmp_path_factory.mktemp("r")
     environment = os.environ | {"RAY_TMPDIR": str(ray_folder), "AWS_SECRET_ACCESS_KEY": SECRETS[3]}
     command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml")]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -148,11 +148,17 @@ def test_a_missing_cluster_command_is_named(
 # --- real clusters
 
 
-@pytest.fixture
-def ray_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def token() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "only-for-these-tests-" + "0" * 32)
+        yield
+
+
+@pytest.fixture(scope="module")
+def ray_head(token: None) -> Iterator[str]:
     """A Ray cluster of one node on loopback; gives the address that jobs are sent to."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "only-for-this-test-" + "0" * 32)
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [f"--{name}={port}" for name, port in ports.items()]

@@ -11,10 +11,12 @@ import ray
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
+from pipeline.cluster import cluster as cluster_module
 from pipeline.cluster.cluster import Cluster, connected
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
+from pipeline.latents.helping import SharedClaims
 from pipeline.monitor.events import ShardDone
 from pipeline.storage import store as store_module
 from pipeline.storage.store import RetiringStore
@@ -69,8 +71,14 @@ def test_several_files_are_created_at_once(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.ray
 def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none_behind(
-    make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
+    make_config: MakeConfig,
+    tiny: VideoEncoder,
+    videos: tuple[bytes, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    impatient = ray.remote(num_cpus=0)(SharedClaims)  # or the second would leave the part to the first
+    monkeypatch.setattr(cluster_module, "start_claims", lambda: impatient.remote(least_patience_seconds=0.5))
     write_tar(tmp_path / "s.tar", samples_of(videos[:1]))
     config, met = make_config(runtime={"replicas": 2}), set[int]()
     queue = WorkQueue(max_attempts=1)
