@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for fixture in MARKED_BY_FIXTURE.keys() & getattr(item, "fixturenames", ()):
             item.add_marker(MARKED_BY_FIXTURE[fixture])
+        if item.path.parent.name == "promises":
+            item.add_marker("slow")  # whole runs
         group = "ray" if _has(item, "ray") else f"{item.path.stem}, {'long' if _is_long(item) else 'short'}"
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (not _has(item, "ray"), not _is_long(item)))

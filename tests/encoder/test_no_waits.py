@@ -103,6 +103,7 @@ def test_no_value_is_read_by_other_convolutions(algorithm: str, full_size: LoadF
     encoder.set_threads(threads)
 
 
+@pytest.mark.slow
 def test_nothing_comes_from_the_host(loaded: VideoEncoder) -> None:
     shadow = loaded.shadow
     on_meta = VideoEncoder(shadow, shadow, loaded.spec, loaded.identity, torch.device("meta"), loaded.dtype)

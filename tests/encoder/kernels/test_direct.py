@@ -60,6 +60,7 @@ def seeded(*shape: int) -> Tensor:
     ("isa", "dtypes"),
     [("AVX2", "float32"), ("AVX512_CORE", "float32,bfloat16"), ("AVX512_CORE_AMX", "float32,bfloat16")],
 )
+@pytest.mark.slow
 def test_on_each_kind_of_processor_threads_do_not_change_bits(isa: str, dtypes: str) -> None:
     """Not in bfloat16 where oneDNN has no kernels for it: what it does instead takes minutes."""
     if not ONEDNN_ISAS[isa] <= FLAGS:

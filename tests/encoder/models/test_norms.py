@@ -55,6 +55,7 @@ def untiled(loaded: VideoEncoder, clip: Tensor) -> Tensor:
 
 @few
 @given(frames=legal_frames, chunk_frames=st.sampled_from([4, 8, 12, 32]), seed=st.integers(0, 9))
+@pytest.mark.slow
 def test_scope_clip_equals_the_encoder_that_sees_the_whole_clip_at_once(
     frames: int, chunk_frames: int, seed: int
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_clip_too_large_for_the_memory_is_refused_with_needed_and_available(mo
     assert whole.stream(5).push(torch.zeros(1, 3, 5, 16, 16)) is not None
 
 
+@pytest.mark.slow
 def test_computed_memory_grows_with_the_clip_where_it_is_whole_and_not_where_it_streams() -> None:
     whole, streaming = (encoder.load("tiny", weights="random:0", norm_scope=scope) for scope in ("clip", "chunk"))
     assert not whole.streams

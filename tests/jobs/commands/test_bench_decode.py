@@ -9,6 +9,7 @@ from jobs.cli import main
 from pipeline.video.bench import clip_cost
 
 
+@pytest.mark.slow
 def test_every_step_of_a_clip_is_measured_beside_the_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

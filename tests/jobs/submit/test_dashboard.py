@@ -37,7 +37,7 @@ def cluster(answers: dict[str, tuple[int, Any]]) -> Iterator[str]:
             """Keeps the test's output quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Dashboard)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -94,7 +94,7 @@ def test_a_cluster_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatc
             gate.wait(60)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         with pytest.raises(UserError, match="no Ray cluster answers"):
             dashboard.check_cluster(f"http://127.0.0.1:{server.server_port}", {})
         gate.set()

@@ -33,6 +33,7 @@ def die(*_: object) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_fails_is_told_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no weights at /nowhere"):
         encoder_alone(make_config(encoder={"weights": "/nowhere"}), ())

@@ -88,6 +88,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_count(
     assert seen.estimate.previewed == 4
 
 
+@pytest.mark.slow
 def test_every_row_of_a_continuous_clip_is_counted_in_all_its_segments(
     shards: None, make_config: MakeConfig, tiny: VideoEncoder
 ) -> None:
@@ -130,6 +131,7 @@ def test_what_is_stored_of_a_clip_is_its_latents(make_config: MakeConfig, tiny: 
         assert stored_bytes(config.output, tiny.spec, (5, 32, 48)) == size_bytes
 
 
+@pytest.mark.slow
 def test_a_clip_that_takes_too_long_is_timed_by_a_smaller_one(tiny: VideoEncoder) -> None:
     small, whole = (time_encoder(tiny, (49, 64, 64), seconds) for seconds in (0.0, 100.0))
     assert small is not None

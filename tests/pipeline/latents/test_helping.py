@@ -66,6 +66,7 @@ def test_a_helper_alone_makes_the_bytes_of_a_run(
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_an_owner_and_helpers_in_any_interleaving_make_the_bytes_of_a_run(
     config: Config, tiny: VideoEncoder, undisturbed: dict[str, bytes], seed: int
 ) -> None:

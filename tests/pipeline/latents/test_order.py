@@ -98,6 +98,7 @@ def test_a_slow_sample_at_the_head_holds_nothing_up_and_its_rows_stand_first(
 
 
 @pytest.mark.parametrize("creations", [None, 0, 2, 5])
+@pytest.mark.slow
 def test_whatever_order_samples_come_in_the_bytes_are_the_same_also_after_a_kill(
     config: Config, calm: dict[str, bytes], tiny: VideoEncoder, creations: int | None
 ) -> None:

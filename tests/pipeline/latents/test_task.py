@@ -99,6 +99,7 @@ def samples_in(config: Config) -> list[Sample]:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("creations", range(6))
+@pytest.mark.slow
 def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(
     shard: Path, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
 ) -> None:

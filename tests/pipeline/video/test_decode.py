@@ -393,6 +393,7 @@ def test_an_mp4_that_names_another_file_as_its_media_does_not_get_it_opened(cana
     assert not was_opened(handle)
 
 
+@pytest.mark.slow
 def test_decoding_does_not_need_ray_and_writes_nothing_to_the_console():
     code = (
         "import sys; from test_decode import *; decode(make_video(9, 25, 128, 64)[:-300]);"
