@@ -22,7 +22,10 @@ WARM_UP = "warm-up"  # with which the names of shards begin that are not counted
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What is simulated. The first `warm_up_clips` that devices end with are not counted: all workers start there."""
+    """What is simulated. The first `warm_up_clips` that devices end with are not counted: all workers start there.
+
+    With `slow_video_seconds` the first video that is measured takes so long to decode, as a long film would.
+    """
 
     ms_per_frame: float
     decode_ms_per_frame: float | None
@@ -30,6 +33,7 @@ class Rehearsal:
     clips: int
     replicas: int
     shape: tuple[int, int, int]
+    slow_video_seconds: float = 0.0
 
     @property
     def warm_up_clips(self) -> int:
@@ -37,7 +41,7 @@ class Rehearsal:
 
     def values(self) -> dict[str, Any]:
         """What figures are of, for the JSON."""
-        names = ("ms_per_frame", "decode_ms_per_frame", "cpus", "replicas", "warm_up_clips")
+        names = ("ms_per_frame", "decode_ms_per_frame", "cpus", "replicas", "warm_up_clips", "slow_video_seconds")
         return {"simulated": True, "shape": list(self.shape), **{name: getattr(self, name) for name in names}}
 
 
@@ -68,12 +72,24 @@ def make_shards(folder: Path, rehearsal: Rehearsal) -> list[Path]:
             path = folder / f"{kind}-{number:03d}.tar"
             with tarfile.open(path, "w") as tar:
                 for clip in range(number, clips, rehearsal.replicas):
-                    video = videos[clip % len(videos)]
-                    member = tarfile.TarInfo(f"clip-{clip:06d}.{name}")
-                    member.size = len(video)
-                    tar.addfile(member, BytesIO(video))
+                    if rehearsal.slow_video_seconds and kind != WARM_UP and clip == 0:
+                        _add(tar, f"clip-{clip:06d}.simulated", _slow_video(rehearsal))
+                    else:
+                        _add(tar, f"clip-{clip:06d}.{name}", videos[clip % len(videos)])
             shards.append(path)
     return shards
+
+
+def _add(tar: tarfile.TarFile, name: str, video: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(video)
+    tar.addfile(member, BytesIO(video))
+
+
+def _slow_video(rehearsal: Rehearsal) -> bytes:
+    frames, height_px, width_px = rehearsal.shape
+    ms_per_frame = 1000 * rehearsal.slow_video_seconds / frames
+    return write_simulated(SimulatedVideo(frames, height_px, width_px, FPS, ms_per_frame))
 
 
 def _videos(rehearsal: Rehearsal) -> tuple[list[bytes], str]:

@@ -42,6 +42,10 @@ def add_options(group: Any) -> None:
     group.add_argument("--replicas", type=_count, default=1, help="simulated devices (default: 1)")
     text = "frames and pixels of a clip (default: 49x480x720)"
     group.add_argument("--shape", type=_shape, default=(49, 480, 720), metavar="TxHxW", help=text)
+    text = "a folder or URL that ours writes to, instead of a temporary folder: shows what a slow storage costs"
+    group.add_argument("--out", metavar="URL", help=text)
+    text = "the first video takes so many seconds to decode, as a long film would (default: 0, as the others)"
+    group.add_argument("--slow-video", type=float, default=0.0, metavar="SECONDS", help=text)
     text = "what runs beside ours on the same shards (default: both)"
     group.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help=text)
 
@@ -68,7 +72,8 @@ class Ran:
 def bench_simulated(chosen: argparse.Namespace) -> int:
     """Runs ours and the peers in turns, prints the table and writes the JSON."""
     decode_ms, clips = chosen.simulate_decode, chosen.clips or CLIPS
-    rehearsal = Rehearsal(chosen.simulate, decode_ms, chosen.cpus, clips, chosen.replicas, chosen.shape)
+    settings = (chosen.cpus, clips, chosen.replicas, chosen.shape, chosen.slow_video)
+    rehearsal = Rehearsal(chosen.simulate, decode_ms, *settings)
     if chosen.config or chosen.shards:
         raise UserError("--simulate makes shards and a configuration of its own: leave out --config and --shards")
     runs = {"ours": run_ours} | _peers(chosen.peers)
@@ -77,7 +82,8 @@ def bench_simulated(chosen: argparse.Namespace) -> int:
         config = config_of(rehearsal, chosen.overrides, make_shards(Path(folder) / "shards", rehearsal))
         for number in range(max(1, chosen.rounds)):
             places = {name: Path(folder) / f"{name}-{number}" for name in runs}
-            rounds.append({name: _measured(run, config, rehearsal, places[name]) for name, run in runs.items()})
+            out = chosen.out and f"{chosen.out}/{os.getpid()}-{number}"
+            rounds.append({name: _measured(run, config, rehearsal, places[name], out) for name, run in runs.items()})
     measured = {**rehearsal.values(), "rounds": len(rounds), **{name: _median(rounds, name) for name in runs}}
     _print(measured, list(runs))
     if chosen.json:
@@ -147,11 +153,12 @@ def reported_busy(seconds_by_stage: Mapping[str, float], seconds: float, replica
     return round(seconds_by_stage.get("encode", 0.0) / (seconds * replicas), 4)
 
 
-def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path) -> dict[str, Any]:
+def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path, out: str | None) -> dict[str, Any]:
+    """Figures of one run, whose devices note what they do in `place`; `out` is the root that ours writes."""
     records = place / "records"
     records.mkdir(parents=True)
     encoder = {"weights": f"simulated:{rehearsal.ms_per_frame}:{records}"}
-    output = {"path": str(place / "out")}
+    output = {"path": out or str(place / "out")}
     began = time.monotonic()
     ran = run(
         config.model_copy(
