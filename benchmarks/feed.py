@@ -27,8 +27,8 @@ CASES = {
         *("--simulate", "4", "--simulate-decode", "18", "--slow-video", "8", "--peers"),
     ],
     "40 ms a clip, a store of 2 s a file": [
-        *("--simulate", "0.8163", "--simulate-decode", "0", "--clips", "600", *SMALL, "--peers"),
-        "output.part_samples=64",
+        *("--simulate", "0.8163", "--simulate-decode", "0", "--clips", "600", *SMALL),
+        *("output.part_samples=64", "--peers"),
     ],
     "64 replicas of small pictures": [
         *("--simulate", "2", "--simulate-decode", "1", "--clips", "6400", "--shape", "9x32x48", "--cpus", "64"),

@@ -14,6 +14,7 @@ from jobs.commands.bench_simulated import DriverSample, counted, of_driver, repo
 from pipeline.errors import UserError
 from pipeline.input.listing import shards_of
 from pipeline.input.samples import samples_of
+from pipeline.video.simulated import read_simulated
 
 SMALL = ["bench", "pipeline", "--simulate", "1", "--simulate-decode", "1", "--clips", "4", "--shape", "9x32x48"]
 SMALL += ["--cpus", "2", "--rounds", "1"]
@@ -77,6 +78,13 @@ def test_shards_hold_the_clips_to_warm_up_with_and_those_measured(tmp_path: Path
     found = {shard.name: [sample.key for sample in samples_of(shard, config)] for shard in shards_of(config.input)}
     assert [len(keys) for keys in found.values()] == [2, 2, 3, 2]
     assert [name.startswith("warm-up") for name in found] == [True, True, False, False]
+
+
+def test_the_first_video_that_is_measured_may_take_long(tmp_path: Path) -> None:
+    settings = rehearsal(slow_video_seconds=18.0)
+    config = config_of(settings, [], make_shards(tmp_path / "shards", settings))
+    videos = [read_simulated(sample.video) for shard in shards_of(config.input) for sample in samples_of(shard, config)]
+    assert [video and video.ms_per_frame for video in videos] == [1.0, 1.0, 2000.0, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.ray
