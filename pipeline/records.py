@@ -69,9 +69,9 @@ class Sample:
     `position` and `next_position` say where it and the next sample begin in the shard: at a byte of a tar (that of the
     first header), at a row of a table. `last` says that the shard's end was read and proved right after it.
     `ignored_files` counts the files before it that have no extension and so belong to no sample. Clips are taken from
-    `spans`, None for the whole video. `problem` is (reason, detail) where no video can be taken from it.
-    `others` are names, without extension, of files in it that may belong to another sample; `losses` counts, by name,
-    what of it is not in its rows.
+    `spans`, None for the whole video; `caption_by_span` gives each of them one of the captions. `problem` is
+    (reason, detail) where no video can be taken from it. `others` are names, without extension, of files in it that may
+    belong to another sample; `losses` counts, by name, what of it is not in its rows.
     """
 
     key: str
@@ -88,10 +88,15 @@ class Sample:
     problem: tuple[str, str] | None
     others: tuple[str, ...] = ()
     losses: Mapping[str, int] = field(default_factory=dict, hash=False)
+    caption_by_span: bool = False
 
     @property
     def caption(self) -> str:
         return self.captions[0] if self.captions else ""
+
+    @property
+    def has_caption(self) -> bool:
+        return any(text.strip() for text in (self.captions if self.caption_by_span else (self.caption,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +154,8 @@ class ClipSpec:
     """The frames of one clip: indices into the frames shown (a range, or an array), and what is done to each.
 
     It becomes one row, or rows of `row_frames` after `warm_up_frames` that belong to none (continuous.py).
-    `window_index` is that of its first row; `continues` says whether that row continues one of another clip. Frames
-    arrive in chunks of `chunk_frames`; the encoder regroups them by its own plan, or by `plan_frames`.
+    `window_index` is that of its first row, which `continues` that of another clip or not; `span_index` says in which
+    span it lies. Frames arrive in `chunk_frames`; the encoder regroups them by its own plan, or by `plan_frames`.
     """
 
     window_index: int
@@ -162,6 +167,7 @@ class ClipSpec:
     row_frames: tuple[int, ...] = ()
     warm_up_frames: int = 0
     plan_frames: tuple[int, ...] = ()
+    span_index: int = 0
 
     @property
     def frames(self) -> int:
@@ -229,6 +235,12 @@ class Row:
     latent: FloatLatent
     logvar: FloatLatent | None
     first_frame: FloatLatent | None = None
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Those of its sample, or the one of its span."""
+        index, captions = self.clip.span_index, self.sample.captions
+        return captions[index : index + 1] if self.sample.caption_by_span else captions
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,18 @@ def rows_of(clip: ClipSpec) -> Iterator[tuple[ClipSpec, int]]:
     for number, (start, frames) in enumerate(zip(starts, clip.row_frames, strict=False)):
         indices = clip.frame_indices[start : start + frames]
         continues = clip.continues or number > 0
-        yield ClipSpec(clip.window_index + number, indices, clip.fps, clip.geometry, (frames,), continues), start
+        yield (
+            ClipSpec(
+                window_index=clip.window_index + number,
+                frame_indices=indices,
+                fps=clip.fps,
+                geometry=clip.geometry,
+                chunk_frames=(frames,),
+                continues=continues,
+                span_index=clip.span_index,
+            ),
+            start,
+        )
 
 
 def latent_frames(row: ClipSpec, spec: LatentSpec) -> int:
@@ -107,4 +118,5 @@ def _part(clip: ClipSpec, first: int, end: int, chunk_frames: int, field: Recept
         row_frames=clip.row_frames[first:end],
         warm_up_frames=rows_begin - begin,
         plan_frames=plan_frames,
+        span_index=clip.span_index,
     )

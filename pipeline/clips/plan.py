@@ -76,7 +76,7 @@ def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple
         SampleError: the video can give no clip.
         ShardError: its frame count is not legal and `clip.tail` is error.
     """
-    return _clips_within(header, range(header.frames), choose_geometry(header, clip), clip, rules, 0)
+    return _clips_within(header, range(header.frames), choose_geometry(header, clip), clip, rules)
 
 
 def plan_spans(
@@ -106,10 +106,11 @@ def _plan_all(
     geometry = choose_geometry(header, clip)
     clips: list[ClipSpec] = []
     refused: list[Refused] = []
-    for span in rules.spans:
+    for span_index, span in enumerate(rules.spans):
         window_index = sum(len(spec.row_frames) or 1 for spec in clips) + len(refused)
         try:
-            clips += _clips_within(header, frames_of_span(header, span), geometry, clip, rules, window_index)
+            within = frames_of_span(header, span)
+            clips += _clips_within(header, within, geometry, clip, rules, window_index, span_index)
         except SampleError as error:
             why = replace(error.why, detail=f"span {span}: {error.why.detail}")
             refused.append(Refused(window_index, why))
@@ -117,7 +118,13 @@ def _plan_all(
 
 
 def _clips_within(
-    header: VideoHeader, within: range, geometry: Geometry, clip: ClipConfig, rules: ClipRules, first_window: int
+    header: VideoHeader,
+    within: range,
+    geometry: Geometry,
+    clip: ClipConfig,
+    rules: ClipRules,
+    first_window: int = 0,
+    span_index: int = 0,
 ) -> tuple[ClipSpec, ...]:
     frames, fps = frames_at_rate(header, clip.fps, within)
     row_frames: tuple[int, ...] = ()
@@ -136,6 +143,7 @@ def _clips_within(
             geometry=geometry,
             chunk_frames=objects_of(chunk_plan(len(window), rules.chunk_frames, rules.spec.temporal_ratio), geometry),
             row_frames=row_frames,
+            span_index=span_index,
         )
         for index, window in enumerate(windows, start=first_window)
     )

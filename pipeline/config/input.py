@@ -39,7 +39,8 @@ class TableConfig(Section):
 class InputConfig(Section):
     """Where samples come from. `video` lists extensions of videos; the first source of `caption` that exists counts.
 
-    `columns` are values of the sample's JSON that become columns; `spans` is the path of clip boundaries in it.
+    `columns` are values of the sample's JSON that become columns; `spans` is the path of clip boundaries in it,
+    and with `captions_of: span` each span has a caption of its own.
     """
 
     shards: Annotated[Paths, BeforeValidator(lambda value: () if value is None else value)] = ()
@@ -49,6 +50,7 @@ class InputConfig(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     spans: str | None = None
     spans_unit: Literal["seconds", "frames"] = "seconds"
+    captions_of: Literal["sample", "span"] = "sample"
     strict: bool = False
 
     @field_validator("columns")
@@ -66,6 +68,12 @@ class InputConfig(Section):
         if spans is not None and not re.fullmatch(r"json:[^:\s]+", spans):
             raise ValueError(f"cannot read {spans!r}: write json:PATH, as in json:spans")
         return spans
+
+    @model_validator(mode="after")
+    def _spans_have_captions(self) -> "InputConfig":
+        if self.captions_of == "span" and self.spans is None:
+            raise ValueError("captions_of: span gives each span its caption: say where spans stand, as in json:spans")
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> "InputConfig":

@@ -1,6 +1,6 @@
 """What is taken from the files beside a video, or from the columns of its row: captions and spans."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.input import InputConfig
@@ -26,6 +26,13 @@ def spans_of(metadata: str, rules: InputConfig) -> tuple[tuple[Span, ...] | None
         return None, ("bad_spans", f"input.spans: {error}")
 
 
+def mismatch(captions: Sequence[str], spans: Sequence[Span] | None, rules: InputConfig) -> tuple[str, str] | None:
+    """(reason, detail) where each span should have a caption, and there are not as many of both."""
+    if rules.captions_of == "sample" or spans is None or len(captions) in (0, len(spans)):
+        return None
+    return "bad_spans", f"input.captions_of: span needs as many captions as spans, got {len(captions)} and {len(spans)}"
+
+
 def captions_of(files: Mapping[str, str], tree: Any, rules: InputConfig) -> tuple[str, ...]:
     """The captions of the first source that has any: a file, or a field of the JSON, which may list several.
 
@@ -36,7 +43,8 @@ def captions_of(files: Mapping[str, str], tree: Any, rules: InputConfig) -> tupl
     for source in rules.caption:
         suffix, _, path = source.partition(":")
         if path:
-            found = texts_of(field_at(tree if suffix == "json" else read_json(files.get(suffix, "")), path))
+            value = field_at(tree if suffix == "json" else read_json(files.get(suffix, "")), path)
+            found = texts_of(value, null="" if rules.captions_of == "span" else None)
         else:
             found = (files[suffix],) if files.get(suffix) else ()
         if any(found):

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config.input import TableConfig
 from pipeline.config.load import Config
 from pipeline.errors import SampleError, UserError
-from pipeline.input.annotations import REPLACED_TEXT, captions_of, loss, spans_of
+from pipeline.input.annotations import REPLACED_TEXT, captions_of, loss, mismatch, spans_of
 from pipeline.input.parquet_rows import BadCellError, json_value
 from pipeline.input.shard_errors import shard_errors
 from pipeline.input.table_rows import kind_of, read_rows
@@ -72,7 +72,8 @@ def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicat
     key, metadata = _key(shard, index, row, table), _metadata(shard, row, config)
     spans, bad_spans = spans_of(metadata, config.input)
     captions, bad_caption = _captions(row, metadata, config)
-    name, video, problem = "", b"", _problem(row, table, is_duplicate, key) or bad_caption or bad_spans
+    bad_text = bad_caption or bad_spans or mismatch(captions, spans, config.input)
+    name, video, problem = "", b"", _problem(row, table, is_duplicate, key) or bad_text
     if isinstance(row, dict):
         cell = _video_cell(row, table)
         name = key if isinstance(cell, bytes) else _public_name(cell)
@@ -90,6 +91,7 @@ def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicat
         captions=tuple(map(printable, captions)),
         metadata=metadata,
         spans=spans,
+        caption_by_span=config.input.captions_of == "span",
         problem=problem,
         losses=loss(REPLACED_TEXT, _replaced(row, captions, table)),
     )

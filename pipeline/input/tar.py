@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from pipeline.config.input import InputConfig
 from pipeline.errors import ShardError
-from pipeline.input.annotations import REPLACED_TEXT, UNUSED_FILE, captions_of, loss, spans_of
+from pipeline.input.annotations import REPLACED_TEXT, UNUSED_FILE, captions_of, loss, mismatch, spans_of
 from pipeline.input.compressed import DAMAGE, uncompressed
 from pipeline.input.grouping import Group, Member, family_of, grouped
 from pipeline.input.shard_errors import shard_errors
@@ -70,7 +70,7 @@ def _sample(index: int, group: Group, cursor: _Cursor, rules: InputConfig) -> Sa
     is_last = group.next_offset_bytes is None
     metadata, captions, bad_text = _texts(group, rules)
     spans, bad_spans = spans_of(metadata, rules)
-    problem = _problem(group) or bad_text or bad_spans
+    problem = _problem(group) or bad_text or bad_spans or mismatch(captions, spans, rules)
     replaced = _passed(cursor.replaced_offsets, end, is_last) + sum(not is_printable(text) for text in captions)
     return Sample(
         key=group.key,
@@ -84,6 +84,7 @@ def _sample(index: int, group: Group, cursor: _Cursor, rules: InputConfig) -> Sa
         captions=tuple(map(printable, captions)),
         metadata=metadata,
         spans=spans,
+        caption_by_span=rules.captions_of == "span",
         problem=problem,
         others=group.others,
         losses=_unused(group, rules) | loss(REPLACED_TEXT, replaced),

@@ -119,9 +119,13 @@ def root_of(path: str) -> str:
     return path.partition(".")[0].removesuffix(ELEMENTS)
 
 
-def texts_of(value: Any) -> tuple[str, ...]:
-    """A string, or each string of a list. Other values are written as JSON; null and MISSING are left out."""
-    values = value if isinstance(value, list) else [value]
+def texts_of(value: Any, null: str | None = None) -> tuple[str, ...]:
+    """A string, or each string of a list. Other values are written as JSON; MISSING is left out.
+
+    Args:
+        null: what stands for null in a list; None leaves it out.
+    """
+    values = [null if one is None else one for one in value] if isinstance(value, list) else [value]
     return tuple(_written(one) for one in values if one is not None and one is not MISSING)
 
 

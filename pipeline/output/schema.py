@@ -82,8 +82,8 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
     values: dict[str, Any] = {
         "id": row.id,
         "key": row.sample.key,
-        "caption": row.sample.caption,
-        "captions": list(row.sample.captions),
+        "caption": next(iter(row.captions), ""),
+        "captions": list(row.captions),
         "file_name": row.sample.video_name,
         "media_type": "video",
         "width": geometry.width_px,

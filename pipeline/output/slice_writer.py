@@ -56,7 +56,7 @@ class SliceCounts:
     def add(self, sample: Sample) -> None:
         self.taken += 1
         self.keys.append(sample.key)
-        self.without_caption += [] if sample.caption.strip() else [sample.index]
+        self.without_caption += [] if sample.has_caption else [sample.index]
         if self.segment == 0:
             self.samples += 1
             self.ignored_files += sample.ignored_files

@@ -1,5 +1,6 @@
 """Clips are taken inside the spans that a sample's JSON names; a span that can give none costs itself alone."""
 
+import csv
 import io
 import json
 from itertools import pairwise
@@ -170,3 +171,56 @@ def test_scene_split_footage_gives_the_rows_and_rejects_of_its_scenes(
     ]
     store.create("run.json", run_json(config, tiny))
     assert list(verify(store, Verified())) == []
+
+
+def test_each_clip_of_a_long_video_has_the_caption_of_its_span(
+    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder
+) -> None:
+    """As Panda-70M lists them: a row for each video, with lists of times and of captions as texts in its cells."""
+    (tmp_path / "film.mp4").write_bytes(make_video(40, 8, 96, 64))
+    times = "[['0:00:00.000', '0:00:01.500'], ['0:00:01.500', '0:00:01.700'], ['0:00:02.000', '0:00:04.500']]"
+    rows = [
+        ("fine", times, "['a start', 'too short', 'two clips']"),
+        ("gaps", times, "[None, 'too short', '']"),
+        ("none", times, ""),
+        ("two", times, "['one', 'and another']"),
+    ]
+    with (tmp_path / "films.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("key", "video", "timestamp", "caption")])
+        csv.writer(file).writerows((key, "film.mp4", *cells) for key, *cells in rows)
+    config = make_config(
+        input={
+            "shards": None,
+            "table": {"files": f"{tmp_path}/films.csv", "video": "video", "key": "key"},
+            "caption": ["json:caption[]"],
+            "spans": "json:timestamp",
+            "captions_of": "span",
+        },
+        clip={"frames": 9, "buckets": ["32x48"], "fps": 8, "window": "slide:9"},
+    )
+    run_all(config, tiny)
+    found = [
+        row for part in Path(config.output.path).rglob("*.parquet") for row in read_rows(io.BytesIO(part.read_bytes()))
+    ]
+    assert sorted((row["key"], row["window_index"], row["caption"], row["captions"]) for row in found) == [
+        ("fine", 0, "a start", ["a start"]),
+        ("fine", 2, "two clips", ["two clips"]),
+        ("fine", 3, "two clips", ["two clips"]),
+        ("gaps", 0, "", [""]),
+        ("gaps", 2, "", [""]),
+        ("gaps", 3, "", [""]),
+        ("none", 0, "", []),
+        ("none", 2, "", []),
+        ("none", 3, "", []),
+    ]
+    store = Store(config.output.path)
+    (manifest,) = read_manifests(store, done_shards(store))
+    (refused,) = (reject for reject in manifest["rejects"] if reject["key"] == "two")
+    assert (refused["reason"], refused["window_index"]) == ("bad_spans", -1)
+    assert "as many captions as spans, got 2 and 3" in refused["detail"]
+    assert manifest["clips_without_caption"] == 3
+
+
+def test_captions_of_spans_need_spans(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"captions_of: span gives each span its caption: say where spans stand"):
+        make_config(input={"captions_of": "span"})

@@ -324,7 +324,18 @@ def fingerprint_of(config: Config, weights_sha256: str = "0" * 64) -> str:
 def test_every_key_either_changes_latents_or_does_not() -> None:
     sections = parse_config(TREE).model_dump(exclude={"runtime", "limits"})
     keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
-    assert keys - OTHER_VALUES.keys() - {"input.table"} == IDENTITY_VALUES.keys() | CONTINUOUS_VALUES.keys()
+    assert (
+        keys - OTHER_VALUES.keys() - {"input.table", "input.captions_of"}
+        == IDENTITY_VALUES.keys() | CONTINUOUS_VALUES.keys()
+    )
+
+
+def test_the_fingerprint_changes_with_what_has_the_captions() -> None:
+    prints = {
+        fingerprint_of(parse_config(TREE | {"input": {**TREE["input"], "spans": "json:spans", "captions_of": of}}))
+        for of in ("sample", "span")
+    }
+    assert len(prints) == 2
 
 
 def test_the_fingerprint_changes_with_how_a_table_is_read_and_not_with_where_it_lies() -> None:
