@@ -18,16 +18,16 @@ from benchmarks.slow_store import slow_s3
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "feed.json"
-SMALL = ["--shape", "49x240x360"]  # of which a device can take 25 a second
+SMALL = ["--shape", "49x128x192"]  # pictures that leave the cores idle at 25 clips a second
 CASES = {
     "4 ms, decoder 18 ms": ["--simulate", "4", "--simulate-decode", "18", "--peers", "ray-data"],
     "12 ms, decoder 42 ms": ["--simulate", "12", "--simulate-decode", "42", "--peers", "ray-data"],
-    "device and decoder free": ["--simulate", "0", "--simulate-decode", "0", "--peers", "ray-data"],
+    "device and decoder free": ["--simulate", "0", "--simulate-decode", "0", "--clips", "200", "--peers", "ray-data"],
     "4 ms, decoder 18 ms, a video of 8 s at the head": [
         *("--simulate", "4", "--simulate-decode", "18", "--slow-video", "8", "--peers"),
     ],
     "40 ms a clip, a store of 2 s a file": [
-        *("--simulate", "0.8163", "--simulate-decode", "0", "--clips", "600", *SMALL),
+        *("--simulate", "0.8163", "--simulate-decode", "0", "--clips", "1500", *SMALL),
         *("output.part_samples=64", "--peers"),
     ],
     "64 replicas of small pictures": [
