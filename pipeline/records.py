@@ -220,7 +220,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One clip as it is written. `latent` is the mean or a sample, `first_frame` that of its first frame alone."""
+    """One clip as it is written. `latent` is the mean or a sample, `image_latent` that of an image condition."""
 
     sample: Sample
     clip: ClipSpec
@@ -228,7 +228,7 @@ class Row:
     id: str
     latent: FloatLatent
     logvar: FloatLatent | None
-    first_frame: FloatLatent | None = None
+    image_latent: FloatLatent | None = None
 
 
 @dataclass(frozen=True, slots=True)

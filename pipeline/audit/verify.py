@@ -147,7 +147,9 @@ def check_part(
             file.seek(0)
             footer = read_footer(file)
             continuous = footer.get("continuous", False)
-            if read_schema(file) != schema(footer["posterior"], footer["first_frame"], footer["columns"], continuous):
+            if read_schema(file) != schema(
+                footer["posterior"], footer["image_latent"] != "none", footer["columns"], continuous
+            ):
                 yield Problem(path, "its columns are not those of this format version")
             yield from (Problem(path, what) for what in _footer_problems(footer, part, manifest, run))
             samples = slice_numbers(run["identity"]).samples(part["slice_index"])
@@ -182,7 +184,7 @@ def _row_problems(
     clips = []
     for row in rows:
         clips.append(_clip(row))
-        yield from _latent_problems(row, shape)
+        yield from _latent_problems(row, shape, footer["image_latent"] == "padded")
     samples = {sample for sample, _ in clips}
     accounted |= samples
     yield from _clip_problems(clips, footer)
@@ -201,9 +203,10 @@ def _clip_problems(clips: list[list[int]], footer: Footer) -> Iterator[str]:
         yield f"holds {len(clips):,} rows that are not those of its footer"
 
 
-def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
+def _latent_problems(row: Mapping[str, Any], shape: list[int], padded: bool) -> Iterator[str]:
     channels, _, *picture = shape
-    for name, expected in zip(LATENTS, (shape, shape, [channels, 1, *picture]), strict=True):
+    image = shape if padded else [channels, 1, *picture]
+    for name, expected in zip(LATENTS, (shape, shape, image), strict=True):
         if f"{name}_bytes" not in row:
             continue
         if row[f"{name}_shape"] != expected:

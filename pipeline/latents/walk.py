@@ -136,7 +136,7 @@ class Walk:
             output.posterior,
             output.dtype,
             begun,
-            output.first_frame,
+            output.image_latent != "none",
             self.config.input.parsed_columns,
             self.config.clip.continuous,
             counts,

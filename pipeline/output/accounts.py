@@ -56,7 +56,7 @@ class Description(TypedDict):
     encoder: dict[str, Any]
     preprocessing: dict[str, Any]
     posterior: str
-    first_frame: bool
+    image_latent: str
     columns: dict[str, str]
     sample_seed: int | None
     dtype: str

@@ -14,7 +14,7 @@ from pipeline.output.statistics import StatisticsJson, merged, statistics_of
 from pipeline.records import FloatLatent, LatentStatistics
 
 FOOTER_KEY = b"latentmill"
-ROW_GROUP_BYTES = 16 << 20
+ROW_GROUP_BYTES = 1 << 20  # a latent of usual size is a row group: reading one row reads no other
 
 
 class _PartFooter(RejectsFile):
@@ -35,11 +35,11 @@ class PartWriter:
         self,
         scratch: IO[bytes],
         posterior: str,
-        first_frame: bool = False,
+        image_latent: bool = False,
         columns: Mapping[str, str] | None = None,
         continuous: bool = False,
     ) -> None:
-        self._schema = schema(posterior, first_frame, columns, continuous)
+        self._schema = schema(posterior, image_latent, columns, continuous)
         self._writer = pq.ParquetWriter(
             scratch,
             self._schema,

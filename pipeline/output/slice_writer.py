@@ -80,7 +80,7 @@ class SliceWriter:
     posterior: str
     dtype: Dtype
     begun: CommittedSlice | None = None
-    first_frame: bool = False
+    image_latent: bool = False
     columns: Mapping[str, Column] = field(default_factory=dict)
     continuous: bool = False
     counts: SliceCounts = field(default_factory=SliceCounts)
@@ -119,7 +119,7 @@ class SliceWriter:
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
             types = {name: column.type for name, column in self.columns.items()}
-            writer = PartWriter(scratch, self.posterior, self.first_frame, types, self.continuous)
+            writer = PartWriter(scratch, self.posterior, self.image_latent, types, self.continuous)
             self._parts[bucket] = _OpenPart(scratch, writer)
         self._parts[bucket].writer.add(values, mean)
 

@@ -90,11 +90,11 @@ DEVICE = "device cpu, model made up"
 
 def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar", **changes: Any) -> ShardLedger:
     description = {
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": FINGERPRINT,
         "encoder": {"name": "made up"},
         "posterior": "moments",
-        "first_frame": False,
+        "image_latent": "none",
         "columns": {},
         "dtype": "float32",
         "part_samples": PART_SAMPLES,
@@ -110,10 +110,10 @@ def fill_slice(
     slice_index: int = 0,
     begun: CommittedSlice | None = None,
     dtype: Dtype = "float32",
-    first_frame: bool = False,
+    image_latent: bool = False,
 ) -> SliceWriter:
     """A writer that took a sample for each shape, rejected where it is None, and waits for its commit."""
-    writer = SliceWriter(ledger, slice_index, slice_index * PART_SAMPLES, "moments", dtype, begun, first_frame)
+    writer = SliceWriter(ledger, slice_index, slice_index * PART_SAMPLES, "moments", dtype, begun, image_latent)
     for index, shape in enumerate(shapes, start=slice_index * PART_SAMPLES):
         row = made_row(index, shape=shape or WIDE)
         writer.counts.add(row.sample)

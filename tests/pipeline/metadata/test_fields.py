@@ -80,7 +80,7 @@ def test_a_column_of_an_unknown_kind_is_refused(source: str, make_config: MakeCo
 def test_column_names_are_plain_and_differ_from_ours(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="column name 'a-b' is not allowed"):
         make_config(input={"columns": {"a-b": "json:a"}})
-    for name in ("caption", "vae_latent_bytes", "first_frame_latent_shape"):
+    for name in ("caption", "vae_latent_bytes", "image_latent_shape"):
         with pytest.raises(ConfigError, match=f"already has a column {name}"):
             check_columns(["score", name])
     check_columns(["score"])
