@@ -17,6 +17,7 @@ from pipeline.output.paths import (
     bucket_names,
     done_shards,
     file_name,
+    index_path,
     manifest_path,
     part_path,
     rejects_path,
@@ -43,6 +44,7 @@ def _with_manifest(path: str) -> Iterator[str]:
     yield path
     if (owner := slice_of_file(path)) and not path.startswith(f"{MANIFESTS}/"):
         yield manifest_path(owner[0])
+        yield index_path(owner[0])
 
 
 def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[int, list[str]]:
@@ -62,7 +64,7 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
         shard = manifest["shard"]["name"]
         for slice_index in sorted({index for reject in chosen for index in numbers.slices(reject["sample_index"])}):
             paths += [rejects_path(shard, slice_index), *(part_path(shard, slice_index, name) for name in buckets)]
-        paths += [manifest_path(shard)] if chosen else []
+        paths += [manifest_path(shard), index_path(shard)] if chosen else []
     return rejects, set_aside(store, paths)
 
 

@@ -19,6 +19,7 @@ from pipeline.output.accounts import (
     record_from_json,
     record_to_json,
 )
+from pipeline.output.index import write_index
 from pipeline.output.manifests import Manifest, manifest_of, read_manifest
 from pipeline.output.parts import Footer, read_footer, sha256_of
 from pipeline.output.paths import manifest_path, part_path, rejects_path, shard_files, slice_of_file
@@ -153,6 +154,7 @@ class ShardLedger:
         """Creates the shard's manifest, last of all, and returns the one that is there."""
         version, fingerprint = self.description["format_version"], self.description["fingerprint"]
         manifest = manifest_of(version, fingerprint, self._shard(), list(slices), seconds)
+        write_index(self.store, manifest)
         path = manifest_path(self.shard.name)
         if self.store.create(path, json.dumps(manifest, indent=1).encode()):
             return manifest

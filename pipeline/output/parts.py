@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.output.accounts import RejectsFile
 from pipeline.output.schema import DESCRIBING_FIELDS, DICTIONARY_COLUMNS, LONG_COLUMNS, schema
-from pipeline.output.statistics import StatisticsJson, merged, statistics_of
+from pipeline.output.statistics import StatisticsJson, merged, row_statistics, statistics_of
 from pipeline.records import FloatLatent, LatentStatistics
 
 FOOTER_KEY = b"latentmill"
@@ -20,6 +20,7 @@ ROW_GROUP_BYTES = 1 << 20  # a latent of usual size is a row group: reading one 
 class _PartFooter(RejectsFile):
     bucket: str
     statistics: StatisticsJson
+    row_statistics: list[list[float]]
 
 
 class Footer(_PartFooter, total=False):
@@ -54,12 +55,14 @@ class PartWriter:
         self._pending_bytes = 0
         self.statistics = LatentStatistics()
         self.clips: list[tuple[int, int]] = []
+        self.row_statistics: list[list[float]] = []
 
     def add(self, values: Mapping[str, Any], mean: FloatLatent) -> None:
         """Adds one row of `row_values`, and its mean `c t h w` to the statistics."""
         self._pending.append(dict(values))
         self._pending_bytes += sum(len(value) for value in values.values() if isinstance(value, bytes))
         self.statistics = merged(self.statistics, statistics_of(mean))
+        self.row_statistics.append(row_statistics(mean))
         self.clips.append((values["sample_index"], values["window_index"]))
         if self._pending_bytes >= ROW_GROUP_BYTES:
             self._flush()
@@ -67,7 +70,7 @@ class PartWriter:
     def close(self, footer: Mapping[str, Any]) -> None:
         """Finishes the file with its description in the footer."""
         self._flush()
-        text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({**footer, "row_statistics": self.row_statistics}, sort_keys=True, separators=(",", ":"))
         self._writer.add_key_value_metadata({FOOTER_KEY.decode(): text})
         self._writer.close()
 

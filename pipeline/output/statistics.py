@@ -31,6 +31,12 @@ def statistics_of(latent: FloatLatent) -> LatentStatistics:
     )
 
 
+def row_statistics(latent: FloatLatent) -> list[float]:
+    """Mean, standard deviation and largest magnitude of one latent `c t h w` as a whole."""
+    values = latent.astype(np.float64)
+    return [float(values.mean()), float(values.std()), float(np.abs(values).max(initial=0.0))]
+
+
 def merged(left: LatentStatistics, right: LatentStatistics) -> LatentStatistics:
     """The statistics of the latents of both; either may be empty."""
     if not left.count or not right.count:

@@ -1,0 +1,4 @@
+"""A finished run as training data.
+
+loader.py: batches of latents for training, in one file that can be copied into a training repository.
+"""
