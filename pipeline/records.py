@@ -242,6 +242,7 @@ class PartInfo:
     size_bytes: int
     sha256: str
     computed_by: Mapping[str, str] = field(default_factory=dict, hash=False)
+    statistics: "LatentStatistics | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,13 +267,17 @@ class SliceRecord:
 
 @dataclass(frozen=True, slots=True)
 class LatentStatistics:
-    """Of some latents: values in a channel, and for each channel sum, sum of squares, least and largest value."""
+    """Of some latents: values in a channel, and for each channel sum, sum of squares, least and largest value.
+
+    `sum_variances` is the sum of exp(log-variance), empty where posteriors have none.
+    """
 
     count: int = 0
     sum: tuple[float, ...] = ()
     sum_squares: tuple[float, ...] = ()
     min: tuple[float, ...] = ()
     max: tuple[float, ...] = ()
+    sum_variances: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -463,8 +463,8 @@ def _statistics(roots: Sequence[str], of: str) -> tuple[list[float], list[float]
         with fsspec.open(f"{root.rstrip('/')}/statistics.json", "rb") as file:
             found.append(json.load(file)["all"])
     weights = np.array([one["count"] for one in found], np.float64)
-    means = np.array([one["means"]["mean"] for one in found])
-    squares = np.array([np.square(one[of]["std"]) + np.square(one["means"]["mean"]) for one in found])
+    means = np.array([one[of]["mean"] for one in found])
+    squares = np.array([np.square(one[of]["std"]) + np.square(one[of]["mean"]) for one in found])
     mean = np.average(means, axis=0, weights=weights)
     return mean.tolist(), np.sqrt(np.average(squares, axis=0, weights=weights) - mean**2).tolist()
 

@@ -97,8 +97,9 @@ class ShardLedger:
         record = record_from_json(footer["slice"])
         rows = len(record.clips[footer["bucket"]])
         computed_by = footer.get("computed_by", {})  # older parts do not say
-        info = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest, computed_by)
-        return CommittedPart(info, record, statistics_from_json(footer["statistics"]))
+        statistics = statistics_from_json(footer["statistics"])
+        info = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest, computed_by, statistics)
+        return CommittedPart(info, record, statistics)
 
     def _check_origin(self, path: str, footer: RejectsFile) -> None:
         pairs = {
@@ -142,7 +143,7 @@ class ShardLedger:
         scratch.seek(0)
         digest, size_bytes = sha256_of(scratch)
         rows, computed_by = len(record.clips[bucket]), self.description.get("computed_by", {})
-        info = PartInfo(path, record.index, bucket, rows, size_bytes, digest, computed_by)
+        info = PartInfo(path, record.index, bucket, rows, size_bytes, digest, computed_by, statistics)
         return CommittedPart(info, record, statistics)
 
     def commit_rejects(self, record: SliceRecord) -> None:

@@ -27,6 +27,7 @@ class PartJson(_Part, total=False):
     """A part; those of older runs do not say what computed them."""
 
     computed_by: dict[str, str]
+    statistics: StatisticsJson
 
 
 class Manifest(TypedDict):
@@ -101,6 +102,7 @@ def part_to_json(part: PartInfo) -> PartJson:
         "size_bytes": part.size_bytes,
         "sha256": part.sha256,
         "computed_by": dict(part.computed_by),
+        "statistics": statistics_to_json(part.statistics or LatentStatistics()),
     }
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.accounts import RejectsFile
+from pipeline.output.latent_bytes import decode_latent
 from pipeline.output.schema import DESCRIBING_FIELDS, DICTIONARY_COLUMNS, LONG_COLUMNS, schema
 from pipeline.output.statistics import StatisticsJson, merged, row_statistics, statistics_of
 from pipeline.records import FloatLatent, LatentStatistics
@@ -61,7 +62,10 @@ class PartWriter:
         """Adds one row of `row_values`, and its mean `c t h w` to the statistics."""
         self._pending.append(dict(values))
         self._pending_bytes += sum(len(value) for value in values.values() if isinstance(value, bytes))
-        self.statistics = merged(self.statistics, statistics_of(mean))
+        logvar = None
+        if "vae_logvar_bytes" in values:
+            logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
+        self.statistics = merged(self.statistics, statistics_of(mean, logvar))
         self.row_statistics.append(row_statistics(mean))
         self.clips.append((values["sample_index"], values["window_index"]))
         if self._pending_bytes >= ROW_GROUP_BYTES:

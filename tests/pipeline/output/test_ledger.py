@@ -142,8 +142,8 @@ def test_a_manifest_accounts_for_every_sample(store: Store) -> None:
 
 
 def test_a_manifest_adds_up_the_statistics_of_its_parts(store: Store) -> None:
-    latents = [made_row(index, shape=shape).latent for index, shape in enumerate(sum(SLICES, ())) if shape]
-    expected = reduce(merged, map(statistics_of, latents))
+    rows = [made_row(index, shape=shape) for index, shape in enumerate(sum(SLICES, ())) if shape]
+    expected = reduce(merged, (statistics_of(row.latent, row.logvar) for row in rows))
     found = statistics_from_json(commit_shard(store)["latent_statistics"])
     assert numbers(found) == pytest.approx(numbers(expected))
 
