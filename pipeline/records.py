@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import FILTER_STAGE, Reason
+from pipeline.errors import FILTER_STAGE, REMOVE_STAGE, Reason
 
 Uint8Frames = npt.NDArray[np.uint8]  # t h w c, RGB
 FloatLatent = npt.NDArray[np.float32]  # c t h w
@@ -216,6 +216,11 @@ class Reject:
     def is_filtered(self) -> bool:
         """Whether the sample was left out on purpose: such rejects are counted apart."""
         return self.why.stage == FILTER_STAGE
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the row was taken out of a finished run."""
+        return self.why.stage == REMOVE_STAGE
 
 
 @dataclass(frozen=True, slots=True)

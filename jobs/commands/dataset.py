@@ -1,9 +1,10 @@
-"""The commands `index`, `card` and `select`: a finished run as training data."""
+"""The commands `index`, `card`, `select` and `remove`: a finished run as training data."""
 
 import argparse
 from collections import Counter
 
 from jobs.arguments import Subparsers, add_command, path_text
+from jobs.commands.inspect import report
 from jobs.console import say
 from pipeline.errors import UserError
 from pipeline.output.paths import CARD_FILE, done_shards
@@ -12,11 +13,16 @@ from pipeline.storage.store import Store
 
 
 def add(subparsers: Subparsers) -> None:
-    """Adds `index`, `card` and `select`."""
+    """Adds `index`, `card`, `select` and `remove`."""
     of_index = add_command(subparsers, "index", index, "make the index of each finished shard again, from its parts")
     of_card = add_command(subparsers, "card", card, "write README.md, the dataset card, and statistics.json again")
     of_select = add_command(subparsers, "select", select, "write a small table of the rows wanted, for the loader")
-    for parser in (of_index, of_card, of_select):
+    of_remove = add_command(subparsers, "remove", remove, "take rows out for good, or finish a stopped removal")
+    of_remove.add_argument("--where", metavar="CONDITION", help="a condition over the columns of the index")
+    text = "a file with an id, a SHARD/KEY or a sample's key on each line"
+    of_remove.add_argument("--keys", type=path_text, metavar="FILE", help=text)
+    of_remove.add_argument("--reason", default="", metavar="TEXT", help="why, for the accounts; needed with rows")
+    for parser in (of_index, of_card, of_select, of_remove):
         parser.add_argument("out", help="the output.path of a run")
     text = "a condition over the columns of the index and of joined tables, such as 'num_frames >= 49 and score > 5'"
     of_select.add_argument("--where", metavar="CONDITION", help=text)
@@ -77,3 +83,27 @@ def select(chosen: argparse.Namespace) -> int:
     counts = "".join(f", {name}: {count:,}" for name, count in sorted(found.items()))
     say(f"{len(rows):,} of {every:,} rows selected{counts}: {chosen.table}")
     return 0
+
+
+def remove(chosen: argparse.Namespace) -> int:
+    from pipeline.dataset import remove as removal
+    from pipeline.dataset.select import chosen as meeting
+    from pipeline.dataset.select import read_index
+    from pipeline.storage.files import read_url
+
+    store = Store(chosen.out)
+    read_run(store)
+    if (chosen.where or chosen.keys) and not chosen.reason:
+        raise UserError("--reason is missing: say why these rows are removed")
+    if chosen.where or chosen.keys:
+        rows = read_index(store)
+        if chosen.keys:
+            rows = removal.rows_named(rows, set(read_url(chosen.keys).decode().split("\n")) - {""})
+        if chosen.where:
+            rows = meeting(rows, chosen.where)
+        removal.deny(store, rows, chosen.reason)
+        say(f"{len(rows):,} rows are removed")
+    changed = removal.finish_removals(store)
+    say(f"{len(changed):,} shards are changed")
+    report(chosen)
+    return card(chosen)

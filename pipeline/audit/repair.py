@@ -12,6 +12,7 @@ from pipeline.output.accounts import RejectJson, reject_from_json, slice_numbers
 from pipeline.output.manifests import read_manifests
 from pipeline.output.paths import (
     MANIFESTS,
+    REMOVED,
     SET_ASIDE,
     SUCCESS_FILE,
     bucket_names,
@@ -33,7 +34,7 @@ def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
 
     Half-written files of killed writers are deleted.
     """
-    bad = {problem.path for problem in problems}
+    bad = {problem.path for problem in problems if not problem.path.startswith(f"{REMOVED}/")}  # remove ends those
     half_written = {path for path in bad if file_name(path).startswith(TEMPORARY)}
     for path in half_written:
         store.remove_left_behind(path)
@@ -72,7 +73,8 @@ def _is_chosen(reject: RejectJson, stage: str | None, reason: str | None) -> boo
     """Filtered samples were left out on purpose: they are chosen only where their stage or reason is named."""
     named = stage or reason
     chosen = stage in (None, reject["stage"]) and reason in (None, reject["reason"])
-    return chosen and bool(named or not reject_from_json(reject).is_filtered)
+    one = reject_from_json(reject)
+    return chosen and not one.is_removed and bool(named or not one.is_filtered)
 
 
 def set_aside(store: Store, paths: Iterable[str]) -> list[str]:

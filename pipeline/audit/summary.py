@@ -47,7 +47,7 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
         devices.update(parts_by_device(manifest))
         losses.update(manifest["losses"])
         for reject in map(reject_from_json, manifest["rejects"]):
-            reasons[reject.is_filtered][reject.why.code] += 1
+            reasons[reject.is_filtered or reject.is_removed][reject.why.code] += 1
         for part in manifest["parts"]:
             buckets[part["bucket"]] += part["rows"]
         seconds.update(manifest["seconds"])
@@ -100,7 +100,10 @@ def _counts(manifest: Manifest) -> dict[str, int]:
         "shards": 1,
         "samples": manifest["samples"],
         "samples_with_clips": manifest["samples_with_clips"],
-        "samples_rejected": manifest["samples"] - manifest["samples_with_clips"] - manifest["samples_filtered"],
+        "samples_rejected": manifest["samples"]
+        - manifest["samples_with_clips"]
+        - manifest["samples_filtered"]
+        - manifest["samples_removed"],
         "samples_filtered": manifest["samples_filtered"],
         "rows": manifest["rows"],
         "rejects": reject_count(manifest),

@@ -14,7 +14,7 @@ from pipeline.audit.summary import parts_by_device
 from pipeline.config.identity import short
 from pipeline.output.accounts import slice_numbers
 from pipeline.output.latent_bytes import decode_latent
-from pipeline.output.manifests import READERS, Manifest, PartJson
+from pipeline.output.manifests import READERS, Manifest, PartJson, is_finished, removed_path
 from pipeline.output.parts import Footer, read_footer, read_rows, read_schema, sha256_of
 from pipeline.output.paths import (
     SUCCESS_FILE,
@@ -106,6 +106,9 @@ def _check_shard(store: Store, name: str, run: RunFile) -> _Shard:
     accounted = {reject["sample_index"] for reject in manifest["rejects"]}
     parts = manifest["parts"]
     problems = [problem for part in parts for problem in check_part(store, part, manifest, run, accounted)]
+    if not is_finished(store, name, manifest):
+        what = f"names rows that are still there: run latentmill remove {store.root} to finish"
+        problems.append(Problem(removed_path(name), what))
     problems += check_manifest(name, manifest, run, accounted)
     rows = sum(part["rows"] for part in parts)
     devices = parts_by_device(manifest)

@@ -6,7 +6,7 @@ kept. Each part's footer holds the record of its whole slice: any part tells whi
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from pipeline.errors import ShardError
@@ -20,11 +20,11 @@ from pipeline.output.accounts import (
     record_to_json,
 )
 from pipeline.output.index import write_index
-from pipeline.output.manifests import Manifest, manifest_of, read_manifest
+from pipeline.output.manifests import Manifest, Place, manifest_of, read_manifest, read_removed
 from pipeline.output.parts import Footer, read_footer, sha256_of
 from pipeline.output.paths import manifest_path, part_path, rejects_path, shard_files, slice_of_file
 from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
-from pipeline.records import CommittedSlice, FileInfo, LatentStatistics, PartInfo, ShardRef, SliceRecord
+from pipeline.records import CommittedSlice, FileInfo, LatentStatistics, PartInfo, Reject, ShardRef, SliceRecord
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
 
@@ -43,7 +43,7 @@ class ShardLedger:
     """What is committed of one shard in one output root, and the commits.
 
     `description` is what every footer of the run says (encoder, preprocessing, fingerprint and so on). `files` are
-    those of the shard that storage held when `looked` listed them.
+    those of the shard that storage held when `looked` listed them, and `denied` its rows that must not come back.
     """
 
     store: Store
@@ -51,10 +51,12 @@ class ShardLedger:
     input: FileInfo
     description: Mapping[str, Any]
     files: frozenset[str] = frozenset()
+    denied: Mapping[Place, Reject] = field(default_factory=dict)
 
     def looked(self) -> "ShardLedger":
         """The same ledger with what storage holds now."""
-        return replace(self, files=shard_files(self.store, self.shard.name))
+        name = self.shard.name
+        return replace(self, files=shard_files(self.store, name), denied=read_removed(self.store, name))
 
     def slice_of(self, slice_index: int) -> CommittedSlice | None:
         """What was committed of a slice when storage was looked at; None where nothing was.

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.accounts import RejectsFile
-from pipeline.output.latent_bytes import decode_latent
+from pipeline.output.latent_bytes import decode_latent, latent_of
 from pipeline.output.schema import DESCRIBING_FIELDS, DICTIONARY_COLUMNS, LONG_COLUMNS, schema
 from pipeline.output.statistics import StatisticsJson, merged, row_statistics, statistics_of
-from pipeline.records import FloatLatent, LatentStatistics
+from pipeline.records import LatentStatistics
 
 FOOTER_KEY = b"latentmill"
 ROW_GROUP_BYTES = 1 << 20  # a latent of usual size is a row group: reading one row reads no other
@@ -58,11 +58,11 @@ class PartWriter:
         self.clips: list[tuple[int, int]] = []
         self.row_statistics: list[list[float]] = []
 
-    def add(self, values: Mapping[str, Any], mean: FloatLatent) -> None:
-        """Adds one row of `row_values`, and its mean `c t h w` to the statistics."""
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds one row of `row_values`, and its latent to the statistics, as it is stored."""
         self._pending.append(dict(values))
         self._pending_bytes += sum(len(value) for value in values.values() if isinstance(value, bytes))
-        logvar = None
+        mean, logvar = latent_of(values), None
         if "vae_logvar_bytes" in values:
             logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
         self.statistics = merged(self.statistics, statistics_of(mean, logvar))

@@ -115,6 +115,13 @@ class Store:
         else:
             retried(lambda: self.fs.pipe_file(self._full(path), data))
 
+    def delete(self, path: str) -> None:
+        """Deletes a file if it exists (`remove`). Nothing else deletes what was published."""
+        try:
+            retried(lambda: self.fs.rm_file(self._full(path)))
+        except FileNotFoundError:
+            return
+
     def move(self, source: str, target: str) -> None:
         """Sets a bad file aside (`verify --repair`)."""
         if self._local:

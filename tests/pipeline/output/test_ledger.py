@@ -97,7 +97,7 @@ def test_a_part_that_loses_the_race_is_dropped_for_the_first(store: Store) -> No
         row, record = made_row(index), made_record({A: ((index, 0),)})
         with tempfile.TemporaryFile() as scratch:
             writer = PartWriter(scratch, "moments")
-            writer.add(row_values(row, "videos", A, "moments", "float32"), row.latent)
+            writer.add(row_values(row, "videos", A, "moments", "float32"))
             statistics = writer.statistics
             writer.close(ledger.footer(record, A, statistics))
             scratch.flush()

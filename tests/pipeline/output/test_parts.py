@@ -28,7 +28,7 @@ def written(*rows: Row, posterior: str = "moments", dtype: Dtype = "float32", fo
     file = io.BytesIO()
     writer = PartWriter(file, posterior, image_latent=rows[0].image_latent is not None)
     for row in rows:
-        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype), row.latent)
+        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype))
     writer.close({"says": footer})
     return file.getvalue()
 
