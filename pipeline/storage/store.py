@@ -74,7 +74,7 @@ class Store:
         return sorted(file.name for file in there if file.stat().st_mtime < latest)
 
     def remove_left_behind(self, path: str) -> None:
-        """Deletes a file of `left_behind`. Nothing else is ever deleted."""
+        """Deletes a file of `left_behind`."""
         assert path.rpartition("/")[2].startswith(TEMPORARY), f"{path} was published"
         Path(self._full(path)).unlink(missing_ok=True)
 
