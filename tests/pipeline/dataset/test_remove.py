@@ -9,6 +9,7 @@ import pytest
 from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
+from jobs.cli import main
 from pipeline.audit.repair import repair
 from pipeline.audit.verify import Problem, Verified, verify
 from pipeline.config.load import Config
@@ -26,7 +27,8 @@ def made(tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tu
     write_tar(tmp_path / "s.tar", samples_of(videos[:5]))
     config = make_config()
     run_all(config, tiny)
-    Store(config.output.path).create("run.json", run_json(config, tiny))
+    run = json.loads(run_json(config, tiny)) | {"config": config.model_dump(mode="json"), "versions": {}}
+    Store(config.output.path).create("run.json", json.dumps(run).encode())
     return config
 
 
@@ -81,6 +83,19 @@ def test_a_rerun_does_not_bring_removed_rows_back(made: Config, tiny: VideoEncod
     after = everything(store)
     assert after[part] == before[part]
     assert read_index(store)["key"].to_pylist() == ["clip-000", "clip-002"]
+
+
+def test_the_command_removes_what_a_file_names_and_writes_report_and_card_again(
+    made: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("\n".join(GONE))
+    assert main(["remove", made.output.path, "--keys", str(keys)]) == 2
+    assert "--reason is missing" in capsys.readouterr().err
+    assert main(["remove", made.output.path, "--keys", str(keys), "--reason", "asked"]) == 0
+    assert "3 rows are removed" in capsys.readouterr().out
+    summary = json.loads((Path(made.output.path) / "summary.json").read_text())
+    assert (summary["rows"], summary["samples_rejected"], summary["rejects"]) == (2, 0, 0)
 
 
 class KilledError(Exception):
