@@ -5,6 +5,7 @@ An engine (encoder/streaming/) runs the model.
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from threading import Lock
 from typing import Any
 
@@ -151,12 +152,22 @@ class VideoEncoder:
         stream.finish()
         return joined([part for part in parts if part is not None])
 
-    def encode_first_frame(self, video: Tensor) -> Posterior:
-        """The posterior of the clip's first frame encoded alone, for image-to-video training.
+    def encode_image(self, video: Tensor, zero_frames: int = 0) -> Posterior:
+        """The posterior of the clip's first frame with `zero_frames` of value 0 after it, for image-to-video training.
 
-        Where norm statistics span several frames, it differs from the first latent frame of the clip.
+        Where norm statistics span several frames, that of the frame alone differs from the clip's first latent frame.
         """
-        return self.encode(video[:, :, :1])
+        stream = self.stream(1 + zero_frames)
+        plan = self.plan(1 + zero_frames)
+        image = video[:, :, :1]
+        parts = []
+        for begin, frames in zip(accumulate(plan, initial=0), plan, strict=False):
+            chunk = image.new_zeros((*image.shape[:2], frames, *image.shape[3:]))
+            if not begin:
+                chunk[:, :, :1] = image
+            parts.append(stream.push(chunk))
+        stream.finish()
+        return joined([part for part in parts if part is not None])
 
     def stream(self, frames: int, plan: Sequence[int] = ()) -> Stream:
         """Opens a clip of `frames` frames, a legal count, that will be pushed in portions.

@@ -14,6 +14,7 @@ Commands turn them into exit codes, tasks into rejects or retries.
 
 from dataclasses import dataclass
 
+REMOVE_STAGE = "remove"  # of rows that were taken out of a finished run
 FILTER_STAGE = "filter"  # of samples that were left out on purpose
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import FILTER_STAGE, Reason
+from pipeline.errors import FILTER_STAGE, REMOVE_STAGE, Reason
 
 Uint8Frames = npt.NDArray[np.uint8]  # t h w c, RGB
 FloatLatent = npt.NDArray[np.float32]  # c t h w
@@ -223,10 +223,15 @@ class Reject:
         """Whether the sample was left out on purpose: such rejects are counted apart."""
         return self.why.stage == FILTER_STAGE
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether the row was taken out of a finished run."""
+        return self.why.stage == REMOVE_STAGE
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One clip as it is written. `latent` is the mean or a sample, `first_frame` that of its first frame alone."""
+    """One clip as it is written. `latent` is the mean or a sample, `image_latent` that of an image condition."""
 
     sample: Sample
     clip: ClipSpec
@@ -234,67 +239,10 @@ class Row:
     id: str
     latent: FloatLatent
     logvar: FloatLatent | None
-    first_frame: FloatLatent | None = None
+    image_latent: FloatLatent | None = None
 
     @property
     def captions(self) -> tuple[str, ...]:
         """Those of its sample, or the one of its span."""
         index, captions = self.clip.span_index, self.sample.captions
         return captions[index : index + 1] if self.sample.caption_by_span else captions
-
-
-@dataclass(frozen=True, slots=True)
-class PartInfo:
-    """A committed part, as a manifest lists it. `computed_by` is what the encoder ran on, empty where unknown."""
-
-    path: str
-    slice_index: int
-    bucket: str
-    rows: int
-    size_bytes: int
-    sha256: str
-    computed_by: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SliceRecord:
-    """The account of one slice, kept in the footer of each of its parts: any one of them is enough.
-
-    `clips` names for each bucket the (sample_index, window_index) of its rows; `last` says that the shard ends here.
-    `keys` are those of its samples, in order; `without_caption` are the indices of samples that have none.
-    """
-
-    index: int
-    samples: int
-    next_position: int
-    last: bool
-    ignored_files: int
-    clips: dict[str, tuple[tuple[int, int], ...]]
-    rejects: tuple[Reject, ...]
-    keys: tuple[str, ...] = ()
-    without_caption: tuple[int, ...] = ()
-    losses: Mapping[str, int] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class LatentStatistics:
-    """Of some latents: values in a channel, and for each channel sum, sum of squares, least and largest value."""
-
-    count: int = 0
-    sum: tuple[float, ...] = ()
-    sum_squares: tuple[float, ...] = ()
-    min: tuple[float, ...] = ()
-    max: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CommittedSlice:
-    """What storage holds of one slice. It is complete when every bucket that its record names has its part."""
-
-    record: SliceRecord
-    parts: tuple[PartInfo, ...]
-    statistics: LatentStatistics
-
-    @property
-    def missing_buckets(self) -> frozenset[str]:
-        return frozenset(self.record.clips) - {part.bucket for part in self.parts}

@@ -19,6 +19,7 @@ from pipeline.cluster.convolutions import measure_convolutions
 from pipeline.cluster.fleet import WorkQueue, shards_left, within_limit
 from pipeline.config.identity import FORMAT_VERSION, fingerprint, identity, run_name
 from pipeline.config.load import Config
+from pipeline.dataset.card import describe_dataset
 from pipeline.input.listing import shards_of
 from pipeline.latents.load import load_encoder, load_to_look_at
 from pipeline.monitor.events import Event, ShardFailed
@@ -204,6 +205,7 @@ def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Out
     left = len(shards_left(prepared.shards, done))
     run = read_run(store)
     summary = write_report(store, run, names, left, failed)
+    describe_dataset(store, run, names)
     outcome = Outcome(
         run=run_name(run["fingerprint"], prepared.config.output.path),
         summary=summary,

@@ -12,11 +12,13 @@ from pipeline.output.accounts import RejectJson, reject_from_json, slice_numbers
 from pipeline.output.manifests import read_manifests
 from pipeline.output.paths import (
     MANIFESTS,
+    REMOVED,
     SET_ASIDE,
     SUCCESS_FILE,
     bucket_names,
     done_shards,
     file_name,
+    index_path,
     manifest_path,
     part_path,
     rejects_path,
@@ -32,7 +34,7 @@ def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
 
     Half-written files of killed writers are deleted.
     """
-    bad = {problem.path for problem in problems}
+    bad = {problem.path for problem in problems if not problem.path.startswith(f"{REMOVED}/")}  # remove ends those
     half_written = {path for path in bad if file_name(path).startswith(TEMPORARY)}
     for path in half_written:
         store.remove_left_behind(path)
@@ -43,6 +45,7 @@ def _with_manifest(path: str) -> Iterator[str]:
     yield path
     if (owner := slice_of_file(path)) and not path.startswith(f"{MANIFESTS}/"):
         yield manifest_path(owner[0])
+        yield index_path(owner[0])
 
 
 def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[int, list[str]]:
@@ -62,7 +65,7 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
         shard = manifest["shard"]["name"]
         for slice_index in sorted({index for reject in chosen for index in numbers.slices(reject["sample_index"])}):
             paths += [rejects_path(shard, slice_index), *(part_path(shard, slice_index, name) for name in buckets)]
-        paths += [manifest_path(shard)] if chosen else []
+        paths += [manifest_path(shard), index_path(shard)] if chosen else []
     return rejects, set_aside(store, paths)
 
 
@@ -70,7 +73,8 @@ def _is_chosen(reject: RejectJson, stage: str | None, reason: str | None) -> boo
     """Filtered samples were left out on purpose: they are chosen only where their stage or reason is named."""
     named = stage or reason
     chosen = stage in (None, reject["stage"]) and reason in (None, reject["reason"])
-    return chosen and bool(named or not reject_from_json(reject).is_filtered)
+    one = reject_from_json(reject)
+    return chosen and not one.is_removed and bool(named or not one.is_filtered)
 
 
 def set_aside(store: Store, paths: Iterable[str]) -> list[str]:

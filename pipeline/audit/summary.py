@@ -8,8 +8,8 @@ from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import Manifest, read_manifests, reject_count
 from pipeline.output.paths import REPORT_FILE
 from pipeline.output.run_file import RunFile, Simulated, Summary, Totals, write_summary
+from pipeline.output.slices import LatentStatistics
 from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
-from pipeline.records import LatentStatistics
 from pipeline.storage.store import Store
 
 IDLE_STAGE = "device_idle"
@@ -47,7 +47,7 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
         devices.update(parts_by_device(manifest))
         losses.update(manifest["losses"])
         for reject in map(reject_from_json, manifest["rejects"]):
-            reasons[reject.is_filtered][reject.why.code] += 1
+            reasons[reject.is_filtered or reject.is_removed][reject.why.code] += 1
         for part in manifest["parts"]:
             buckets[part["bucket"]] += part["rows"]
         seconds.update(manifest["seconds"])
@@ -100,7 +100,10 @@ def _counts(manifest: Manifest) -> dict[str, int]:
         "shards": 1,
         "samples": manifest["samples"],
         "samples_with_clips": manifest["samples_with_clips"],
-        "samples_rejected": manifest["samples"] - manifest["samples_with_clips"] - manifest["samples_filtered"],
+        "samples_rejected": manifest["samples"]
+        - manifest["samples_with_clips"]
+        - manifest["samples_filtered"]
+        - manifest["samples_removed"],
         "samples_filtered": manifest["samples_filtered"],
         "rows": manifest["rows"],
         "rejects": reject_count(manifest),

@@ -14,7 +14,7 @@ from pipeline.audit.summary import parts_by_device
 from pipeline.config.identity import short
 from pipeline.output.accounts import slice_numbers
 from pipeline.output.latent_bytes import decode_latent
-from pipeline.output.manifests import READERS, Manifest, PartJson
+from pipeline.output.manifests import READERS, Manifest, PartJson, is_finished, removed_path
 from pipeline.output.parts import Footer, read_footer, read_rows, read_schema, sha256_of
 from pipeline.output.paths import (
     SUCCESS_FILE,
@@ -106,6 +106,9 @@ def _check_shard(store: Store, name: str, run: RunFile) -> _Shard:
     accounted = {reject["sample_index"] for reject in manifest["rejects"]}
     parts = manifest["parts"]
     problems = [problem for part in parts for problem in check_part(store, part, manifest, run, accounted)]
+    if not is_finished(store, name, manifest):
+        what = f"names rows that are still there: run latentmill remove {store.root} to finish"
+        problems.append(Problem(removed_path(name), what))
     problems += check_manifest(name, manifest, run, accounted)
     rows = sum(part["rows"] for part in parts)
     devices = parts_by_device(manifest)
@@ -147,7 +150,9 @@ def check_part(
             file.seek(0)
             footer = read_footer(file)
             continuous = footer.get("continuous", False)
-            if read_schema(file) != schema(footer["posterior"], footer["first_frame"], footer["columns"], continuous):
+            if read_schema(file) != schema(
+                footer["posterior"], footer["image_latent"] != "none", footer["columns"], continuous
+            ):
                 yield Problem(path, "its columns are not those of this format version")
             yield from (Problem(path, what) for what in _footer_problems(footer, part, manifest, run))
             samples = slice_numbers(run["identity"]).samples(part["slice_index"])
@@ -182,7 +187,7 @@ def _row_problems(
     clips = []
     for row in rows:
         clips.append(_clip(row))
-        yield from _latent_problems(row, shape)
+        yield from _latent_problems(row, shape, footer["image_latent"] == "padded")
     samples = {sample for sample, _ in clips}
     accounted |= samples
     yield from _clip_problems(clips, footer)
@@ -201,9 +206,10 @@ def _clip_problems(clips: list[list[int]], footer: Footer) -> Iterator[str]:
         yield f"holds {len(clips):,} rows that are not those of its footer"
 
 
-def _latent_problems(row: Mapping[str, Any], shape: list[int]) -> Iterator[str]:
+def _latent_problems(row: Mapping[str, Any], shape: list[int], padded: bool) -> Iterator[str]:
     channels, _, *picture = shape
-    for name, expected in zip(LATENTS, (shape, shape, [channels, 1, *picture]), strict=True):
+    image = shape if padded else [channels, 1, *picture]
+    for name, expected in zip(LATENTS, (shape, shape, image), strict=True):
         if f"{name}_bytes" not in row:
             continue
         if row[f"{name}_shape"] != expected:

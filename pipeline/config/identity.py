@@ -50,7 +50,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
             "value_range": [-1, 1],
         },
         "posterior": config.output.posterior,
-        "first_frame": config.output.first_frame,
+        "image_latent": config.output.image_latent,
         "columns": {name: column.type for name, column in config.input.parsed_columns.items()},
         "sample_seed": config.output.seed if config.output.posterior == "sample" else None,
         "dtype": config.output.dtype,

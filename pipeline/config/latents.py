@@ -132,6 +132,6 @@ class OutputConfig(Section):
     path: PathText = Field(min_length=1)
     posterior: Literal["moments", "mean", "sample"] = "moments"
     seed: int = 0
-    first_frame: bool = False
+    image_latent: Literal["none", "first_frame", "padded"] = "none"
     dtype: Dtype = "float16"
     part_samples: int = Field(64, ge=1)

@@ -18,11 +18,12 @@ from pipeline.storage.urls import expanded
 
 # Keys of earlier versions: refused with a message in a configuration, ignored in an old run.json.
 REMOVED = {
-    "encoder.batch_clips",
-    "encoder.compile",
-    "encoder.conv_tolerance",
-    "runtime.cuda_graphs",
-    "runtime.decode_ahead",
+    "encoder.batch_clips": "leave it out",
+    "encoder.compile": "leave it out",
+    "encoder.conv_tolerance": "leave it out",
+    "runtime.cuda_graphs": "leave it out",
+    "runtime.decode_ahead": "leave it out",
+    "output.first_frame": "use output.image_latent: none, first_frame or padded",
 }
 
 
@@ -38,11 +39,11 @@ class Config(Section):
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="after")
-    def _continued_rows_have_no_first_frame(self) -> "Config":
-        if self.clip.continuous and self.output.first_frame:
+    def _continued_rows_have_no_image(self) -> "Config":
+        if self.clip.continuous and self.output.image_latent != "none":
             raise ValueError(
-                "output.first_frame: rows that continue another have no first frame that is encoded alone: set "
-                "output.first_frame: false, or clip.continuous: false"
+                "output.image_latent: rows that continue another have no first frame that is encoded alone: set "
+                "output.image_latent: none, or clip.continuous: false"
             )
         return self
 
@@ -94,7 +95,7 @@ def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     path = ".".join(location)
     if path in REMOVED:
-        return f"{path} was removed: leave it out"
+        return f"{path} was removed: {REMOVED[path]}"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {path}{_nearest(location)}"
     if problem["type"] == "missing":

@@ -145,7 +145,8 @@ def stored_bytes(output: OutputConfig, spec: LatentSpec, shape: Shape) -> int:
     frames, height_px, width_px = shape
     one_frame = math.prod(spec.latent_shape(1, height_px, width_px))
     values = one_frame * math.ceil(frames / spec.temporal_ratio) * (2 if output.posterior == "moments" else 1)
-    values += one_frame if output.first_frame else 0
+    if output.image_latent != "none":
+        values += one_frame * (math.ceil(frames / spec.temporal_ratio) if output.image_latent == "padded" else 1)
     return values * VALUE_BYTES[output.dtype]
 
 

@@ -35,13 +35,13 @@ class PendingRow:
     id: str
     latent: Fetch
     logvar: Fetch | None
-    first_frame: Fetch | None
+    image_latent: Fetch | None
 
     def row(self) -> Row:
         """The row, once the device has computed it."""
         logvar = None if self.logvar is None else self.logvar()
-        first_frame = None if self.first_frame is None else self.first_frame()
-        return Row(self.sample, self.clip, self.opened.header, self.id, self.latent(), logvar, first_frame)
+        image = None if self.image_latent is None else self.image_latent()
+        return Row(self.sample, self.clip, self.opened.header, self.id, self.latent(), logvar, image)
 
 
 Made = PendingRow | tuple[int, Reason]  # or a window's index, and why it gives no row
@@ -149,7 +149,7 @@ class _OpenClip:
         self.due = deque(row for row, _ in rows_of(spec))
         self._ready = _Latents()
         self._warm_up = encoder.spec.latent_frames(spec.warm_up_frames) if spec.warm_up_frames else 0
-        self._first_frame: Fetch | None = None
+        self._image: Fetch | None = None
         self._pushed, self.frames = 0, spec.frames
 
     @property
@@ -182,9 +182,10 @@ class _OpenClip:
 
     def _push(self, frames: Uint8Frames) -> Iterator[PendingRow]:
         video = self._encoder.to_video(frames)
-        if self._output.first_frame and not self._pushed:
-            posterior = self._encoder.encode_first_frame(video)
-            self._first_frame = self._latent(posterior, "first", self._id(self.due[0]))
+        if self._output.image_latent != "none" and not self._pushed:
+            frames_after = self.frames - 1 if self._output.image_latent == "padded" else 0
+            posterior = self._encoder.encode_image(video, frames_after)
+            self._image = self._latent(posterior, "first", self._id(self.due[0]))
         part = self._stream.push(video)
         self._pushed += len(frames)
         if self._pushed == self.frames:
@@ -205,7 +206,7 @@ class _OpenClip:
         row_id = self._id(spec)
         logvar = self._encoder.fetch(posterior.logvar[0]) if self._output.posterior == "moments" else None
         latent = self._timed(self._latent(posterior, "clip", row_id))
-        return PendingRow(self._sample, spec, self._opened, row_id, latent, logvar, self._first_frame)
+        return PendingRow(self._sample, spec, self._opened, row_id, latent, logvar, self._image)
 
     def _timed(self, fetch: Fetch) -> Fetch:
         """The same, noting what the device took for the clip so far: it is known when a row of it is there."""

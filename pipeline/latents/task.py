@@ -29,7 +29,8 @@ from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, Slice
 from pipeline.output.accounts import WHOLE_SAMPLE
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceWriter
-from pipeline.records import Chunk, CommittedSlice, DecodeItem, ShardRef
+from pipeline.output.slices import CommittedSlice
+from pipeline.records import Chunk, DecodeItem, ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
 from pipeline.video.decoder import Decoder

@@ -13,7 +13,8 @@ from pipeline.latents.helping import Claim
 from pipeline.metadata.filters import without_decoding
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
-from pipeline.records import CommittedSlice, Sample
+from pipeline.output.slices import CommittedSlice
+from pipeline.records import Sample
 
 Place = tuple[int, int]  # a slice's and a sample's index
 
@@ -136,7 +137,7 @@ class Walk:
             output.posterior,
             output.dtype,
             begun,
-            output.first_frame,
+            output.image_latent != "none",
             self.config.input.parsed_columns,
             self.config.clip.continuous,
             counts,

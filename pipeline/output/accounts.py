@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from pipeline.errors import Reason, ShardError
-from pipeline.records import Reject, SliceRecord
+from pipeline.output.slices import SliceRecord
+from pipeline.records import Reject
 from pipeline.storage.store import Store
 
 WHOLE_SAMPLE = -1  # the window index of a reject that covers every clip of its sample
@@ -56,7 +57,7 @@ class Description(TypedDict):
     encoder: dict[str, Any]
     preprocessing: dict[str, Any]
     posterior: str
-    first_frame: bool
+    image_latent: str
     columns: dict[str, str]
     sample_seed: int | None
     dtype: str

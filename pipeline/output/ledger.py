@@ -6,7 +6,7 @@ kept. Each part's footer holds the record of its whole slice: any part tells whi
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from pipeline.errors import ShardError
@@ -19,11 +19,13 @@ from pipeline.output.accounts import (
     record_from_json,
     record_to_json,
 )
-from pipeline.output.manifests import Manifest, manifest_of, read_manifest
+from pipeline.output.index import write_index
+from pipeline.output.manifests import Manifest, Place, manifest_of, read_manifest, read_removed
 from pipeline.output.parts import Footer, read_footer, sha256_of
 from pipeline.output.paths import manifest_path, part_path, rejects_path, shard_files, slice_of_file
+from pipeline.output.slices import CommittedSlice, LatentStatistics, PartInfo, SliceRecord
 from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
-from pipeline.records import CommittedSlice, FileInfo, LatentStatistics, PartInfo, ShardRef, SliceRecord
+from pipeline.records import FileInfo, Reject, ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
 
@@ -42,7 +44,7 @@ class ShardLedger:
     """What is committed of one shard in one output root, and the commits.
 
     `description` is what every footer of the run says (encoder, preprocessing, fingerprint and so on). `files` are
-    those of the shard that storage held when `looked` listed them.
+    those of the shard that storage held when `looked` listed them, and `denied` its rows that must not come back.
     """
 
     store: Store
@@ -50,10 +52,12 @@ class ShardLedger:
     input: FileInfo
     description: Mapping[str, Any]
     files: frozenset[str] = frozenset()
+    denied: Mapping[Place, Reject] = field(default_factory=dict)
 
     def looked(self) -> "ShardLedger":
         """The same ledger with what storage holds now."""
-        return replace(self, files=shard_files(self.store, self.shard.name))
+        name = self.shard.name
+        return replace(self, files=shard_files(self.store, name), denied=read_removed(self.store, name))
 
     def slice_of(self, slice_index: int) -> CommittedSlice | None:
         """What was committed of a slice when storage was looked at; None where nothing was.
@@ -96,8 +100,9 @@ class ShardLedger:
         record = record_from_json(footer["slice"])
         rows = len(record.clips[footer["bucket"]])
         computed_by = footer.get("computed_by", {})  # older parts do not say
-        info = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest, computed_by)
-        return CommittedPart(info, record, statistics_from_json(footer["statistics"]))
+        statistics = statistics_from_json(footer["statistics"])
+        info = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest, computed_by, statistics)
+        return CommittedPart(info, record, statistics)
 
     def _check_origin(self, path: str, footer: RejectsFile) -> None:
         pairs = {
@@ -141,7 +146,7 @@ class ShardLedger:
         scratch.seek(0)
         digest, size_bytes = sha256_of(scratch)
         rows, computed_by = len(record.clips[bucket]), self.description.get("computed_by", {})
-        info = PartInfo(path, record.index, bucket, rows, size_bytes, digest, computed_by)
+        info = PartInfo(path, record.index, bucket, rows, size_bytes, digest, computed_by, statistics)
         return CommittedPart(info, record, statistics)
 
     def commit_rejects(self, record: SliceRecord) -> None:
@@ -153,6 +158,7 @@ class ShardLedger:
         """Creates the shard's manifest, last of all, and returns the one that is there."""
         version, fingerprint = self.description["format_version"], self.description["fingerprint"]
         manifest = manifest_of(version, fingerprint, self._shard(), list(slices), seconds)
+        write_index(self.store, manifest)
         path = manifest_path(self.shard.name)
         if self.store.create(path, json.dumps(manifest, indent=1).encode()):
             return manifest

@@ -1,17 +1,25 @@
-"""The manifest of a shard: what it says, and reading it. Where it exists, the shard is done."""
+"""The manifest of a shard: what it says, and reading it. Where it exists, the shard is done.
 
+And the deny list of a shard: rows that were taken out on purpose and must not come back. It is written before anything
+is removed, so that whoever makes a slice again leaves them out too.
+"""
+
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
-from pipeline.output.accounts import RejectJson, ShardJson, read_json, reject_to_json
-from pipeline.output.paths import manifest_path
+from pipeline.errors import REMOVE_STAGE, Reason
+from pipeline.output.accounts import RejectJson, ShardJson, read_json, reject_from_json, reject_to_json
+from pipeline.output.paths import REMOVED, manifest_path
+from pipeline.output.slices import CommittedSlice, LatentStatistics, PartInfo, SliceRecord
 from pipeline.output.statistics import StatisticsJson, merged, statistics_to_json
-from pipeline.records import CommittedSlice, LatentStatistics, PartInfo, SliceRecord
+from pipeline.records import Reject
 from pipeline.storage.store import Store
 
 READERS = 16
+Place = tuple[int, int]  # a sample's and a window's index
 
 
 class _Part(TypedDict):
@@ -27,6 +35,7 @@ class PartJson(_Part, total=False):
     """A part; those of older runs do not say what computed them."""
 
     computed_by: dict[str, str]
+    statistics: StatisticsJson
 
 
 class Manifest(TypedDict):
@@ -36,6 +45,7 @@ class Manifest(TypedDict):
     samples: int
     samples_with_clips: int
     samples_filtered: int
+    samples_removed: int
     rows: int
     ignored_files: int
     clips_without_caption: int
@@ -60,13 +70,15 @@ def manifest_of(
         losses.update(committed.record.losses)
     # every segment of a sample that cannot be decoded has the same reject
     rejects = list({(r.sample_index, r.window_index): r for one in slices for r in one.record.rejects}.values())
+    with_clips = {sample for committed in slices for sample in _with_clips(committed.record)}
     return {
         "format_version": format_version,
         "fingerprint": fingerprint,
         "shard": shard,
         "samples": sum(committed.record.samples for committed in slices),
-        "samples_with_clips": len({sample for committed in slices for sample in _with_clips(committed.record)}),
+        "samples_with_clips": len(with_clips),
         "samples_filtered": sum(reject.is_filtered for reject in rejects),
+        "samples_removed": len({reject.sample_index for reject in rejects if reject.is_removed} - with_clips),
         "rows": sum(part.rows for committed in slices for part in committed.parts),
         "ignored_files": sum(committed.record.ignored_files for committed in slices),
         "clips_without_caption": sum(_clips_without_caption(committed.record) for committed in slices),
@@ -88,8 +100,9 @@ def _clips_without_caption(record: SliceRecord) -> int:
 
 
 def reject_count(manifest: Manifest) -> int:
-    """The rejects of a shard, without the samples that were filtered on purpose."""
-    return len(manifest["rejects"]) - manifest["samples_filtered"]
+    """The rejects of a shard, without what was filtered or removed on purpose."""
+    removed = sum(reject_from_json(reject).is_removed for reject in manifest["rejects"])
+    return len(manifest["rejects"]) - manifest["samples_filtered"] - removed
 
 
 def part_to_json(part: PartInfo) -> PartJson:
@@ -101,6 +114,7 @@ def part_to_json(part: PartInfo) -> PartJson:
         "size_bytes": part.size_bytes,
         "sha256": part.sha256,
         "computed_by": dict(part.computed_by),
+        "statistics": statistics_to_json(part.statistics or LatentStatistics()),
     }
 
 
@@ -114,3 +128,47 @@ def read_manifests(store: Store, shards: Iterable[str]) -> Iterator[Manifest]:
     """The manifests of the named shards, in order, read several at a time."""
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(lambda shard: read_manifest(store, shard), shards)
+
+
+class RemovedJson(TypedDict):
+    id: str
+    key: str
+    sample_index: int
+    window_index: int
+    reason: str
+
+
+def removed_path(shard: str) -> str:
+    return f"{REMOVED}/{shard}.json"
+
+
+def read_removed(store: Store, shard: str) -> dict[Place, Reject]:
+    """The rows of a shard that are denied, as the rejects that they become."""
+    try:
+        rows: list[RemovedJson] = json.loads(store.read(removed_path(shard)))["rows"]
+    except FileNotFoundError:
+        return {}
+    return {
+        (row["sample_index"], row["window_index"]): Reject(
+            row["key"], row["sample_index"], row["window_index"], Reason(REMOVE_STAGE, "removed", row["reason"])
+        )
+        for row in rows
+    }
+
+
+def write_removed(store: Store, shard: str, rows: list[RemovedJson]) -> None:
+    """Adds rows to the deny list of a shard."""
+    path = removed_path(shard)
+    before: list[RemovedJson] = json.loads(store.read(path))["rows"] if store.exists(path) else []
+    known = {(row["sample_index"], row["window_index"]): row for row in (*rows, *before)}
+    store.replace(path, json.dumps({"rows": [known[place] for place in sorted(known)]}, indent=1).encode())
+
+
+def denying_shards(store: Store) -> list[str]:
+    return [name.removesuffix(".json") for name in store.names(REMOVED) if name.endswith(".json")]
+
+
+def is_finished(store: Store, shard: str, manifest: Manifest) -> bool:
+    """Whether the manifest accounts for every row of the deny list."""
+    taken_out = {(r["sample_index"], r["window_index"]) for r in manifest["rejects"] if r["stage"] == REMOVE_STAGE}
+    return read_removed(store, shard).keys() <= taken_out

@@ -5,9 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from pipeline.records import FloatLatent
-
-Write = Callable[[str, Mapping[str, Any], FloatLatent], None]  # a row's bucket, its values, its mean
+Write = Callable[[str, Mapping[str, Any]], None]  # a row's bucket, its values
 
 
 class OrderedRows:
@@ -22,12 +20,12 @@ class OrderedRows:
         self._waiting: dict[int, list[tuple[int, str, int]]] = {}  # by sample: window, bucket, where in the file
         self._ended: set[int] = set()
 
-    def add(self, bucket: str, values: Mapping[str, Any], mean: FloatLatent) -> None:
-        """Takes a row of a sample that has not ended, and its mean `c t h w`."""
+    def add(self, bucket: str, values: Mapping[str, Any]) -> None:
+        """Takes a row of a sample that has not ended."""
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         offset = self._file.seek(0, 2)
-        pickle.dump((values, mean), self._file, protocol=5)
+        pickle.dump(values, self._file, protocol=5)
         self._waiting.setdefault(values["sample_index"], []).append((values["window_index"], bucket, offset))
 
     def end(self, sample_index: int) -> None:
@@ -51,5 +49,4 @@ class OrderedRows:
         for _, bucket, offset in sorted(self._waiting.pop(sample_index, [])):
             assert self._file is not None, "rows were added"
             self._file.seek(offset)
-            values, mean = pickle.load(self._file)
-            self._write(bucket, values, mean)
+            self._write(bucket, pickle.load(self._file))

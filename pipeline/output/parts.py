@@ -9,17 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.accounts import RejectsFile
+from pipeline.output.latent_bytes import decode_latent, latent_of
 from pipeline.output.schema import DESCRIBING_FIELDS, DICTIONARY_COLUMNS, LONG_COLUMNS, schema
-from pipeline.output.statistics import StatisticsJson, merged, statistics_of
-from pipeline.records import FloatLatent, LatentStatistics
+from pipeline.output.slices import LatentStatistics
+from pipeline.output.statistics import StatisticsJson, merged, row_statistics, statistics_of
 
 FOOTER_KEY = b"latentmill"
-ROW_GROUP_BYTES = 16 << 20
+ROW_GROUP_BYTES = 1 << 20  # a latent of usual size is a row group: reading one row reads no other
 
 
 class _PartFooter(RejectsFile):
     bucket: str
     statistics: StatisticsJson
+    row_statistics: list[list[float]]
 
 
 class Footer(_PartFooter, total=False):
@@ -35,11 +37,11 @@ class PartWriter:
         self,
         scratch: IO[bytes],
         posterior: str,
-        first_frame: bool = False,
+        image_latent: bool = False,
         columns: Mapping[str, str] | None = None,
         continuous: bool = False,
     ) -> None:
-        self._schema = schema(posterior, first_frame, columns, continuous)
+        self._schema = schema(posterior, image_latent, columns, continuous)
         self._writer = pq.ParquetWriter(
             scratch,
             self._schema,
@@ -54,12 +56,17 @@ class PartWriter:
         self._pending_bytes = 0
         self.statistics = LatentStatistics()
         self.clips: list[tuple[int, int]] = []
+        self.row_statistics: list[list[float]] = []
 
-    def add(self, values: Mapping[str, Any], mean: FloatLatent) -> None:
-        """Adds one row of `row_values`, and its mean `c t h w` to the statistics."""
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds one row of `row_values`, and its latent to the statistics, as it is stored."""
         self._pending.append(dict(values))
         self._pending_bytes += sum(len(value) for value in values.values() if isinstance(value, bytes))
-        self.statistics = merged(self.statistics, statistics_of(mean))
+        mean, logvar = latent_of(values), None
+        if "vae_logvar_bytes" in values:
+            logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
+        self.statistics = merged(self.statistics, statistics_of(mean, logvar))
+        self.row_statistics.append(row_statistics(mean))
         self.clips.append((values["sample_index"], values["window_index"]))
         if self._pending_bytes >= ROW_GROUP_BYTES:
             self._flush()
@@ -67,7 +74,7 @@ class PartWriter:
     def close(self, footer: Mapping[str, Any]) -> None:
         """Finishes the file with its description in the footer."""
         self._flush()
-        text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({**footer, "row_statistics": self.row_statistics}, sort_keys=True, separators=(",", ":"))
         self._writer.add_key_value_metadata({FOOTER_KEY.decode(): text})
         self._writer.close()
 

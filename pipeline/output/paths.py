@@ -8,8 +8,13 @@ from pipeline.storage.store import Store
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS.json"
 SUMMARY_FILE = "summary.json"
+STATISTICS_FILE = "statistics.json"
+CARD_FILE = "README.md"
 REPORT_FILE = "report.html"
 MANIFESTS = "manifests"
+INDEX = "index"
+REMOVED = "removed"
+TEXT = "text"
 LATENTS = "latents"
 REJECTS = "rejects"
 SET_ASIDE = "set-aside"
@@ -31,6 +36,10 @@ def rejects_path(shard: str, slice_index: int) -> str:
 
 def manifest_path(shard: str) -> str:
     return f"{MANIFESTS}/{shard}.json"
+
+
+def index_path(shard: str) -> str:
+    return f"{INDEX}/{shard}.parquet"
 
 
 def file_name(path: str) -> str:
@@ -71,4 +80,4 @@ def reject_files(store: Store) -> Iterator[str]:
 
 def written_folders(store: Store) -> list[str]:
     """Every folder in which a run creates files, "" for the root."""
-    return ["", MANIFESTS, REJECTS, *map(bucket_path, bucket_names(store))]
+    return ["", MANIFESTS, INDEX, REJECTS, *map(bucket_path, bucket_names(store))]

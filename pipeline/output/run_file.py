@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from pipeline.config.identity import differing_fields, fingerprint
+from pipeline.config.identity import FORMAT_VERSION, differing_fields, fingerprint
 from pipeline.errors import ConfigError, RunMismatchError, UserError
 from pipeline.output.paths import RUN_FILE, SUCCESS_FILE, SUMMARY_FILE
 from pipeline.output.statistics import StatisticsJson
@@ -60,11 +60,15 @@ class Summary(Totals, Simulated):
 
 
 def find_run(store: Store) -> RunFile | None:
-    """The run.json of a root; None where no run began there."""
+    """The run.json of a root; None where no run began there. Raises UserError where it is of another format."""
     try:
         run: RunFile = json.loads(store.read(RUN_FILE))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if (version := run.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
+        raise UserError(
+            f"{store.root} is of format {version}, this version reads format {FORMAT_VERSION}: use a new output.path"
+        )
     return run
 
 

@@ -14,7 +14,7 @@ LONG_COLUMNS = ("caption", "captions", "metadata")  # their least and largest va
 # Short columns with few distinct values; a dictionary of blobs would only cost memory.
 DICTIONARY_COLUMNS = ["media_type", "shard", "posterior", "bucket"]
 DICTIONARY_COLUMNS += ["codec", "pixel_format", "color_transfer", "color_primaries"]
-DICTIONARY_COLUMNS += ["vae_latent_dtype", "vae_logvar_dtype", "first_frame_latent_dtype"]
+DICTIONARY_COLUMNS += ["vae_latent_dtype", "vae_logvar_dtype", "image_latent_dtype"]
 
 CROP = pa.struct([(name, pa.int32()) for name in ("resized_width", "resized_height", "left", "top")])
 DESCRIBING_FIELDS = [
@@ -33,7 +33,7 @@ DESCRIBING_FIELDS = [
     ("sample_index", pa.int64()),
     ("window_index", pa.int32()),
     ("posterior", pa.string()),
-    ("bucket", pa.string()),
+    ("bucket", pa.dictionary(pa.int32(), pa.string())),  # a string collides with the folder `bucket=`
     ("frame_indices", pa.list_(pa.int32())),
     ("pts_seconds", pa.list_(pa.float64())),
     ("start_seconds", pa.float64()),
@@ -51,7 +51,7 @@ DESCRIBING_FIELDS = [
     ("metadata", pa.string()),
 ]
 CONTINUES = ("continues", pa.bool_())  # in continuous rows only: whether a row continues the one before it
-LATENTS = ("vae_latent", "vae_logvar", "first_frame_latent")
+LATENTS = ("vae_latent", "vae_logvar", "image_latent")
 LATENT_TYPES = {"shape": pa.list_(pa.int32()), "dtype": pa.string(), "bytes": pa.large_binary()}
 COLUMN_TYPES = {"string": pa.string(), "float": pa.float64(), "int": pa.int64(), "bool": pa.bool_()}
 
@@ -65,10 +65,10 @@ def check_columns(names: Iterable[str]) -> None:
 
 
 def schema(
-    posterior: str, first_frame: bool = False, columns: Mapping[str, str] | None = None, continuous: bool = False
+    posterior: str, image_latent: bool = False, columns: Mapping[str, str] | None = None, continuous: bool = False
 ) -> pa.Schema:
     """The columns of a part: those that describe a clip, then the user's (name to type) by name, the latents last."""
-    written = (True, posterior == "moments", first_frame)
+    written = (True, posterior == "moments", image_latent)
     fields = [*DESCRIBING_FIELDS, *[CONTINUES][: int(continuous)]]
     fields += [(name, COLUMN_TYPES[type_]) for name, type_ in sorted((columns or {}).items())]
     for name in (name for name, is_written in zip(LATENTS, written, strict=True) if is_written):
@@ -118,7 +118,7 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
         "metadata": row.sample.metadata,
         "continues": clip.continues,
     }
-    latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "first_frame_latent": row.first_frame}
+    latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "image_latent": row.image_latent}
     for name, latent in latents.items():
         if latent is not None:
             values[f"{name}_shape"] = list(latent.shape)

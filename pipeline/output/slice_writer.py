@@ -17,8 +17,9 @@ from pipeline.output.ledger import CommittedPart, ShardLedger
 from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter
 from pipeline.output.schema import row_values
+from pipeline.output.slices import CommittedSlice, LatentStatistics, SliceRecord
 from pipeline.output.statistics import merged
-from pipeline.records import CommittedSlice, FloatLatent, LatentStatistics, Reject, Row, Sample, SliceRecord
+from pipeline.records import Reject, Row, Sample
 
 
 def bucket_of(latent_shape: tuple[int, ...]) -> str:
@@ -80,7 +81,7 @@ class SliceWriter:
     posterior: str
     dtype: Dtype
     begun: CommittedSlice | None = None
-    first_frame: bool = False
+    image_latent: bool = False
     columns: Mapping[str, Column] = field(default_factory=dict)
     continuous: bool = False
     counts: SliceCounts = field(default_factory=SliceCounts)
@@ -100,6 +101,9 @@ class SliceWriter:
 
     def add(self, row: Row) -> None:
         """Adds a row; one whose values cannot be stored becomes a reject."""
+        if denied := self.ledger.denied.get((row.sample.index, row.clip.window_index)):
+            self.reject(row.sample, row.clip.window_index, denied.why)
+            return
         bucket = bucket_of(row.latent.shape)
         if self.begun and bucket not in self.begun.missing_buckets:
             return
@@ -109,19 +113,19 @@ class SliceWriter:
         except SampleError as error:
             self.reject(row.sample, row.clip.window_index, error.why)
             return
-        self._ordered.add(bucket, values, row.latent)
+        self._ordered.add(bucket, values)
 
     def end_sample(self, sample_index: int) -> None:
         """Says that all rows and rejects of a sample have come, in whatever order samples end."""
         self._ordered.end(sample_index)
 
-    def _write(self, bucket: str, values: Mapping[str, Any], mean: FloatLatent) -> None:
+    def _write(self, bucket: str, values: Mapping[str, Any]) -> None:
         if bucket not in self._parts:
             scratch = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
             types = {name: column.type for name, column in self.columns.items()}
-            writer = PartWriter(scratch, self.posterior, self.first_frame, types, self.continuous)
+            writer = PartWriter(scratch, self.posterior, self.image_latent, types, self.continuous)
             self._parts[bucket] = _OpenPart(scratch, writer)
-        self._parts[bucket].writer.add(values, mean)
+        self._parts[bucket].writer.add(values)
 
     def reject(self, sample: Sample, window_index: int, why: Reason) -> None:
         """Counts a sample (`window_index` -1) or one clip of it as rejected."""

@@ -6,21 +6,28 @@ from typing import TypedDict
 
 import numpy as np
 
-from pipeline.records import FloatLatent, LatentStatistics
+from pipeline.output.slices import LatentStatistics
+from pipeline.records import FloatLatent
+
+LOGVAR_RANGE = (-30.0, 20.0)  # where a log-variance is used
 
 
 class StatisticsJson(TypedDict, total=False):
-    """All keys, or none where there is no latent; a value per channel but for the count."""
+    """All keys, or none where there is no latent; a value per channel but for the count.
+
+    `sum_variances` is there where rows have log-variances.
+    """
 
     count: int
     sum: list[float]
     sum_squares: list[float]
     min: list[float]
     max: list[float]
+    sum_variances: list[float]
 
 
-def statistics_of(latent: FloatLatent) -> LatentStatistics:
-    """The statistics of one latent `c t h w`, in float64."""
+def statistics_of(latent: FloatLatent, logvar: FloatLatent | None = None) -> LatentStatistics:
+    """The statistics of one latent `c t h w` and its log-variance, in float64."""
     flat = latent.reshape(latent.shape[0], -1).astype(np.float64)
     return LatentStatistics(
         count=flat.shape[1],
@@ -28,7 +35,19 @@ def statistics_of(latent: FloatLatent) -> LatentStatistics:
         sum_squares=tuple((flat**2).sum(1).tolist()),
         min=tuple(flat.min(1).tolist()),
         max=tuple(flat.max(1).tolist()),
+        sum_variances=() if logvar is None else _variances(logvar),
     )
+
+
+def _variances(logvar: FloatLatent) -> tuple[float, ...]:
+    values = np.exp(np.clip(logvar.reshape(logvar.shape[0], -1).astype(np.float64), *LOGVAR_RANGE))
+    return tuple(values.sum(1).tolist())
+
+
+def row_statistics(latent: FloatLatent) -> list[float]:
+    """Mean, standard deviation and largest magnitude of one latent `c t h w` as a whole."""
+    values = latent.astype(np.float64)
+    return [float(values.mean()), float(values.std()), float(np.abs(values).max(initial=0.0))]
 
 
 def merged(left: LatentStatistics, right: LatentStatistics) -> LatentStatistics:
@@ -41,6 +60,7 @@ def merged(left: LatentStatistics, right: LatentStatistics) -> LatentStatistics:
         sum_squares=tuple(np.add(left.sum_squares, right.sum_squares).tolist()),
         min=tuple(np.minimum(left.min, right.min).tolist()),
         max=tuple(np.maximum(left.max, right.max).tolist()),
+        sum_variances=tuple(np.add(left.sum_variances, right.sum_variances).tolist()),
     )
 
 
@@ -55,13 +75,14 @@ def channels(statistics: LatentStatistics) -> Iterator[tuple[float, float, float
 def statistics_to_json(statistics: LatentStatistics) -> StatisticsJson:
     if not statistics.count:
         return {}
-    return {
+    values: StatisticsJson = {
         "count": statistics.count,
         "sum": list(statistics.sum),
         "sum_squares": list(statistics.sum_squares),
         "min": list(statistics.min),
         "max": list(statistics.max),
     }
+    return {**values, "sum_variances": list(statistics.sum_variances)} if statistics.sum_variances else values
 
 
 def statistics_from_json(values: StatisticsJson) -> LatentStatistics:
@@ -73,4 +94,5 @@ def statistics_from_json(values: StatisticsJson) -> LatentStatistics:
         sum_squares=tuple(values["sum_squares"]),
         min=tuple(values["min"]),
         max=tuple(values["max"]),
+        sum_variances=tuple(values.get("sum_variances", ())),
     )

@@ -74,7 +74,7 @@ class Store:
         return sorted(file.name for file in there if file.stat().st_mtime < latest)
 
     def remove_left_behind(self, path: str) -> None:
-        """Deletes a file of `left_behind`. Nothing else is ever deleted."""
+        """Deletes a file of `left_behind`."""
         assert path.rpartition("/")[2].startswith(TEMPORARY), f"{path} was published"
         Path(self._full(path)).unlink(missing_ok=True)
 
@@ -114,6 +114,13 @@ class Store:
             scratch.replace(target)
         else:
             retried(lambda: self.fs.pipe_file(self._full(path), data))
+
+    def delete(self, path: str) -> None:
+        """Deletes a file if it exists (`remove`). Nothing else deletes what was published."""
+        try:
+            retried(lambda: self.fs.rm_file(self._full(path)))
+        except FileNotFoundError:
+            return
 
     def move(self, source: str, target: str) -> None:
         """Sets a bad file aside (`verify --repair`)."""

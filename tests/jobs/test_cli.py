@@ -89,9 +89,9 @@ def test_a_signal_ends_a_run_with_its_code_and_the_next_one_goes_on(
 ) -> None:
     path = config_file(make_config(), tmp_path / "c.yaml")
     for number in (signal.SIGTERM, signal.SIGINT):
-        there = set((tmp_path / "out").rglob("*.parquet"))
+        there = set((tmp_path / "out" / "latents").rglob("*.parquet"))
         process = latentmill("run", path)
-        while set((tmp_path / "out").rglob("*.parquet")) == there and process.poll() is None:
+        while set((tmp_path / "out" / "latents").rglob("*.parquet")) == there and process.poll() is None:
             time.sleep(0.05)  # until the run waits for replicas that are at work
         process.send_signal(number)
         code, output = finish(process)

@@ -27,7 +27,7 @@ def names_in(cells: list[list[str]]) -> set[str]:
 
 
 def test_the_page_on_format_has_the_columns_of_a_part_with_their_types_in_order() -> None:
-    columns = schema("moments", first_frame=True, continuous=True)
+    columns = schema("moments", image_latent=True, continuous=True)
     written = [(cells[0].strip("`"), cells[1]) for cells in rows_of(section("Rows")) if cells[0].startswith("`")]
     assert written == [(column.name, str(column.type).replace("item: ", "")) for column in columns]
 

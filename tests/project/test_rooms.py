@@ -13,10 +13,12 @@ from support.paths import ROOT
 PACKAGES = ("encoder", "pipeline", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 LONGEST_FILE, LONGEST_FUNCTION, MOST_FILES = 300, 50, 12
+MOST_COMMANDS = 20  # a file for each command or group of them
+COPIED_FILES = {"pipeline.dataset.loader": 520}  # users copy it, so that it is one file
 # A room imports only from lines below it; rooms on one line do not know each other.
 PIPELINE = (
     {"run"},
-    {"cluster", "audit", "estimate"},
+    {"cluster", "audit", "estimate", "dataset"},
     {"latents"},
     {"video"},
     {"clips", "input", "output", "monitor"},
@@ -45,11 +47,11 @@ LIBRARIES = {
     "decord": {"pipeline.video"},
     "av": {"pipeline.video"},
     "webdataset": {"pipeline.input"},
-    "fsspec": {"pipeline.storage"},
+    "fsspec": {"pipeline.storage", "pipeline.dataset"},
     "pydantic": {"pipeline.config", "jobs.submit"},
-    "yaml": {"pipeline.config", "jobs.submit"},
+    "yaml": {"pipeline.config", "pipeline.dataset", "jobs.submit"},
     "rich": {"pipeline.monitor", "jobs.console"},
-    "pyarrow": {"pipeline.output", "pipeline.input"},
+    "pyarrow": {"pipeline.output", "pipeline.input", "pipeline.dataset"},
     "safetensors": {"encoder.weights"},
     "diffusers": {"encoder.bench", "encoder.diffusers_vae"},
 }
@@ -203,14 +205,15 @@ def test_nobody_waits_for_a_library_that_is_not_used(module: str, heavy: set[str
 def test_a_folder_has_few_files_and_says_what_it_holds() -> None:
     for folder in {path.parent for path in FILES}:
         files = list(folder.glob("*.py"))
-        assert len(files) <= MOST_FILES + 1, f"{folder} beside its __init__.py"
+        most = MOST_COMMANDS if folder.name == "commands" else MOST_FILES
+        assert len(files) <= most + 1, f"{folder} beside its __init__.py"
         assert (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").strip(), folder
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_file_is_short_and_says_what_it_holds(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= LONGEST_FILE
+    assert len(text.splitlines()) <= COPIED_FILES.get(name_of(path), LONGEST_FILE)
     assert (ast.get_docstring(ast.parse(text)) or "").strip()
 
 

@@ -39,7 +39,7 @@ def wait_for(what: Callable[[], object], process: "subprocess.Popen[Any] | None"
 
 
 def parts_of(config: Config) -> list[Path]:
-    return list(Path(config.output.path).rglob("*.parquet"))
+    return list((Path(config.output.path) / "latents").rglob("*.parquet"))
 
 
 def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:

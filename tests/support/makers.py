@@ -17,20 +17,8 @@ from pipeline.errors import Reason
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.manifests import Manifest
 from pipeline.output.slice_writer import SliceWriter, bucket_of
-from pipeline.records import (
-    ClipSpec,
-    CommittedSlice,
-    FileInfo,
-    FloatLatent,
-    Geometry,
-    LatentStatistics,
-    Reject,
-    Row,
-    Sample,
-    SliceRecord,
-    TarShard,
-    VideoHeader,
-)
+from pipeline.output.slices import CommittedSlice, LatentStatistics, SliceRecord
+from pipeline.records import ClipSpec, FileInfo, FloatLatent, Geometry, Reject, Row, Sample, TarShard, VideoHeader
 from pipeline.storage.store import Store
 
 Shape = tuple[int, int, int, int]  # c t h w
@@ -90,11 +78,11 @@ DEVICE = "device cpu, model made up"
 
 def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar", **changes: Any) -> ShardLedger:
     description = {
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": FINGERPRINT,
         "encoder": {"name": "made up"},
         "posterior": "moments",
-        "first_frame": False,
+        "image_latent": "none",
         "columns": {},
         "dtype": "float32",
         "part_samples": PART_SAMPLES,
@@ -110,10 +98,10 @@ def fill_slice(
     slice_index: int = 0,
     begun: CommittedSlice | None = None,
     dtype: Dtype = "float32",
-    first_frame: bool = False,
+    image_latent: bool = False,
 ) -> SliceWriter:
     """A writer that took a sample for each shape, rejected where it is None, and waits for its commit."""
-    writer = SliceWriter(ledger, slice_index, slice_index * PART_SAMPLES, "moments", dtype, begun, first_frame)
+    writer = SliceWriter(ledger, slice_index, slice_index * PART_SAMPLES, "moments", dtype, begun, image_latent)
     for index, shape in enumerate(shapes, start=slice_index * PART_SAMPLES):
         row = made_row(index, shape=shape or WIDE)
         writer.counts.add(row.sample)

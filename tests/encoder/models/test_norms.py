@@ -160,7 +160,7 @@ def test_scope_chunk_no_chunk_sees_a_later_one(changed_from: int, chunk_frames: 
 
 def test_the_first_frame_alone_is_the_first_latent_only_where_norms_do_not_look_across_frames() -> None:
     clip = video(9)
-    first = {scope: tiny(scope).encode_first_frame(clip).mean for scope in ("chunk", "frame")}
+    first = {scope: tiny(scope).encode_image(clip).mean for scope in ("chunk", "frame")}
     assert torch.equal(first["chunk"], tiny("chunk").encode(clip[:, :, :1]).mean)
     assert torch.equal(first["frame"], tiny("frame").encode(clip).mean[:, :, :1])
     assert far(first["chunk"], tiny("chunk").encode(clip).mean[:, :, :1]) > 1e-3

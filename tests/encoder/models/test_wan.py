@@ -114,7 +114,7 @@ def test_every_chunk_plan_gives_the_same_bits(small: Pair, chunk_frames: int, mo
 
 def test_the_first_frame_alone_is_the_first_latent(small: Pair) -> None:
     clip = video(1, 9, 16, 24)
-    assert torch.equal(small[1].encode_first_frame(clip).mean, small[1].encode(clip).mean[:, :, :1])
+    assert torch.equal(small[1].encode_image(clip).mean, small[1].encode(clip).mean[:, :, :1])
 
 
 def test_tiles_equal_diffusers_tiled_encode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

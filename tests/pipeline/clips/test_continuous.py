@@ -101,8 +101,12 @@ def test_a_length_that_the_encoder_cannot_take_is_refused_with_the_nearest() -> 
 
 
 def test_the_first_frame_alone_is_refused_since_later_rows_have_none() -> None:
-    tree = {"input": {"shards": "a"}, "output": {"path": "o", "first_frame": True}, "encoder": {"weights": "random:0"}}
-    with pytest.raises(ConfigError, match=r"configuration: output\.first_frame: .* set output\.first_frame: false"):
+    tree = {
+        "input": {"shards": "a"},
+        "output": {"path": "o", "image_latent": "first_frame"},
+        "encoder": {"weights": "random:0"},
+    }
+    with pytest.raises(ConfigError, match=r"configuration: output\.image_latent: .* set output\.image_latent: none"):
         parse_config(tree | {"clip": {"continuous": True, "window": "full"}})
 
 

@@ -155,7 +155,7 @@ def test_scene_split_footage_gives_the_rows_and_rejects_of_its_scenes(
     write_tar(tmp_path / "a.tar", files)
     config = make_config(input={"spans": "json:spans"}, clip={"frames": 5, "buckets": ["32x48"], "fps": None})
     run_all(config, tiny)
-    (part,) = Path(config.output.path).rglob("*.parquet")
+    (part,) = (Path(config.output.path) / "latents").rglob("*.parquet")
     rows: list[dict[str, Any]] = list(read_rows(io.BytesIO(part.read_bytes())))
     assert [(row["id"], row["window_index"], row["frame_indices"][0]) for row in rows] == [
         (f"{rows[0]['shard']}/film-0:0", 0, 0),
@@ -200,7 +200,9 @@ def test_each_clip_of_a_long_video_has_the_caption_of_its_span(
     )
     run_all(config, tiny)
     found = [
-        row for part in Path(config.output.path).rglob("*.parquet") for row in read_rows(io.BytesIO(part.read_bytes()))
+        row
+        for part in (Path(config.output.path) / "latents").rglob("*.parquet")
+        for row in read_rows(io.BytesIO(part.read_bytes()))
     ]
     assert sorted((row["key"], row["window_index"], row["caption"], row["captions"]) for row in found) == [
         ("fine", 0, "a start", ["a start"]),

@@ -271,7 +271,7 @@ IDENTITY_VALUES = {
     "filter.video": "codec == 'h264'",
     "output.posterior": "mean",
     "output.seed": 1,
-    "output.first_frame": True,
+    "output.image_latent": "first_frame",
     "output.dtype": "float32",
     "output.part_samples": 8,
     "clip.frames": 17,

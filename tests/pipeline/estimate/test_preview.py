@@ -40,7 +40,9 @@ def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
 @pytest.fixture
 def config(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(preview_module, "TIMING_SECONDS", 0.2)
-    return make_config(clip={"window": "uniform:2"}, filter={"where": "not nsfw"}, output={"first_frame": True})
+    return make_config(
+        clip={"window": "uniform:2"}, filter={"where": "not nsfw"}, output={"image_latent": "first_frame"}
+    )
 
 
 def look(config: Config, tiny: VideoEncoder, count: int) -> Preview:
@@ -124,7 +126,7 @@ def test_what_is_stored_of_a_clip_is_its_latents(make_config: MakeConfig, tiny: 
     sizes: list[tuple[dict[str, Any], int]] = [
         ({}, 2 * 2 * values),
         ({"posterior": "mean", "dtype": "float32"}, 4 * values),
-        ({"posterior": "sample", "first_frame": True}, 2 * (values + values // 2)),
+        ({"posterior": "sample", "image_latent": "first_frame"}, 2 * (values + values // 2)),
     ]
     for output, size_bytes in sizes:
         config = make_config(output={"path": "out", **output})

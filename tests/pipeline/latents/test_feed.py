@@ -16,7 +16,8 @@ from pipeline.latents.feed import MOST_OPEN, Begun, Failed, Feed, Item, Message,
 from pipeline.latents.pace import Pace
 from pipeline.latents.walk import Step
 from pipeline.output.slice_writer import SliceWriter
-from pipeline.records import Chunk, CommittedSlice, DecodeItem, Failure
+from pipeline.output.slices import CommittedSlice
+from pipeline.records import Chunk, DecodeItem, Failure
 from pipeline.storage.store import Store
 
 

@@ -228,19 +228,27 @@ def test_samples_of_the_posterior_depend_on_the_seed_and_the_clip_alone(
     assert "vae_logvar_bytes" not in rows_of(config)[0]
 
 
-def test_the_first_frame_encoded_alone_stands_in_columns_of_its_own(
-    tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]
+@pytest.mark.parametrize(("image_latent", "latent_frames"), [("first_frame", 1), ("padded", 2)])
+def test_an_image_condition_stands_in_columns_of_its_own(
+    tmp_path: Path,
+    make_config: MakeConfig,
+    tiny: VideoEncoder,
+    videos: tuple[bytes, ...],
+    image_latent: str,
+    latent_frames: int,
 ) -> None:
     write_tar(tmp_path / "s.tar", samples_of(videos[:1]))
-    config = make_config(output={"first_frame": True, "dtype": "float32"})
+    config = make_config(output={"image_latent": image_latent, "dtype": "float32"})
     run_all(config, tiny)
     (row,) = rows_of(config)
     items = decode_sample(videos[0], config.clip, config.limits, False, ClipRules(tiny.spec, 8))
     frames = np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
-    alone = tiny.encode(tiny.to_video(frames[:1])).mean[0].numpy()
-    stored = decode_latent(row["first_frame_latent_bytes"], row["first_frame_latent_shape"], "float32")
-    np.testing.assert_array_equal(stored, alone)
-    assert stored.shape == (16, 1, 4, 6)
+    condition = tiny.to_video(frames).clone()
+    condition[:, :, 1:] = 0
+    expected = tiny.encode(condition[:, :, : 1 if image_latent == "first_frame" else 5]).mean[0].numpy()
+    stored = decode_latent(row["image_latent_bytes"], row["image_latent_shape"], "float32")
+    np.testing.assert_array_equal(stored, expected)
+    assert stored.shape == (16, latent_frames, 4, 6)
 
 
 def test_statistics_over_the_whole_clip_come_through_the_same_pipeline(

@@ -80,7 +80,7 @@ def test_a_column_of_an_unknown_kind_is_refused(source: str, make_config: MakeCo
 def test_column_names_are_plain_and_differ_from_ours(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="column name 'a-b' is not allowed"):
         make_config(input={"columns": {"a-b": "json:a"}})
-    for name in ("caption", "vae_latent_bytes", "first_frame_latent_shape"):
+    for name in ("caption", "vae_latent_bytes", "image_latent_shape"):
         with pytest.raises(ConfigError, match=f"already has a column {name}"):
             check_columns(["score", name])
     check_columns(["score"])
@@ -103,7 +103,7 @@ def test_one_caption_or_several(value: object, expected: tuple[str, ...]) -> Non
 
 
 def rows_of(root: str) -> list[dict[str, Any]]:
-    parts = sorted(Path(root).rglob("*.parquet"))
+    parts = sorted((Path(root) / "latents").rglob("*.parquet"))
     return sorted(
         (row for part in parts for row in read_rows(io.BytesIO(part.read_bytes()))), key=lambda row: row["sample_index"]
     )
@@ -131,7 +131,10 @@ def test_every_part_has_the_same_typed_columns(
     assert {name: second[name] for name in COLUMNS} == dict.fromkeys(COLUMNS)
     assert (first["caption"], first["captions"]) == ("long words", ["long words", "short"])
     assert (second["caption"], second["captions"]) == ("one", ["one"])
-    schemas = [pq.read_schema(path).remove_metadata() for path in sorted(Path(config.output.path).rglob("*.parquet"))]
+    schemas = [
+        pq.read_schema(path).remove_metadata()
+        for path in sorted((Path(config.output.path) / "latents").rglob("*.parquet"))
+    ]
     assert len(schemas) == 2, "the two videos lie in two buckets"
     assert schemas[0] == schemas[1]
     assert [str(schemas[0].field(name).type) for name in COLUMNS] == ["double", "int64", "bool", "string"]

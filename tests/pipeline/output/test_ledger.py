@@ -27,8 +27,9 @@ from pipeline.output.accounts import record_to_json
 from pipeline.output.parts import PartWriter, sha256_of
 from pipeline.output.paths import done_shards, manifest_path, part_path
 from pipeline.output.schema import row_values
+from pipeline.output.slices import CommittedSlice, LatentStatistics
 from pipeline.output.statistics import merged, statistics_from_json, statistics_of
-from pipeline.records import CommittedSlice, FileInfo, LatentStatistics
+from pipeline.records import FileInfo
 from pipeline.storage.store import Store
 
 A, B = WIDE_BUCKET, TALL_BUCKET
@@ -97,7 +98,7 @@ def test_a_part_that_loses_the_race_is_dropped_for_the_first(store: Store) -> No
         row, record = made_row(index), made_record({A: ((index, 0),)})
         with tempfile.TemporaryFile() as scratch:
             writer = PartWriter(scratch, "moments")
-            writer.add(row_values(row, "videos", A, "moments", "float32"), row.latent)
+            writer.add(row_values(row, "videos", A, "moments", "float32"))
             statistics = writer.statistics
             writer.close(ledger.footer(record, A, statistics))
             scratch.flush()
@@ -142,8 +143,8 @@ def test_a_manifest_accounts_for_every_sample(store: Store) -> None:
 
 
 def test_a_manifest_adds_up_the_statistics_of_its_parts(store: Store) -> None:
-    latents = [made_row(index, shape=shape).latent for index, shape in enumerate(sum(SLICES, ())) if shape]
-    expected = reduce(merged, map(statistics_of, latents))
+    rows = [made_row(index, shape=shape) for index, shape in enumerate(sum(SLICES, ())) if shape]
+    expected = reduce(merged, (statistics_of(row.latent, row.logvar) for row in rows))
     found = statistics_from_json(commit_shard(store)["latent_statistics"])
     assert numbers(found) == pytest.approx(numbers(expected))
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -25,9 +27,9 @@ DTYPES: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
 
 def written(*rows: Row, posterior: str = "moments", dtype: Dtype = "float32", footer: str = "something") -> bytes:
     file = io.BytesIO()
-    writer = PartWriter(file, posterior, first_frame=rows[0].first_frame is not None)
+    writer = PartWriter(file, posterior, image_latent=rows[0].image_latent is not None)
     for row in rows:
-        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype), row.latent)
+        writer.add(row_values(row, "videos-0a1b2c3d", "2x2x3x5", posterior, dtype))
     writer.close({"says": footer})
     return file.getvalue()
 
@@ -42,13 +44,13 @@ def rounded(latent: FloatLatent, dtype: Dtype) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_come_back_as_they_were_written(dtype: Dtype) -> None:
-    rows = [made_row(index, first_frame=made_latent(index, FIRST_FRAME)) for index in range(3)]
+    rows = [made_row(index, image_latent=made_latent(index, FIRST_FRAME)) for index in range(3)]
     found = read(written(*rows, dtype=dtype))
     assert [(row["id"], row["caption"], row["sample_index"]) for row in found] == [
         (row.id, row.sample.caption, row.sample.index) for row in rows
     ]
     for row, values in zip(rows, found, strict=True):
-        latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "first_frame_latent": row.first_frame}
+        latents = {"vae_latent": row.latent, "vae_logvar": row.logvar, "image_latent": row.image_latent}
         for name, latent in latents.items():
             assert latent is not None
             assert (values[f"{name}_shape"], values[f"{name}_dtype"]) == (list(latent.shape), dtype)
@@ -98,8 +100,8 @@ def test_latent_columns_come_last_and_a_mean_alone_has_no_logvar() -> None:
     assert names[-6:-3] == ["vae_latent_shape", "vae_latent_dtype", "vae_latent_bytes"]
     assert names[-3:] == ["vae_logvar_shape", "vae_logvar_dtype", "vae_logvar_bytes"]
     assert schema("mean").names == schema("sample").names == names[:-3]
-    first_frame = ["first_frame_latent_shape", "first_frame_latent_dtype", "first_frame_latent_bytes"]
-    assert schema("moments", first_frame=True).names == names + first_frame
+    image = ["image_latent_shape", "image_latent_dtype", "image_latent_bytes"]
+    assert schema("moments", image_latent=True).names == names + image
     assert read_schema(io.BytesIO(written(made_row(), posterior="moments"))) == schema("moments")
     assert read_schema(io.BytesIO(written(made_row(logvar=None), posterior="mean"))) == schema("mean")
 
@@ -110,7 +112,7 @@ def test_the_same_rows_give_the_same_bytes_and_others_do_not() -> None:
 
 
 def test_the_footer_comes_back_and_a_foreign_file_has_none() -> None:
-    assert read_footer(io.BytesIO(written(made_row(), footer="é <&>"))) == {"says": "é <&>"}
+    assert read_footer(io.BytesIO(written(made_row(), footer="é <&>")))["says"] == "é <&>"  # type: ignore[typeddict-item]
     foreign = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(written(made_row()))).replace_schema_metadata(), foreign)
     with pytest.raises(ValueError, match="without a latentmill footer"):
@@ -147,8 +149,8 @@ def test_a_changed_byte_of_a_latent_is_found() -> None:
         read(bytes(part))
 
 
-def test_a_row_group_ends_after_sixteen_mebibytes() -> None:
-    half = np.zeros((16, 1, 300, 512), np.float32)  # 9.4 MiB
+def test_a_row_group_ends_after_a_mebibyte() -> None:
+    half = np.zeros((1, 1, 300, 512), np.float32)  # 0.6 MiB
     part = written(*(made_row(index, latent=half, logvar=None) for index in range(5)), posterior="mean")
     metadata = pq.ParquetFile(io.BytesIO(part)).metadata
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [2, 2, 1]
@@ -165,3 +167,15 @@ def test_a_checksum_is_of_the_bytes_from_where_the_file_stands() -> None:
     file = io.BytesIO(b"skipped" + b"x" * (5 << 20))
     file.seek(7)
     assert sha256_of(file) == (hashlib.sha256(b"x" * (5 << 20)).hexdigest(), 5 << 20)
+
+
+@pytest.mark.parametrize("name", ["pyarrow", "pandas"])
+def test_a_folder_of_buckets_is_read_as_one_table(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "bucket=2x2x3x5"
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(written(made_row(1), made_row(2)))
+    if name == "pandas":
+        found = pd.read_parquet(tmp_path)["bucket"].tolist()
+    else:
+        found = pq.read_table(tmp_path)["bucket"].to_pylist()
+    assert found == ["2x2x3x5"] * 2

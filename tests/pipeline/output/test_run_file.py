@@ -1,5 +1,6 @@
 """A root belongs to the run that began it: run.json is created once, and another configuration is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def store(tmp_path: Path) -> Store:
 
 def made_run(created_unix_seconds: int = 1, **identity: Any) -> RunFile:
     return {
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": fingerprint(identity),
         "identity": identity,
         "config": {},
@@ -40,6 +41,13 @@ def test_another_configuration_is_refused_with_what_differs(store: Store) -> Non
     for refuse in (lambda: check_run(store, {"frames": 17}), lambda: claim_run(store, made_run(frames=17))):
         with pytest.raises(RunMismatchError, match=r"\(frames: 49 there, 17 now\): use a new output.path"):
             refuse()
+
+
+def test_a_root_of_another_format_is_refused_by_its_number(store: Store) -> None:
+    claim_run(store, made_run())
+    store.replace("run.json", json.dumps(made_run() | {"format_version": 1}).encode())
+    with pytest.raises(UserError, match="is of format 1, this version reads format 2: use a new output"):
+        read_run(store)
 
 
 def test_a_root_without_a_run_is_named(store: Store) -> None:

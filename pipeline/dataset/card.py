@@ -1,0 +1,83 @@
+"""README.md of an output root: a dataset card, with which the hub's viewer and `load_dataset(OUT)` read the latents."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipeline.dataset.statistics import write_statistics
+from pipeline.output.manifests import Manifest, read_manifests
+from pipeline.output.paths import CARD_FILE, INDEX, LATENTS, bucket_path
+from pipeline.output.run_file import RunFile
+from pipeline.storage.store import Store
+
+OURS, YOURS = ("license", "pretty_name"), "<!-- What stands below this line is kept when the card is written again. -->"
+
+
+def describe_dataset(store: Store, run: RunFile, shards: Iterable[str]) -> None:
+    """Writes statistics.json and the card anew, from the manifests of the finished shards."""
+    manifests = list(read_manifests(store, shards))
+    write_statistics(store, run["identity"].get("output", {}).get("posterior", "moments"), manifests)
+    write_card(store, run, manifests)
+
+
+def write_card(store: Store, run: RunFile, manifests: Sequence[Manifest]) -> None:
+    """Writes README.md anew; the user's licence, name and text are kept."""
+    before = store.read(CARD_FILE).decode() if store.exists(CARD_FILE) else ""
+    rows: dict[str, int] = {}
+    for part in (part for manifest in manifests for part in manifest["parts"]):
+        rows[part["bucket"]] = rows.get(part["bucket"], 0) + part["rows"]
+    head = yaml.safe_dump(_kept(before) | front_matter(rows), sort_keys=False)
+    text = f"---\n{head}---\n{_body(run, manifests, dict(sorted(rows.items())))}\n{YOURS}\n"
+    store.replace(CARD_FILE, (text + before.partition(f"{YOURS}\n")[2]).encode())
+
+
+def front_matter(rows: Mapping[str, int]) -> dict[str, Any]:
+    """What tells readers which files are rows: all of them, those of one bucket, or the index."""
+    if not rows:
+        return {"tags": ["video", "latents"]}
+    files = {
+        "default": f"{LATENTS}/*/*.parquet",
+        **{bucket: f"{bucket_path(bucket)}/*.parquet" for bucket in sorted(rows)},
+        "index": f"{INDEX}/*.parquet",
+    }
+    configs = [{"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in files.items()]
+    return {"tags": ["video", "latents"], "configs": configs}
+
+
+def _kept(before: str) -> dict[str, Any]:
+    """The keys of an earlier card that are the user's."""
+    if not before.startswith("---\n"):
+        return {}
+    values = yaml.safe_load(before.split("---\n")[1]) or {}
+    return {key: values[key] for key in OURS if key in values}
+
+
+def _body(run: RunFile, manifests: Sequence[Manifest], rows: Mapping[str, int]) -> str:
+    encoder, output = (run["identity"].get(section, {}) for section in ("encoder", "output"))
+    samples = sum(manifest["samples"] for manifest in manifests)
+    lines = [
+        "# Video latents",
+        f"{sum(rows.values()):,} latents of {samples:,} samples from {len(manifests):,} shards, made by Latentmill.",
+        "",
+        f"- Encoder: {encoder.get('name', 'unknown')}, weights sha256 `{encoder.get('weights_sha256', 'unknown')}`",
+        f"- Stored: posterior {output.get('posterior')}, {output.get('dtype')}, image latent "
+        f"{output.get('image_latent')}; fingerprint `{run['fingerprint']}`",
+        "- Latents are row-major `c t h w` and **unscaled**: the footer of each file (metadata key `latentmill`) has",
+        "  the scaling factors, `statistics.json` mean and standard deviation of each channel.",
+        "- `vae_latent_bytes`, `_shape` and `_dtype` hold the latent; `id` is unique, `key` is the sample's own;",
+        "  `caption` and the other columns describe the clip.",
+        "",
+        "| bucket (c x t x h x w) | rows |",
+        "|---|---|",
+        *(f"| {bucket} | {count:,} |" for bucket, count in rows.items()),
+        "",
+        "Rules that chose and cut the clips:",
+        "```json",
+        json.dumps(run["identity"].get("clip", {}), sort_keys=True),
+        "```",
+        "The licence of the videos decides that of their latents: state it as `license:` above.",
+        "",
+    ]
+    return "\n".join(lines)
