@@ -5,8 +5,7 @@ from html import escape
 from typing import Any
 
 from pipeline.output.run_file import RunFile, Summary, Totals
-from pipeline.output.slices import LatentStatistics
-from pipeline.output.statistics import channels, statistics_from_json
+from pipeline.output.statistics import LatentStatistics, channels, statistics_from_json
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733 }

@@ -8,8 +8,7 @@ from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import Manifest, read_manifests, reject_count
 from pipeline.output.paths import REPORT_FILE
 from pipeline.output.run_file import RunFile, Simulated, Summary, Totals, write_summary
-from pipeline.output.slices import LatentStatistics
-from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
+from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
 from pipeline.storage.store import Store
 
 IDLE_STAGE = "device_idle"

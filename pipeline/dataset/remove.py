@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.accounts import (
+    SliceRecord,
     merge_records,
     record_from_json,
     record_to_json,
@@ -34,8 +35,7 @@ from pipeline.output.manifests import (
 from pipeline.output.parts import Footer, PartWriter, read_footer, read_rows, sha256_of
 from pipeline.output.paths import TEXT, done_shards, index_path, manifest_path, rejects_path, shard_files, slice_of_file
 from pipeline.output.run_file import read_run
-from pipeline.output.slices import LatentStatistics, SliceRecord
-from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
+from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
 from pipeline.records import Reject
 from pipeline.storage.store import Store
 

@@ -7,8 +7,7 @@ from typing import TypedDict
 
 from pipeline.output.manifests import Manifest
 from pipeline.output.paths import STATISTICS_FILE
-from pipeline.output.slices import LatentStatistics
-from pipeline.output.statistics import channels, merged, statistics_from_json
+from pipeline.output.statistics import LatentStatistics, channels, merged, statistics_from_json
 from pipeline.storage.store import Store
 
 

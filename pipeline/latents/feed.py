@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.latents.encode import Urgency
 from pipeline.latents.pace import POLL_SECONDS, Pace
 from pipeline.latents.walk import Place, Step, Steps
-from pipeline.output.slices import CommittedSlice
+from pipeline.output.accounts import CommittedSlice
 from pipeline.records import Chunk, DecodeItem, Opened
 
 # One is encoded, one waits here, one where it was decoded, and one is on its way out of the object store.

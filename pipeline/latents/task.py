@@ -26,10 +26,9 @@ from pipeline.latents.pace import Pace
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.latents.walk import Place, Step, Steps, Walk
 from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
-from pipeline.output.accounts import WHOLE_SAMPLE
+from pipeline.output.accounts import WHOLE_SAMPLE, CommittedSlice
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceWriter
-from pipeline.output.slices import CommittedSlice
 from pipeline.records import Chunk, DecodeItem, ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url

@@ -11,9 +11,9 @@ from pipeline.input.grouping import SeenKeys
 from pipeline.input.samples import samples_of
 from pipeline.latents.helping import Claim
 from pipeline.metadata.filters import without_decoding
+from pipeline.output.accounts import CommittedSlice
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceCounts, SliceWriter
-from pipeline.output.slices import CommittedSlice
 from pipeline.records import Sample
 
 Place = tuple[int, int]  # a slice's and a sample's index

@@ -11,8 +11,11 @@ from typing import IO, Any, cast
 
 from pipeline.errors import ShardError
 from pipeline.output.accounts import (
+    CommittedSlice,
+    PartInfo,
     RejectsFile,
     ShardJson,
+    SliceRecord,
     damaged,
     merge_records,
     read_json,
@@ -23,8 +26,7 @@ from pipeline.output.index import write_index
 from pipeline.output.manifests import Manifest, Place, manifest_of, read_manifest, read_removed
 from pipeline.output.parts import Footer, read_footer, sha256_of
 from pipeline.output.paths import manifest_path, part_path, rejects_path, shard_files, slice_of_file
-from pipeline.output.slices import CommittedSlice, LatentStatistics, PartInfo, SliceRecord
-from pipeline.output.statistics import merged, statistics_from_json, statistics_to_json
+from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
 from pipeline.records import FileInfo, Reject, ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url

@@ -11,10 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 from pipeline.errors import REMOVE_STAGE, Reason
-from pipeline.output.accounts import RejectJson, ShardJson, read_json, reject_from_json, reject_to_json
+from pipeline.output.accounts import (
+    CommittedSlice,
+    PartInfo,
+    RejectJson,
+    ShardJson,
+    SliceRecord,
+    read_json,
+    reject_from_json,
+    reject_to_json,
+)
 from pipeline.output.paths import REMOVED, manifest_path
-from pipeline.output.slices import CommittedSlice, LatentStatistics, PartInfo, SliceRecord
-from pipeline.output.statistics import StatisticsJson, merged, statistics_to_json
+from pipeline.output.statistics import LatentStatistics, StatisticsJson, merged, statistics_to_json
 from pipeline.records import Reject
 from pipeline.storage.store import Store
 

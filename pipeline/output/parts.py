@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.output.accounts import RejectsFile
 from pipeline.output.latent_bytes import decode_latent, latent_of
 from pipeline.output.schema import DESCRIBING_FIELDS, DICTIONARY_COLUMNS, LONG_COLUMNS, schema
-from pipeline.output.slices import LatentStatistics
-from pipeline.output.statistics import StatisticsJson, merged, row_statistics, statistics_of
+from pipeline.output.statistics import LatentStatistics, StatisticsJson, merged, row_statistics, statistics_of
 
 FOOTER_KEY = b"latentmill"
 ROW_GROUP_BYTES = 1 << 20  # a latent of usual size is a row group: reading one row reads no other

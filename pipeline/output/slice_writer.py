@@ -12,13 +12,12 @@ from typing import IO, Any
 from encoder import Dtype
 from pipeline.errors import Reason, SampleError, ShardError, TransientError
 from pipeline.metadata.fields import Column, column_values
-from pipeline.output.accounts import merge_records
+from pipeline.output.accounts import CommittedSlice, SliceRecord, merge_records
 from pipeline.output.ledger import CommittedPart, ShardLedger
 from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter
 from pipeline.output.schema import row_values
-from pipeline.output.slices import CommittedSlice, LatentStatistics, SliceRecord
-from pipeline.output.statistics import merged
+from pipeline.output.statistics import LatentStatistics, merged
 from pipeline.records import Reject, Row, Sample
 
 

@@ -2,14 +2,29 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
-from pipeline.output.slices import LatentStatistics
 from pipeline.records import FloatLatent
 
 LOGVAR_RANGE = (-30.0, 20.0)  # where a log-variance is used
+
+
+@dataclass(frozen=True, slots=True)
+class LatentStatistics:
+    """Of some latents: values in a channel, and for each channel sum, sum of squares, least and largest value.
+
+    `sum_variances` is the sum of exp(log-variance), empty where posteriors have none.
+    """
+
+    count: int = 0
+    sum: tuple[float, ...] = ()
+    sum_squares: tuple[float, ...] = ()
+    min: tuple[float, ...] = ()
+    max: tuple[float, ...] = ()
+    sum_variances: tuple[float, ...] = ()
 
 
 class StatisticsJson(TypedDict, total=False):

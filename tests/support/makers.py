@@ -14,10 +14,11 @@ import numpy as np
 
 from encoder import Dtype
 from pipeline.errors import Reason
+from pipeline.output.accounts import CommittedSlice, SliceRecord
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.manifests import Manifest
 from pipeline.output.slice_writer import SliceWriter, bucket_of
-from pipeline.output.slices import CommittedSlice, LatentStatistics, SliceRecord
+from pipeline.output.statistics import LatentStatistics
 from pipeline.records import ClipSpec, FileInfo, FloatLatent, Geometry, Reject, Row, Sample, TarShard, VideoHeader
 from pipeline.storage.store import Store
 

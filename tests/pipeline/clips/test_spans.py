@@ -199,11 +199,8 @@ def test_each_clip_of_a_long_video_has_the_caption_of_its_span(
         clip={"frames": 9, "buckets": ["32x48"], "fps": 8, "window": "slide:9"},
     )
     run_all(config, tiny)
-    found = [
-        row
-        for part in (Path(config.output.path) / "latents").rglob("*.parquet")
-        for row in read_rows(io.BytesIO(part.read_bytes()))
-    ]
+    parts = sorted((Path(config.output.path) / "latents").rglob("*.parquet"))
+    found = [row for part in parts for row in read_rows(io.BytesIO(part.read_bytes()))]
     assert sorted((row["key"], row["window_index"], row["caption"], row["captions"]) for row in found) == [
         ("fine", 0, "a start", ["a start"]),
         ("fine", 2, "two clips", ["two clips"]),

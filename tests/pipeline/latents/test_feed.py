@@ -15,8 +15,8 @@ from pipeline.latents.encode import Urgency
 from pipeline.latents.feed import MOST_OPEN, Begun, Failed, Feed, Item, Message, WalkEnded, choose
 from pipeline.latents.pace import Pace
 from pipeline.latents.walk import Step
+from pipeline.output.accounts import CommittedSlice
 from pipeline.output.slice_writer import SliceWriter
-from pipeline.output.slices import CommittedSlice
 from pipeline.records import Chunk, DecodeItem, Failure
 from pipeline.storage.store import Store
 

@@ -131,10 +131,8 @@ def test_every_part_has_the_same_typed_columns(
     assert {name: second[name] for name in COLUMNS} == dict.fromkeys(COLUMNS)
     assert (first["caption"], first["captions"]) == ("long words", ["long words", "short"])
     assert (second["caption"], second["captions"]) == ("one", ["one"])
-    schemas = [
-        pq.read_schema(path).remove_metadata()
-        for path in sorted((Path(config.output.path) / "latents").rglob("*.parquet"))
-    ]
+    parts = sorted((Path(config.output.path) / "latents").rglob("*.parquet"))
+    schemas = [pq.read_schema(path).remove_metadata() for path in parts]
     assert len(schemas) == 2, "the two videos lie in two buckets"
     assert schemas[0] == schemas[1]
     assert [str(schemas[0].field(name).type) for name in COLUMNS] == ["double", "int64", "bool", "string"]

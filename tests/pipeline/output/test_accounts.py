@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.makers import TALL_BUCKET, WIDE_BUCKET, made_record, made_reject
 
-from pipeline.output.accounts import SliceNumbers, merge_records, record_from_json, record_to_json, slice_numbers
-from pipeline.output.slices import SliceRecord
+from pipeline.output.accounts import (
+    SliceNumbers,
+    SliceRecord,
+    merge_records,
+    record_from_json,
+    record_to_json,
+    slice_numbers,
+)
 
 A, B = WIDE_BUCKET, TALL_BUCKET
 

@@ -23,12 +23,11 @@ from support.makers import (
 from support.runs import output_files
 
 from pipeline.errors import ShardError
-from pipeline.output.accounts import record_to_json
+from pipeline.output.accounts import CommittedSlice, record_to_json
 from pipeline.output.parts import PartWriter, sha256_of
 from pipeline.output.paths import done_shards, manifest_path, part_path
 from pipeline.output.schema import row_values
-from pipeline.output.slices import CommittedSlice, LatentStatistics
-from pipeline.output.statistics import merged, statistics_from_json, statistics_of
+from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_of
 from pipeline.records import FileInfo
 from pipeline.storage.store import Store
 

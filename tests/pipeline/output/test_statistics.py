@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from support.makers import made_latent
 
-from pipeline.output.slices import LatentStatistics
-from pipeline.output.statistics import channels, merged, statistics_from_json, statistics_of, statistics_to_json
+from pipeline.output.statistics import (
+    LatentStatistics,
+    channels,
+    merged,
+    statistics_from_json,
+    statistics_of,
+    statistics_to_json,
+)
 from pipeline.records import FloatLatent
 
 LATENTS = st.lists(npst.arrays(np.float32, (2, 1, 1, 3), elements=st.floats(-100, 100, width=32)), min_size=1)
