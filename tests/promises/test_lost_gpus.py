@@ -1,15 +1,20 @@
 """Losing every GPU is waiting, never the end: raylets are killed and join while a run goes on."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import OBJECT_STORE_BYTES, idle_head
+from support.paths import ROOT
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 import encoder
@@ -106,3 +111,24 @@ def test_a_run_without_gpus_ends_when_it_has_waited_as_long_as_it_may(nodes: Nod
         assert isinstance(next(events), WaitingForGpus)
         with pytest.raises(TransientError, match="wait_for_gpus_minutes"):
             next(events)
+
+
+def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
+    nodes: Nodes, config: Config, tmp_path: Path
+) -> None:
+    add_gpus(nodes, 1)
+    slow = config.replaced({"encoder.weights": "simulated:500"})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(slow.model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        while "joined" not in (line := run.stdout.readline()):
+            assert line, run.stderr.read()
+        (head,) = nodes.head_node.all_processes["gcs_server"]
+        os.kill(head.process.pid, signal.SIGKILL)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1, errors
+    (line,) = [line for line in errors.splitlines() if "latentmill" in line]
+    assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
+    assert "Traceback" not in errors
