@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 import yaml
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
+from ray.core.generated import autoscaler_pb2
 from support.nodes import OBJECT_STORE_BYTES, idle_head
 from support.paths import ROOT
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster import cluster as ray_cluster
+from pipeline.cluster.cluster import DRAINED, Cluster, connected
 from pipeline.cluster.fleet import DEATHS_IN_A_ROW, WorkQueue
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
@@ -29,6 +32,8 @@ from pipeline.monitor.events import (
     ReplicaJoined,
     ReplicaLost,
     ShardDone,
+    ShardFailed,
+    SliceDone,
     WaitingForGpus,
 )
 
@@ -132,3 +137,31 @@ def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
     (line,) = [line for line in errors.splitlines() if "latentmill" in line]
     assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
     assert "Traceback" not in errors
+
+
+def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(
+    nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, videos: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr(ray_cluster, "RESIZE_SECONDS", 0.1)
+    write_tar(tmp_path / "s.tar", samples_of(videos * 3))
+    leaving, staying, seen = add_gpus(nodes, 1), None, list[Event]()
+    slow = config.replaced({"encoder.weights": "simulated:50"})
+    with connected(slow.runtime):
+        for event in events_of(cluster_of(slow)):
+            seen.append(event)
+            if staying is None and isinstance(event, SliceDone):
+                notify(nodes.address, leaving)
+                staying = add_gpus(nodes, 1)
+    assert staying is not None
+    lost = [event for event in seen if isinstance(event, ReplicaLost)]
+    assert [(event.node, event.error) for event in lost] == [(leaving.node_id, DRAINED)]
+    assert {event.node for event in seen if isinstance(event, ReplicaJoined)} == {leaving.node_id, staying.node_id}
+    assert not any(isinstance(event, ShardFailed) and event.final for event in seen)
+    assert isinstance(seen[-1], ShardDone)
+
+
+def notify(address: str, node: Any) -> None:
+    """As a cloud's notice does by way of Ray's autoscaler."""
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = GcsClient(address).drain_node(node.node_id, reason, "notice", time.time_ns() // 10**6 + 300_000)
+    assert accepted, why
