@@ -139,6 +139,24 @@ def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
     assert "Traceback" not in errors
 
 
+def test_a_second_run_on_a_busy_cluster_says_so_and_goes_on_when_the_first_lets_its_replicas_go(
+    nodes: Nodes, config: Config, tmp_path: Path
+) -> None:
+    add_gpus(nodes, 2)
+    second = config.replaced({"output.path": str(tmp_path / "second")})
+    with connected(config.runtime):
+        holder, waiter = cluster_of(config), cluster_of(second)
+        place_all(holder)
+        assert waiter.place(lambda: None) == 0
+        assert waiter.replicas == 2
+        said = events_of(waiter)
+        waiting = next(said)
+        assert isinstance(waiting, WaitingForGpus)
+        assert (waiting.replicas, waiting.gpus) == (2, 2)
+        assert isinstance([*events_of(holder)][-1], ShardDone)
+        assert isinstance([*said][-1], ShardDone)
+
+
 def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(
     nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, videos: tuple[bytes, ...]
 ) -> None:
