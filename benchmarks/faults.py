@@ -33,7 +33,7 @@ from pipeline.storage.store import Store
 from pipeline.video.synthetic import make_video
 
 ROOT = Path(__file__).parent.parent
-TITLES = {"replica": "ray::_Replica", "decoder": "ray::_decode"}
+TITLES = {"replica": "ray::Replica", "decoder": "ray::_decode"}
 WEIGHTS = {"driver": 1, "replica": 2, "decoder": 7}  # a driver takes ten seconds to come back, a decoder none
 EARLY = 0.2  # share of drivers that meet the first kill before their decoders are at work
 SHARDS = 4

@@ -1,6 +1,7 @@
 """The command line: the commands put together, and how errors and signals become exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ from jobs.arguments import parse
 from jobs.commands import bench_decode, bench_encoder, bench_pipeline, dataset, demo, inspect, pack, plan, run, verify
 from jobs.signals import Stopped, stoppable
 from jobs.submit import submit
-from pipeline.errors import LatentmillError, UserError
+from pipeline.errors import HeadLostError, LatentmillError, UserError
 from pipeline.storage.urls import without_secrets
 
 EXIT_CODES = """exit codes:
@@ -27,10 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     except UserError as error:
         return _ended(str(error), 2)
+    except HeadLostError as error:
+        code = _ended(_to_continue(error), 1)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # an ordinary end would tear down Ray, which crashes without its head
     except LatentmillError as error:
-        return _ended(f"{error}; run the same command again to continue", 1)
+        return _ended(_to_continue(error), 1)
     except Stopped as stop:
-        return _ended(f"stopped by {stop.name}; run the same command again to continue", stop.exit_code)
+        return _ended(_to_continue(f"stopped by {stop.name}"), stop.exit_code)
+
+
+def _to_continue(why: object) -> str:
+    return f"{why}; run the same command again to continue"
 
 
 def _ended(message: str, exit_code: int) -> int:

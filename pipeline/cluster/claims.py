@@ -6,6 +6,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.cluster.nodes import node_here
 from pipeline.latents.helping import Claim, SharedClaims
 
 ANSWER_SECONDS = 10.0
@@ -13,7 +14,7 @@ ANSWER_SECONDS = 10.0
 
 def start_claims() -> Any:
     """An actor of SharedClaims on the driver's node."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(node_here(), soft=True)
     return ray.remote(num_cpus=0)(SharedClaims).options(scheduling_strategy=here).remote()
 
 

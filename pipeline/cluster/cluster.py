@@ -19,7 +19,7 @@ from pipeline.cluster.claims import start_claims
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.joining import check_cluster
 from pipeline.cluster.metrics import RayMetrics, of_fleet
-from pipeline.cluster.nodes import Death, Head, Nodes, died_with_node, first_line, on_gpus
+from pipeline.cluster.nodes import POLL_SECONDS, Death, Head, Nodes, died_with_node, first_line, on_gpus
 from pipeline.cluster.replica import ReplicaActor
 from pipeline.cluster.waiting import Waiting
 from pipeline.config.load import Config
@@ -38,7 +38,6 @@ from pipeline.monitor.events import (
 )
 from pipeline.monitor.metrics import of_event
 
-POLL_SECONDS = 0.5
 # Left to itself Ray frees objects that were let go once a second: at the speed of a GPU that is gigabytes.
 FREE_OBJECTS = {"free_objects_period_milliseconds": 100}
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.cluster.nodes import count_gpus, first_line, on_gpus
+from pipeline.cluster.nodes import POLL_SECONDS, count_gpus, first_line, node_here, on_gpus
 from pipeline.cluster.replica import resources_of, threads_of
 from pipeline.cluster.waiting import Waiting
 from pipeline.config.latents import EncoderConfig
@@ -14,8 +14,6 @@ from pipeline.config.load import Config
 from pipeline.errors import TransientError
 from pipeline.latents.tuned import Choice, keep, kept, key_here
 from pipeline.monitor.events import Event
-
-POLL_SECONDS = 0.5
 
 
 def measure_convolutions(
@@ -71,4 +69,4 @@ def _measure(config: EncoderConfig, shapes: Sequence[str], replicas: int) -> Ite
 
 def _threads(replicas: int) -> int:
     """Those of a replica on this node."""
-    return threads_of(resources_of(str(ray.get_runtime_context().get_node_id())), replicas)
+    return threads_of(resources_of(node_here()), replicas)

@@ -21,13 +21,13 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.clips.plan import ClipRules
+from pipeline.cluster.nodes import POLL_SECONDS, node_here
 from pipeline.config.load import Config
 from pipeline.errors import Reason
 from pipeline.records import DecodeItem, Failure, Sample
 from pipeline.video.memory_limit import bounded
 
 OBJECTS_AHEAD = 1  # of one sample, that may wait in the object store
-POLL_SECONDS = 0.5
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
@@ -51,7 +51,7 @@ _decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
 
 def _node_with_cpus() -> NodeAffinitySchedulingStrategy:
     """This node, or another where it has no CPUs: a task that asks for none may land on a head that does no work."""
-    here = ray.get_runtime_context().get_node_id()
+    here = node_here()
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     node = here if here in nodes or not nodes else random.choice(nodes)
     return NodeAffinitySchedulingStrategy(node, soft=True)

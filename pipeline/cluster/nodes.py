@@ -19,6 +19,7 @@ from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import HeadLostError
 from pipeline.storage.urls import without_secrets
 
+POLL_SECONDS = 0.5  # that Ray is waited for before a run looks whether it is to stop
 VERDICT_SECONDS = 5.0  # after a death: a node that shuts down may take its processes first
 COINCIDENCE_SECONDS = 30.0  # between a death and the loss of a node that may explain it
 RELAPSE_SECONDS = 60.0  # after which a node that Ray still lists may be trusted again
@@ -126,6 +127,11 @@ def connects(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def node_here() -> str:
+    """The id of the node of this process."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def on_gpus(runtime: RuntimeConfig) -> bool:

@@ -12,6 +12,7 @@ from pipeline.cluster.cpus import usable_cpus
 from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import MOST_SHARDS, Work
 from pipeline.cluster.metrics import RayMetrics
+from pipeline.cluster.nodes import node_here
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.latents.pace import Pace
@@ -37,7 +38,7 @@ class Replica:
 
     def node(self) -> str:
         """The id of the node on which Ray has placed it."""
-        return str(ray.get_runtime_context().get_node_id())
+        return node_here()
 
     def load(self) -> None:
         """Puts the encoder on its device."""

@@ -1,20 +1,28 @@
 """Losing every GPU is waiting, never the end: raylets are killed and join while a run goes on."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
+from ray.core.generated import autoscaler_pb2
 from support.nodes import OBJECT_STORE_BYTES, idle_head
+from support.paths import ROOT
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster import cluster as ray_cluster
+from pipeline.cluster.cluster import DRAINED, Cluster, connected
 from pipeline.cluster.fleet import DEATHS_IN_A_ROW, WorkQueue
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
@@ -24,6 +32,8 @@ from pipeline.monitor.events import (
     ReplicaJoined,
     ReplicaLost,
     ShardDone,
+    ShardFailed,
+    SliceDone,
     WaitingForGpus,
 )
 
@@ -106,3 +116,70 @@ def test_a_run_without_gpus_ends_when_it_has_waited_as_long_as_it_may(nodes: Nod
         assert isinstance(next(events), WaitingForGpus)
         with pytest.raises(TransientError, match="wait_for_gpus_minutes"):
             next(events)
+
+
+def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
+    nodes: Nodes, config: Config, tmp_path: Path
+) -> None:
+    add_gpus(nodes, 1)
+    slow = config.replaced({"encoder.weights": "simulated:500"})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(slow.model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        while "joined" not in (line := run.stdout.readline()):
+            assert line, run.stderr.read()
+        (head,) = nodes.head_node.all_processes["gcs_server"]
+        os.kill(head.process.pid, signal.SIGKILL)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1, errors
+    (line,) = [line for line in errors.splitlines() if "latentmill" in line]
+    assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
+    assert "Traceback" not in errors
+
+
+def test_a_second_run_on_a_busy_cluster_says_so_and_goes_on_when_the_first_lets_its_replicas_go(
+    nodes: Nodes, config: Config, tmp_path: Path
+) -> None:
+    add_gpus(nodes, 2)
+    second = config.replaced({"output.path": str(tmp_path / "second")})
+    with connected(config.runtime):
+        holder, waiter = cluster_of(config), cluster_of(second)
+        place_all(holder)
+        assert waiter.place(lambda: None) == 0
+        assert waiter.replicas == 2
+        said = events_of(waiter)
+        waiting = next(said)
+        assert isinstance(waiting, WaitingForGpus)
+        assert (waiting.replicas, waiting.gpus) == (2, 2)
+        assert isinstance([*events_of(holder)][-1], ShardDone)
+        assert isinstance([*said][-1], ShardDone)
+
+
+def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(
+    nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, videos: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr(ray_cluster, "RESIZE_SECONDS", 0.1)
+    write_tar(tmp_path / "s.tar", samples_of(videos * 3))
+    leaving, staying, seen = add_gpus(nodes, 1), None, list[Event]()
+    slow = config.replaced({"encoder.weights": "simulated:50"})
+    with connected(slow.runtime):
+        for event in events_of(cluster_of(slow)):
+            seen.append(event)
+            if staying is None and isinstance(event, SliceDone):
+                notify(nodes.address, leaving)
+                staying = add_gpus(nodes, 1)
+    assert staying is not None
+    lost = [event for event in seen if isinstance(event, ReplicaLost)]
+    assert [(event.node, event.error) for event in lost] == [(leaving.node_id, DRAINED)]
+    assert {event.node for event in seen if isinstance(event, ReplicaJoined)} == {leaving.node_id, staying.node_id}
+    assert not any(isinstance(event, ShardFailed) and event.final for event in seen)
+    assert isinstance(seen[-1], ShardDone)
+
+
+def notify(address: str, node: Any) -> None:
+    """As a cloud's notice does by way of Ray's autoscaler."""
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = GcsClient(address).drain_node(node.node_id, reason, "notice", time.time_ns() // 10**6 + 300_000)
+    assert accepted, why
