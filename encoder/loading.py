@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
+from encoder.device.cuda import cuda_setup, known_bad, missing
 from encoder.models import cogvideox, wan
 from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
 from encoder.spec import AUTO, ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
@@ -76,6 +77,8 @@ def layout_of(name: str) -> Layout:
 def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kind, options: Options) -> VideoEncoder:
     """The encoder of a module that has its weights, on its device and in its precision."""
     device, dtype = device_of(options.device), DTYPES[options.dtype]
+    if device.type == "cuda" and (problem := known_bad(cuda_setup(), options.dtype)):
+        raise ValueError(problem)
     with torch.device("meta"):
         shadow = kind.build().to("meta", dtype)
     engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
@@ -116,8 +119,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name!r}, but torch finds no CUDA device here: use cpu")
+    if device.type == "cuda" and (problem := missing(cuda_setup())):
+        raise ValueError(f"device is {name!r}, but {problem}; or use cpu")
     return device
 
 
