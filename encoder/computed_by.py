@@ -15,6 +15,7 @@ import torch
 
 from encoder.device.cuda import driver_version
 from encoder.kernels.c_library import compiler_version
+from encoder.kernels.fused_norms import has_triton
 
 CPUINFO = Path("/proc/cpuinfo")
 # Instruction sets for which oneDNN has kernels, best first, and the CPU flags that each of them needs
@@ -83,5 +84,6 @@ def _of_gpu(device: torch.device) -> dict[str, str]:
         **({"driver": driver} if driver else {}),
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
+        "norms": "triton" if has_triton() else "torch",
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     }

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from encoder.device.cuda import cuda_setup, known_bad, missing
+from encoder.kernels.fused_norms import has_triton
 from encoder.models import cogvideox, wan
 from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
+from encoder.models.norms import fuse
 from encoder.spec import AUTO, ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
 from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
 from encoder.streaming.engines import Engine, Streaming, WholeClip
@@ -81,6 +83,9 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
         raise ValueError(problem)
     with torch.device("meta"):
         shadow = kind.build().to("meta", dtype)
+    if device.type == "cuda" and has_triton():
+        fuse(module)
+        fuse(shadow)
     engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
     shadow_engine = _tiled(kind.engine(shadow), options, spec)
     shapes = conv_shapes(shadow, shadow_engine, spec, options.chunk_frames)
@@ -166,3 +171,14 @@ def _causal(temporal_ratio: int) -> Callable[[Any], Engine]:
 
 def _causal_choices(norm_scope: str, temporal_ratio: int) -> dict[str, Any]:
     return {"norm_scope": norm_scope, "chunk_frames": temporal_ratio, "chunk_plan": "causal"}
+
+
+def cuda_shadow(name: str, dtype: str) -> Engine:
+    """The engine that a GPU would run, with a model on the meta device and no weights."""
+    options = Options(dtype, "cuda", 8, "chunk", "diffusers", None)
+    options.check(spec_of(name).temporal_ratio)
+    kind, _ = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)
+    with torch.device("meta"):
+        module = kind.build().to("meta", DTYPES[dtype]).requires_grad_(False)
+    fuse(module)
+    return kind.engine(module)

@@ -50,6 +50,7 @@ LIBRARIES = {
     "yaml": {"pipeline.config", "jobs.submit"},
     "rich": {"pipeline.monitor", "jobs.console"},
     "pyarrow": {"pipeline.output", "pipeline.input"},
+    "triton": {"encoder.kernels"},
     "safetensors": {"encoder.weights"},
     "diffusers": {"encoder.bench", "encoder.diffusers_vae"},
 }
