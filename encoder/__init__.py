@@ -40,6 +40,7 @@ __all__ = [
     "ReceptiveField",
     "ServiceRecord",
     "VideoDecoder",
+    "check_cuda",
     "chunk_plan",
     "load",
     "load_decoder",
@@ -124,6 +125,18 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def check_cuda(dtype: str) -> tuple[dict[str, str], str | None, str | None]:
+    """What there is of CUDA here, by name; why it cannot be used; what is known to be wrong with it.
+
+    Args:
+        dtype: the precision that an encoder would compute in.
+    """
+    from encoder.device.cuda import cuda_setup, found, known_bad, missing
+
+    setup = cuda_setup()
+    return found(setup), missing(setup), known_bad(setup, dtype)
 
 
 def machine(device: str = "auto") -> dict[str, str]:

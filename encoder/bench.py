@@ -22,8 +22,10 @@ from torch import Tensor
 import encoder
 from encoder.computed_by import machine
 from encoder.device.timing import timed
-from encoder.loading import DTYPES, device_of, layout_of
+from encoder.loading import DTYPES, cuda_shadow, device_of, layout_of
 from encoder.spec import DIFFUSERS
+from encoder.streaming.footprint import encode_flops
+from encoder.streaming.traffic import traffic
 from encoder.tuning import kernel_bytes
 from encoder.video_encoder import VideoEncoder
 
@@ -251,3 +253,21 @@ def _memory_bytes(device: torch.device, reset: bool = False) -> int | None:
         resets.write_text("5")
     lines = (line.split() for line in status.read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:")
+
+
+def count(name: str, shapes: Sequence[tuple[int, int, int]], dtype: str) -> list[dict[str, Any]]:
+    """What the CUDA path moves, launches and multiplies for one clip of each shape, counted without a GPU."""
+    engine, lines = cuda_shadow(name, dtype), []
+    for shape in shapes:
+        by_kind = traffic(engine, *shape, DTYPES[dtype])
+        lines.append(
+            {
+                "shape": "x".join(map(str, shape)),
+                "dtype": dtype,
+                "flops": encode_flops(engine, *shape, DTYPES[dtype]),
+                "bytes_moved": sum(each.bytes_moved for each in by_kind.values()),
+                "kernels": sum(each.kernels for each in by_kind.values()),
+                "by_kind": {kind: asdict(each) for kind, each in sorted(by_kind.items())},
+            }
+        )
+    return lines

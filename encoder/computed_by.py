@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from encoder.device.cuda import driver_version
 from encoder.kernels.c_library import compiler_version
+from encoder.kernels.fused_norms import has_triton
 
-CPUINFO, NVIDIA_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+CPUINFO = Path("/proc/cpuinfo")
 # Instruction sets for which oneDNN has kernels, best first, and the CPU flags that each of them needs
 ONEDNN_ISAS = {
     "AVX512_CORE_AMX_FP16": {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16"},
@@ -75,12 +77,13 @@ def _of_cpu() -> dict[str, str]:
 
 
 def _of_gpu(device: torch.device) -> dict[str, str]:
-    driver = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", NVIDIA_DRIVER.read_text() if NVIDIA_DRIVER.exists() else "")
+    driver = driver_version()
     return {
         "device": "cuda",
         "model": torch.cuda.get_device_name(device),
-        **({"driver": driver[1]} if driver else {}),
+        **({"driver": driver} if driver else {}),
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
+        "norms": "triton" if has_triton() else "torch",
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     }

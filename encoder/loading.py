@@ -8,8 +8,11 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
+from encoder.device.cuda import cuda_setup, known_bad, missing
+from encoder.kernels.fused_norms import has_triton
 from encoder.models import cogvideox, wan
 from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
+from encoder.models.norms import fuse
 from encoder.spec import AUTO, ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
 from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
 from encoder.streaming.engines import Engine, Streaming, WholeClip
@@ -76,8 +79,13 @@ def layout_of(name: str) -> Layout:
 def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kind, options: Options) -> VideoEncoder:
     """The encoder of a module that has its weights, on its device and in its precision."""
     device, dtype = device_of(options.device), DTYPES[options.dtype]
+    if device.type == "cuda" and (problem := known_bad(cuda_setup(), options.dtype)):
+        raise ValueError(problem)
     with torch.device("meta"):
         shadow = kind.build().to("meta", dtype)
+    if device.type == "cuda" and has_triton():
+        fuse(module)
+        fuse(shadow)
     engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
     shadow_engine = _tiled(kind.engine(shadow), options, spec)
     shapes = conv_shapes(shadow, shadow_engine, spec, options.chunk_frames)
@@ -116,8 +124,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name!r}, but torch finds no CUDA device here: use cpu")
+    if device.type == "cuda" and (problem := missing(cuda_setup())):
+        raise ValueError(f"device is {name!r}, but {problem}; or use cpu")
     return device
 
 
@@ -163,3 +171,14 @@ def _causal(temporal_ratio: int) -> Callable[[Any], Engine]:
 
 def _causal_choices(norm_scope: str, temporal_ratio: int) -> dict[str, Any]:
     return {"norm_scope": norm_scope, "chunk_frames": temporal_ratio, "chunk_plan": "causal"}
+
+
+def cuda_shadow(name: str, dtype: str) -> Engine:
+    """The engine that a GPU would run, with a model on the meta device and no weights."""
+    options = Options(dtype, "cuda", 8, "chunk", "diffusers", None)
+    options.check(spec_of(name).temporal_ratio)
+    kind, _ = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)
+    with torch.device("meta"):
+        module = kind.build().to("meta", DTYPES[dtype]).requires_grad_(False)
+    fuse(module)
+    return kind.engine(module)

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from encoder.computed_by import computed_by, machine
 from encoder.device.busy import Busy, LastEnd, busy_on
+from encoder.device.cuda import exact_arithmetic
 from encoder.device.downloads import Fetch, downloads_from
 from encoder.device.memory import available_bytes, readable
 from encoder.device.seconds import DeviceSeconds
+from encoder.device.self_test import self_test
 from encoder.device.timing import timed
 from encoder.device.uploads import uploads_to
 from encoder.posterior import Posterior, from_moments, joined
@@ -90,7 +92,7 @@ class Stream:
     def _encode(self, frames: int) -> Posterior:
         together = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting, 2)
         self._waiting = [together[:, :, frames:]] if together.shape[2] > frames else []
-        with self._encoder.one_at_a_time, self._busy:
+        with self._encoder.one_at_a_time, exact_arithmetic(), self._busy:
             moments, state = self._encoder.engine.encode_chunk(together[:, :, :frames], self._state)
         self._state = state if self._plan else None
         return from_moments(moments, self._encoder.spec.latent_channels)
@@ -238,6 +240,11 @@ class VideoEncoder:
                 f"{readable(needed)}, and {self.device} has {readable(available)}: "
                 "use fewer frames, smaller pictures, tiles, or an encoder that streams (norm_scope chunk or frame)"
             )
+
+    def self_test(self, frames: int, height_px: int, width_px: int) -> None:
+        """Raises ValueError if a GPU computes a convolution of a clip's chunk wrongly; nothing is tested on a CPU."""
+        if self.device.type == "cuda":
+            self_test(max(self.plan(frames)), height_px, width_px, self.dtype, self.device)
 
     def busy(self) -> Busy:
         """Returns a counter of the seconds that the device computes."""

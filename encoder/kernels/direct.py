@@ -58,7 +58,7 @@ def _boxes(*sizes: tuple[int, int]) -> Iterator[tuple[range, range, range]]:
 def convolve(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     stride: tuple[int, int] = (1, 1),
     padding_px: int = 0,
     out: Tensor | None = None,
@@ -88,7 +88,8 @@ def convolve(
         source = x[item : item + 1, :, input_frames, max(0, top) : bottom]
         at_edge = top < 0 or bottom > x.shape[3]
         # torch pads both sides: a piece at one edge of the picture gets surplus rows at the other.
-        kernels, offsets = (each[channels.start : channels.stop] for each in (weight, bias))
+        kernels = weight[channels.start : channels.stop]
+        offsets = None if bias is None else bias[channels.start : channels.stop]
         result = _by_torch(source, kernels, offsets, stride, (padding_px if at_edge else 0, padding_px))
         first = padding_px if at_edge and top >= 0 else 0
         target = out[item : item + 1, channels.start : channels.stop, frames.start : frames.stop]
@@ -98,7 +99,9 @@ def convolve(
     return out
 
 
-def _by_torch(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], padding_px: tuple[int, int]) -> Tensor:
+def _by_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding_px: tuple[int, int]
+) -> Tensor:
     """As `convolve`, in one call, with `padding_px` for height and width."""
     if weight.ndim == 5:
         return _call(x, weight, bias, (stride[0], stride[1], stride[1]), (0, *padding_px))
@@ -106,7 +109,7 @@ def _by_torch(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], 
     return torch.unflatten(pictures, 0, (len(x), x.shape[2])).transpose(1, 2)
 
 
-def _call(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
+def _call(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.float32 and HAS_ONEDNN:
         # torch would unfold small inputs, which is slower and takes 27 times the memory.
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(stride), 1)

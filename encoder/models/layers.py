@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace, empty_frames
 from encoder.kernels.direct import attention, convolve, linear
+from encoder.kernels.fused_norms import add_residual
 from encoder.kernels.torch_winograd import Convolution
 from encoder.kernels.winograd import TimePadding
 from encoder.models.norms import GroupNorm, RmsNorm
@@ -50,10 +51,12 @@ class CausalConv3d(nn.Module):
         self.pad_frames, self.padding = kernel - 1, padding
         self.algorithm: Convolution | None = None
 
-    def forward(self, x: Tensor, past: Past | None, out: Tensor | None = None) -> tuple[Tensor, Past]:
+    def forward(
+        self, x: Tensor, past: Past | None, out: Tensor | None = None, biased: bool = True
+    ) -> tuple[Tensor, Past]:
         """`b c pad_frames+t h w -> b c' t h w`; the first `pad_frames` frames are padding, which this fills in.
 
-        The result may be written to `out`.
+        The result may be written to `out`. Not `biased`, it lacks the bias, which what reads it must add.
         """
         pad, begins = self.pad_frames, past is None
         if past is not None:
@@ -61,9 +64,9 @@ class CausalConv3d(nn.Module):
         else:
             x[:, :, :pad] = x[:, :, pad : pad + 1] if self.padding == "replicate" else 0
         past = remember(x[:, :, x.shape[2] - pad :], past)
-        return self._convolve(x, begins, out), past
+        return self._convolve(x, begins, out, biased), past
 
-    def _convolve(self, x: Tensor, begins: bool, out: Tensor | None = None) -> Tensor:
+    def _convolve(self, x: Tensor, begins: bool, out: Tensor | None = None, biased: bool = True) -> Tensor:
         """As `forward`, after the padding is filled in; `begins` says that a clip does.
 
         Frames are computed in halves where the device has no memory for all of them at once.
@@ -71,22 +74,22 @@ class CausalConv3d(nn.Module):
         try:
             if self.algorithm is not None:
                 return self.algorithm(x, self.bias, out, begins)
-            return self._directly(x, out)
+            return self._directly(x, out, biased)
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.pad_frames == 1:
                 raise
         frames = x.shape[2] - self.pad_frames
         out, half = empty_frames(x, frames, channels=len(self.weight)), frames // 2
-        out[:, :, :half] = self._convolve(x[:, :, : half + self.pad_frames], begins)
-        out[:, :, half:] = self._convolve(x[:, :, half:], False)
+        out[:, :, :half] = self._convolve(x[:, :, : half + self.pad_frames], begins, biased=biased)
+        out[:, :, half:] = self._convolve(x[:, :, half:], False, biased=biased)
         return out
 
-    def _directly(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def _directly(self, x: Tensor, out: Tensor | None, biased: bool) -> Tensor:
         if self.pad_frames == 0:  # 1x1x1
             return linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
         if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
             return _of_few_channels(x, self.weight, self.bias)
-        return convolve(x, self.weight, self.bias, padding_px=self.pad_frames // 2, out=out)
+        return convolve(x, self.weight, self.bias if biased else None, padding_px=self.pad_frames // 2, out=out)
 
 
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -134,6 +137,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c' t h w`; `x` is overwritten."""
         past1, past2 = (None, None) if past is None else (past[:1], past[1:])
+        if self.norm1.fused and self.conv1.algorithm is None and self.conv2.algorithm is None:
+            return self._fused(x, past1, past2)
         h, past1 = self._convolve(self.conv1, self._normalize(self.norm1, x), past1)
         padded = self._normalize(self.norm2, h)
         del h  # or it would be alive while the convolution allocates its output, when memory peaks
@@ -142,9 +147,22 @@ class ResidualBlock(nn.Module):
             x, _ = self.shortcut(x, None)
         return x.add_(h), past1 + past2
 
-    def _normalize(self, norm: Norm, x: Tensor) -> Tensor:
+    def _fused(self, x: Tensor, past1: Past | None, past2: Past | None) -> tuple[Tensor, Past]:
+        """As `forward`, with each convolution's bias added by what reads its result."""
+        h, past1 = self.conv1(self._normalize(self.norm1, x), past1, biased=False)
+        padded = self._normalize(self.norm2, h, extra=self.conv1.bias)
+        del h
+        h, past2 = self.conv2(padded, past2, biased=False)
+        if self.shortcut is not None:
+            x, _ = self.shortcut(x, None)
+        add_residual(x, h, self.conv2.bias)
+        return x, past1 + past2
+
+    def _normalize(self, norm: Norm, x: Tensor, extra: Tensor | None = None) -> Tensor:
         pad_frames = self.conv1.pad_frames
-        normed: Tensor = norm(x, pad_frames, out=self.workspace.frames("padded", x, pad_frames + x.shape[2]))
+        normed: Tensor = norm(
+            x, pad_frames, extra=extra, out=self.workspace.frames("padded", x, pad_frames + x.shape[2])
+        )
         return normed
 
     def _convolve(self, conv: CausalConv3d, padded: Tensor, past: Past | None) -> tuple[Tensor, Past]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from encoder.device.threads import share, single_threaded
 from encoder.device.workspace import empty_frames
+from encoder.kernels.fused_norms import group_moments, group_normalize, rms_normalize
 from encoder.spec import NormScope
 
 BAND_VALUES = 2**17  # normalised together on a CPU, so that they stay in a core's cache
@@ -69,10 +70,24 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.groups, self.eps, self.scope, self.swish = groups, eps, scope, swish
         self.backend: NormBackend = TorchNormBackend()
+        self.fused = False  # whether the kernels in Triton compute it, on a GPU
 
-    def forward(self, x: Tensor, pad_frames: int = 0, clip: Moments | None = None, out: Tensor | None = None) -> Tensor:
-        """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset."""
+    def forward(
+        self,
+        x: Tensor,
+        pad_frames: int = 0,
+        clip: Moments | None = None,
+        out: Tensor | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
+        """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset.
+
+        `extra`, of each channel, is added to `x` first, where this is `fused`.
+        """
         assert (clip is not None) == (self.scope == "clip"), "scope clip, and no other, takes the moments of the clip"
+        if self.fused:
+            return self._fused(x, pad_frames, clip, out, extra)
+        assert extra is None, "torch's operations add the bias with the convolution"
         moments = self.moments(x) if clip is None else [clip]
         with single_threaded(x.device):
             if self.scope == "chunk":
@@ -86,6 +101,10 @@ class GroupNorm(nn.Module):
 
     def moments(self, x: Tensor) -> list[Moments]:
         """The moments of each frame of `b c t h w`."""
+        if self.fused:
+            values = x[:1, :, :1].numel() // self.groups
+            each = (of.unflatten(0, (len(x), -1)).unbind(1) for of in group_moments(x, None, self.groups, 1))
+            return [Moments(values, *of_frame) for of_frame in zip(*each, strict=True)]
         bands = _bands(x)
         indices = [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))]
         means, variances = (x.new_empty(len(bands), len(bands[0]), *x.shape[:2], dtype=torch.float32) for _ in "mv")
@@ -97,6 +116,15 @@ class GroupNorm(nn.Module):
         pixels = [band.shape[1] for band in bands[0]]
         with single_threaded(x.device):
             return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
+
+    def _fused(
+        self, x: Tensor, pad_frames: int, clip: Moments | None, out: Tensor | None, extra: Tensor | None
+    ) -> Tensor:
+        out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
+        scope_frames = 1 if self.scope == "frame" else x.shape[2]
+        moments = group_moments(x, extra, self.groups, scope_frames) if clip is None else (clip.mean, clip.variance)
+        group_normalize(x, extra, *moments, self.weight, self.bias, self.eps, self.swish, out[:, :, pad_frames:])
+        return out
 
     def _of_groups(self, pixels: list[int], means: Tensor, variances: Tensor) -> Moments:
         """The moments of a frame from those of its bands and channels, `n b c`, by the formula of `merge_moments`."""
@@ -121,9 +149,15 @@ class RmsNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels))
         self.swish = swish
+        self.fused = False
 
-    def forward(self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None) -> Tensor:
-        """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset."""
+    def forward(self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None, extra: Tensor | None = None) -> Tensor:
+        """As that of `GroupNorm`."""
+        if self.fused:
+            out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
+            rms_normalize(x, extra, self.weight, self.swish, out[:, :, pad_frames:])
+            return out
+        assert extra is None, "torch's operations add the bias with the convolution"
         scale = self.weight.float() * len(self.weight) ** 0.5
 
         def normalize(_: int, band: Tensor, out: Tensor) -> None:
@@ -153,3 +187,10 @@ def _bands(x: Tensor) -> list[tuple[Tensor, ...]]:
     pixels = x.permute(2, 0, 3, 4, 1).flatten(2, 3)
     most_px = max(1, BAND_VALUES // x.shape[1]) if x.device.type == "cpu" else pixels.shape[2]
     return [torch.split(frame, most_px, dim=1) for frame in pixels]
+
+
+def fuse(model: nn.Module) -> None:
+    """Has the kernels in Triton compute all norms of a model."""
+    for norm in model.modules():
+        if isinstance(norm, GroupNorm | RmsNorm):
+            norm.fused = True

@@ -26,7 +26,7 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
     `engine` must run a model on the meta device.
     """
     state: Any = None
-    with torch.no_grad(), _Live() as live, _FusedAttention():
+    with torch.no_grad(), _Live() as live, FusedAttention():
         for chunk_frames in engine.plan(frames)[:CHUNKS_TO_STEADY]:
             x = torch.empty(batch, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
             moments, state = engine.encode_chunk(x, state)
@@ -38,7 +38,7 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
 def encode_flops(engine: Engine, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
     """Floating point operations of encoding a clip: two per multiplication in its convolutions and linear layers."""
     state: Any = None
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _FusedAttention():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, FusedAttention():
         for chunk_frames in engine.plan(frames):
             x = torch.empty(1, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
             _, state = engine.encode_chunk(x, state)
@@ -76,7 +76,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode
             self.live_bytes -= size_bytes
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Replaces attention, whose scores fused kernels never hold in memory, while meta tensors would."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -35,6 +35,8 @@ def add(subparsers: Subparsers) -> None:
     backends, text = ["diffusers", "direct", "auto"], "diffusers, and values of encoder.convolutions"
     parser.add_argument("--backends", nargs="+", default=backends, help=text)
     renamed(parser, "--ways", "--backends")
+    text = "without a GPU: what the CUDA path moves, launches and multiplies for a clip"
+    parser.add_argument("--count", action="store_true", help=text)
     parser.add_argument("--json", type=path_text, metavar="FILE", help="write what was measured")
 
 
@@ -43,6 +45,8 @@ def bench(chosen: argparse.Namespace) -> int:
     from encoder import bench as measuring  # lazily: torch takes seconds to import
 
     shapes = tuple(_shape(text) for text in chosen.shapes)
+    if chosen.count:
+        return _count(chosen, [line for dtype in chosen.dtypes for line in measuring.count(chosen.name, shapes, dtype)])
     variants = tuple(measuring.Variant(dtype, backend) for dtype in chosen.dtypes for backend in chosen.backends)
     what = measuring.Bench(chosen.name, chosen.weights, shapes, variants, chosen.rounds, chosen.device, chosen.threads)
     try:
@@ -58,6 +62,17 @@ def bench(chosen: argparse.Namespace) -> int:
     _print(machine, results)
     if chosen.json:
         Path(chosen.json).write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
+    return 0
+
+
+def _count(chosen: argparse.Namespace, results: list[dict[str, Any]]) -> int:
+    for line in results:
+        say(f"{chosen.name} {line['shape']} {line['dtype']}: {line['flops'] / 1e12:.1f} TFLOP, counted without a GPU")
+        kinds = {**line["by_kind"], "all": line}
+        rows = ((kind, f"{each['bytes_moved'] / 1e9:.1f}", f"{each['kernels']:,}") for kind, each in kinds.items())
+        say_columns(("operations", "GB", "kernels"), rows)
+    if chosen.json:
+        Path(chosen.json).write_text(json.dumps({"encoder": chosen.name, "results": results}, indent=1) + "\n")
     return 0
 
 

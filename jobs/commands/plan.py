@@ -33,6 +33,7 @@ def plan(chosen: argparse.Namespace) -> int:
     prepared, loaded = examine(read_config(chosen), probing=bool(chosen.probe))
     all_there = _say_shards(prepared)
     _say_buckets(prepared.config, loaded)
+    _say_gpu(prepared.config)
     if chosen.probe:
         _say_preview(prepared, loaded, chosen.probe)
     return 0 if all_there else 1
@@ -50,6 +51,13 @@ def _say_shards(prepared: "Prepared") -> bool:
         f" ({sum(there):,} {what}, {len(sizes) - len(there):,} not found)"
     )
     return len(there) == len(sizes)
+
+
+def _say_gpu(config: Config) -> None:
+    from pipeline.estimate.gpu_check import check_gpu
+
+    for problem in check_gpu(config).problems:
+        say(f"GPU here: {problem}")
 
 
 def _size_bytes(url: str) -> int | None:

@@ -7,9 +7,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.cluster.nodes import POLL_SECONDS, count_gpus, first_line, node_here, on_gpus
-from pipeline.cluster.replica import resources_of, threads_of
+from pipeline.cluster.replica import holds_gpu, resources_of, threads_of
 from pipeline.cluster.waiting import Waiting
-from pipeline.config.latents import EncoderConfig
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
 from pipeline.latents.tuned import Choice, keep, kept, key_here
@@ -34,7 +33,7 @@ def measure_convolutions(
         if choice is not None:
             return choice  # without waiting for a process that would say the same
     task = ray.remote(_measure).options(num_gpus=int(expects_gpus), num_cpus=0, num_returns="streaming", max_retries=10)
-    stream, has_begun = task.remote(config.encoder, shapes, replicas), False
+    stream, has_begun = task.remote(config, shapes, replicas), False
     try:
         while True:
             check()
@@ -51,7 +50,7 @@ def measure_convolutions(
         raise TransientError(f"convolutions could not be measured: {first_line(error)}") from None
 
 
-def _measure(config: EncoderConfig, shapes: Sequence[str], replicas: int) -> Iterator[Choice | None]:
+def _measure(config: Config, shapes: Sequence[str], replicas: int) -> Iterator[Choice | None]:
     """Which algorithms are fastest on the device of this process, measured once on each machine; None: it begins."""
     import encoder
     from pipeline.latents.load import load_encoder
@@ -59,10 +58,10 @@ def _measure(config: EncoderConfig, shapes: Sequence[str], replicas: int) -> Ite
     yield None
     threads = _threads(replicas)
     encoder.set_threads(threads)
-    key = key_here(config, shapes, threads)
+    key = key_here(config.encoder, shapes, threads)
     choice = kept(key)
     if choice is None:
-        choice = load_encoder(config, device="auto").identity["convolutions"]
+        choice = load_encoder(config.encoder, config.runtime.device_of(holds_gpu())).identity["convolutions"]
         keep(key, choice)
     yield choice
 

@@ -42,17 +42,19 @@ class Replica:
 
     def load(self) -> None:
         """Puts the encoder on its device."""
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # chunks differ in size
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take cores from the decoders beside
         import encoder
-        from pipeline.latents.load import check_memory, load_encoder
+        from pipeline.latents.load import check_device, check_memory, load_encoder
         from pipeline.latents.task import ShardTask
 
         config = self._config
         node = resources_of(self.node())
         encoder.set_threads(threads_of(node, self._replicas))
-        loaded = load_encoder(config.encoder, device="auto")
+        loaded = load_encoder(config.encoder, device=config.runtime.device_of(holds_gpu()))
         if loaded.weights_sha256 != self._weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
+        check_device(config.clip, loaded)
         check_memory(config.clip, loaded)  # here, where the device is
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
         decoder = RayDecoder(config, ray.put(config), rules)
@@ -102,6 +104,11 @@ def threads_of(node: Mapping[str, float], replicas: int) -> int:
 
 def _on_node(node: Mapping[str, float], replicas: int) -> int:
     return max(1, int(node.get("GPU", 0)) or replicas)
+
+
+def holds_gpu() -> bool:
+    """Whether Ray has given this process a GPU."""
+    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
 
 
 def resources_of(node: str) -> Mapping[str, float]:

@@ -20,12 +20,14 @@ class RuntimeConfig(Section):
 
     `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses CPUs if the cluster has no GPU.
     `wait_for_gpus_minutes` is how long a run may be without any GPU before it ends; null waits for ever.
+    `device: auto` is CUDA where Ray gives a GPU, and never the CPU instead; `cpu` rehearses a run on GPUs without them.
     `ahead_bytes` bounds the videos and decoded frames that wait on a node; null takes half of its object store.
     `log: json` writes one JSON object per line to standard error instead of a progress display.
     """
 
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
     address: str | None = None
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     wait_for_gpus_minutes: float | None = Field(None, ge=0)
     ahead_bytes: int | None = Field(None, ge=1)
     log: Literal["text", "json"] = "text"
@@ -39,6 +41,10 @@ class RuntimeConfig(Section):
         if not counts and value != "auto":
             raise ValueError(f"cannot use {value!r} replicas: write auto, 8, or {{min: 1, max: 8}}")
         return value
+
+    def device_of(self, holds_gpu: bool) -> str:
+        """The device of a process, to which Ray has given a GPU or not: one that holds a GPU never falls back."""
+        return "cuda" if self.device == "auto" and holds_gpu else self.device
 
     @property
     def replica_bounds(self) -> tuple[int, int]:

@@ -51,6 +51,19 @@ def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:
         raise UserError(f"no decoder at {public_url(where)}: {error}") from error
 
 
+def check_device(clip: ClipConfig, loaded: VideoEncoder) -> None:
+    """Refuses a GPU that computes a convolution of the buckets' sizes wrongly.
+
+    Raises:
+        ConfigError: with the error that was measured, or the memory, and what to install.
+    """
+    for frames, (height_px, width_px) in zip(clip.bucket_frames, clip.bucket_sizes_px, strict=True):
+        try:
+            loaded.self_test(frames or 1, height_px, width_px)
+        except ValueError as error:
+            raise ConfigError(f"encoder: {error}") from None
+
+
 def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:
     """Refuses clips of a fixed length that the encoder must see whole and its device cannot hold.
 

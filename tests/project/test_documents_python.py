@@ -18,6 +18,7 @@ PUBLIC = {
             "LatentSpec",
             "ReceptiveField",
             "VideoDecoder",
+            "check_cuda",
             "load",
             "load_decoder",
             "machine",

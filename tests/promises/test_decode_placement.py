@@ -38,7 +38,7 @@ def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
     video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, 100.0))
     write_tar(tmp_path / "s.tar", ((f"{number:03d}.simulated", video) for number in range(VIDEOS)))
     return make_config(
-        runtime={"address": nodes.address},
+        runtime={"address": nodes.address, "device": "cpu"},
         encoder={"name": "simulated", "weights": "simulated:1"},
         input={"video": ["simulated"]},
     )

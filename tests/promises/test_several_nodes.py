@@ -41,7 +41,7 @@ def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], n
     """Four shards of three slices, to be made on the GPUs of the cluster."""
     for number in range(4):
         write_tar(tmp_path / f"s{number}.tar", samples_of([*videos[number:], *videos[:number]]))
-    return make_config(runtime={"address": nodes.address})
+    return make_config(runtime={"address": nodes.address, "device": "cpu"})
 
 
 @dataclass
@@ -132,7 +132,7 @@ def test_a_replica_that_hangs_with_the_last_slice_of_all_does_not_hold_the_run_u
 ) -> None:
     add_gpus(nodes, 2)
     write_tar(tmp_path / "s.tar", samples_of(videos[:3]))
-    config = make_config(runtime={"address": nodes.address})
+    config = make_config(runtime={"address": nodes.address, "device": "cpu"})
     hanging: list[int] = []
 
     def hang_the_owner_before_it_begins() -> None:

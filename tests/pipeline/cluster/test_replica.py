@@ -1,8 +1,11 @@
 """A replica decodes ahead with its part of the cluster's CPUs and of its node's memory."""
 
+from typing import Literal
+
 import pytest
 
 from pipeline.cluster.replica import AHEAD_SHARE, pace_of
+from pipeline.config.runtime import RuntimeConfig
 
 GPU_NODE = {"CPU": 4.0, "GPU": 8.0, "object_store_memory": 80e9}
 CPU_NODE = {"CPU": 2.0, "object_store_memory": 6e9}
@@ -23,3 +26,18 @@ def test_cpus_are_shared_by_the_run_and_memory_by_the_node(
 ) -> None:
     pace = pace_of(node, {"CPU": float(cpus)}, replicas, ahead_bytes)
     assert (pace.cpus, pace.ahead_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "holds_gpu", "expected"),
+    [
+        ("auto", True, "cuda"),  # or a refusal, where torch finds none
+        ("auto", False, "auto"),
+        ("cuda", False, "cuda"),
+        ("cpu", True, "cpu"),
+    ],
+)
+def test_a_replica_that_holds_a_gpu_computes_there_unless_told_otherwise(
+    device: Literal["auto", "cuda", "cpu"], holds_gpu: bool, expected: str
+) -> None:
+    assert RuntimeConfig(device=device).device_of(holds_gpu) == expected

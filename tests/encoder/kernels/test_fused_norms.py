@@ -1,0 +1,75 @@
+"""The norms in Triton, by its interpreter on a CPU, against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+import encoder
+from encoder.kernels.fused_norms import group_moments, group_normalize, rms_normalize
+from encoder.models.norms import fuse
+
+GROUPS, EPS, PAD_FRAMES = 4, 1e-6, 2
+
+
+def values(*shape: int) -> Tensor:
+    """`b c t h w` in channels-last order, of mean 5 and deviation 1, where squares would cancel."""
+    made = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 5
+    return made.contiguous(memory_format=torch.channels_last_3d)
+
+
+def error(y: Tensor, expected: Tensor) -> float:
+    return float((y.double() - expected).norm() / expected.norm())
+
+
+def expected_group_norm(x: Tensor, weight: Tensor, bias: Tensor, scope_frames: int) -> Tensor:
+    scopes = torch.split(x.double(), scope_frames, 2)
+    return torch.cat([F.silu(F.group_norm(each, GROUPS, weight.double(), bias.double(), EPS)) for each in scopes], 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 3, 5, 7), (2, 16, 2, 40, 30), (1, 12, 1, 9, 8), (1, 128, 2, 30, 33)])
+@pytest.mark.parametrize("scope", ["chunk", "frame"])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_group_norm_and_swish_equal_float64_within_1e_6(shape: tuple[int, ...], scope: str, with_bias: bool) -> None:
+    x, channels = values(*shape), shape[1]
+    scope_frames = shape[2] if scope == "chunk" else 1
+    weight, bias, extra = torch.rand(channels) + 0.5, torch.randn(channels), torch.randn(channels)
+    before = x + extra.view(1, -1, 1, 1, 1) if with_bias else x
+    out = values(shape[0], channels, PAD_FRAMES + shape[2], *shape[3:])
+    room = out[:, :, :PAD_FRAMES].clone()
+    added = extra if with_bias else None
+    mean, variance = group_moments(x, added, GROUPS, scope_frames)
+    group_normalize(x, added, mean, variance, weight, bias, EPS, True, out[:, :, PAD_FRAMES:])
+    assert error(out[:, :, PAD_FRAMES:], expected_group_norm(before, weight, bias, scope_frames)) <= 1e-6
+    assert torch.equal(out[:, :, :PAD_FRAMES], room)
+
+
+def test_carried_statistics_normalise_each_chunk_as_the_whole_clip() -> None:
+    x, weight, bias = values(1, 16, 4, 6, 6), torch.rand(16), torch.randn(16)
+    mean, variance = group_moments(x, None, GROUPS, 4)
+    out = torch.empty_like(x)
+    for chunk in (slice(0, 1), slice(1, 4)):
+        group_normalize(x[:, :, chunk], None, mean, variance, weight, bias, EPS, True, out[:, :, chunk])
+    assert error(out, expected_group_norm(x, weight, bias, 4)) <= 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 3, 5, 7), (2, 96, 2, 20, 9)])
+@pytest.mark.parametrize("swish", [True, False])
+def test_rms_norm_equals_float64_within_1e_6(shape: tuple[int, ...], swish: bool) -> None:
+    x, weight, extra = values(*shape), torch.rand(shape[1]) + 0.5, torch.randn(shape[1])
+    before = x.double() + extra.double().view(1, -1, 1, 1, 1)
+    expected = F.normalize(before, dim=1) * shape[1] ** 0.5 * weight.double().view(1, -1, 1, 1, 1)
+    out = torch.empty_like(x)
+    rms_normalize(x, extra, weight, swish, out)
+    assert error(out, F.silu(expected) if swish else expected) <= 1e-6
+
+
+@pytest.mark.parametrize("scope", ["chunk", "frame", "clip"])
+def test_an_encoder_with_fused_norms_gives_the_latents_of_torch(scope: str) -> None:
+    video = torch.rand(1, 3, 9, 8, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    loaded = encoder.load("tiny", weights="random:0", norm_scope=scope, chunk_frames=4, convolutions="direct")
+    expected = loaded.encode(video).mean
+    fuse(loaded.engine.model)  # type: ignore[attr-defined]
+    assert error(loaded.encode(video).mean, expected.double()) <= 3e-6
