@@ -10,14 +10,22 @@ import pyarrow as pa
 from pipeline.errors import ShardError
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+NOT_READ = {b"BZh": "bzip2", b"\xfd7zX": "xz", b"PK\3\4": "zip", b"7z\xbc\xaf": "7z", b"\x04\x22\x4d\x18": "lz4"}
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 SKIPPED_BYTES = 1 << 20
 
 
 def uncompressed(file: IO[bytes]) -> IO[bytes]:
-    """What a file unpacks to, or the file itself. Going back is not possible; going forward unpacks what is between."""
+    """What a file unpacks to, or the file itself. Going back is not possible; going forward unpacks what is between.
+
+    Raises:
+        ShardError: it is packed in a way that is not read.
+    """
     head = file.read(4)
     file.seek(0)
+    for signature, name in NOT_READ.items():
+        if head.startswith(signature):
+            raise ShardError(f"it is packed by {name}: use a plain tar, or one packed by gzip or zstd")
     if head.startswith(GZIP):
         return cast(IO[bytes], gzip.GzipFile(fileobj=file))
     return cast(IO[bytes], _Zstd(file)) if head == ZSTD else file

@@ -1,8 +1,10 @@
 """A shard gives every sample it holds, from any sample on, or it is an error: never fewer in silence."""
 
+import bz2
 import copy
 import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Callable
 from itertools import pairwise
@@ -219,6 +221,14 @@ def test_a_compressed_tar_is_read_as_the_tar_is_from_every_sample_on(compress: A
     for sample in samples:
         found = read_samples(str(packed), rules_of(), MAX_VIDEO_BYTES, sample.position, sample.index)
         assert list(found) == samples[sample.index :]
+
+
+@pytest.mark.parametrize(("compress", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_a_tar_that_is_packed_otherwise_is_an_error_that_says_so(compress: Any, name: str, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.tar"
+    packed.write_bytes(compress(write_tar(tmp_path / "plain.tar", [("a.mp4", b"A")]).read_bytes()))
+    with pytest.raises(ShardError, match=f"it is packed by {name}: use a plain tar, or one packed by gzip or zstd"):
+        list(read_samples(str(packed), rules_of(), MAX_VIDEO_BYTES))
 
 
 def test_a_video_of_the_largest_size_is_read(read: Read) -> None:
