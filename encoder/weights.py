@@ -47,7 +47,10 @@ def read_weights(source: str, module: nn.Module, name: str, layout: Layout) -> C
         return Checkpoint(random_weights(module, source))
     path = Path(source)
     if not path.exists():
-        raise WeightsError(f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors")
+        hub = f" (from the Hugging Face hub: hf://{source}/vae)" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
+        raise WeightsError(
+            f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors{hub}"
+        )
     config = read_config(path)
     check_config(config, name, layout)
     if not config and name == "cogvideox":  # CogVideoX 2b and 5b differ in their factor alone, which no file states

@@ -105,6 +105,11 @@ def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path)
     assert "layers_per_block is 1, not 3" in str(caught.value)
 
 
+def test_the_name_of_a_repository_is_answered_with_its_url() -> None:
+    with pytest.raises(WeightsError, match=r"hf://zai-org/CogVideoX-2b/vae"):
+        encoder.load("tiny", weights="zai-org/CogVideoX-2b")
+
+
 def test_a_config_of_another_model_is_refused_by_its_class(folder: Path) -> None:
     edit_config(folder, _class_name="AutoencoderKLWan")
     with pytest.raises(WeightsError, match="_class_name is AutoencoderKLWan, not AutoencoderKLCogVideoX"):
