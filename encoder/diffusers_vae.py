@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from encoder.loading import Kind, Options, assemble
@@ -20,10 +21,15 @@ CLASSES = (
     "AutoencoderKLCogVideoX",
     "AutoencoderKLWan",
     "AutoencoderKLHunyuanVideo",
+    "AutoencoderKLHunyuanVideo15",
     "AutoencoderKLLTXVideo",
+    "AutoencoderKLLTX2Video",
     "AutoencoderKLMochi",
     "AutoencoderKLCosmos",
+    "AutoencoderKLMagvit",
 )
+ONE_CLIP = ("AutoencoderKLHunyuanVideo15",)  # diffusers' attention mask fits one clip only
+PLANS = {"AutoencoderKLHunyuanVideo": "tiles 17/12"}  # over 16 frames: tiles of 17 frames, one every 12
 DECODER, ENCODER = ("decoder", "post_quant_conv"), ("encoder", "quant_conv")
 FIXED = {"chunk_frames": 8, "norm_scope": "chunk", "chunk_plan": "diffusers"}
 
@@ -39,8 +45,9 @@ class DiffusersEngine:
         return (frames,)
 
     def encode_chunk(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        moments: Tensor = self.model.encode(x).latent_dist.parameters  # type: ignore[operator]
-        return moments, None
+        clips = torch.split(x, 1) if type(self.model).__name__ in ONE_CLIP else (x,)
+        moments = [self.model.encode(clip).latent_dist.parameters for clip in clips]  # type: ignore[operator]
+        return torch.cat(moments) if len(moments) > 1 else moments[0], None
 
 
 def load_diffusers(weights: str, options: Options) -> VideoEncoder:
@@ -57,9 +64,31 @@ def load_diffusers(weights: str, options: Options) -> VideoEncoder:
         raise ValueError(f"encoder {DIFFUSERS!r} runs a VAE as diffusers does: leave out {', '.join(changed)}")
     model = build_half(config, without=DECODER)
     sha256 = assign(model, half_tensors(weights, without=DECODER), weights)
-    choices = {"class": config["_class_name"], "diffusers": _diffusers().__version__, "chunk_plan": "whole"}
+    choices = {
+        "class": config["_class_name"],
+        "diffusers": _diffusers().__version__,
+        "chunk_plan": PLANS.get(config["_class_name"], "whole"),
+    }
     kind = Kind(lambda: build_half(config, without=DECODER), DiffusersEngine, choices)
-    return assemble(spec_of_vae(model), model, sha256, kind, options)
+    spec = spec_of_vae(model)
+    check_ratios(spec, config, weights)
+    return assemble(spec, model, sha256, kind, options)
+
+
+@torch.inference_mode()
+def check_ratios(spec: LatentSpec, config: dict[str, Any], weights: str) -> None:
+    """Raises WeightsError if the model's latents, computed without data, have another shape than the spec's."""
+    with torch.device("meta"):
+        model = build_half(config, without=DECODER).to("meta")
+        clip = torch.empty(1, 3, 1 + spec.temporal_ratio, 2 * spec.spatial_ratio, 2 * spec.spatial_ratio)
+    moments, _ = DiffusersEngine(model).encode_chunk(clip, None)
+    found, expected = tuple(moments.shape[2:]), spec.latent_shape(*clip.shape[2:])[1:]
+    if found != expected:
+        raise WeightsError(
+            f"{weights}: its config gives ratios of {spec.temporal_ratio} in time and {spec.spatial_ratio} in space, "
+            f"with which {tuple(clip.shape[2:])} pixels give a latent of {expected}, but the model gives {found}: "
+            "state temporal_compression_ratio and spatial_compression_ratio in config.json"
+        )
 
 
 def spec_of_vae(model: Any) -> LatentSpec:
@@ -67,7 +96,7 @@ def spec_of_vae(model: Any) -> LatentSpec:
     known = dict(model.config) | vars(model) | dict(model.named_buffers())
     spatial = known.get("spatial_compression_ratio") or 2 ** (len(known["block_out_channels"]) - 1)
     temporal = known.get("temporal_compression_ratio") or known["scale_factor_temporal"]
-    scaling = {key: _plain(known.get(key)) for key in SCALING_FIELDS}
+    scaling = {key: _plain(known[key]) for key in SCALING_FIELDS if known.get(key) is not None}
     return LatentSpec(DIFFUSERS, known.get("latent_channels") or known["z_dim"], int(temporal), int(spatial), **scaling)
 
 

@@ -92,7 +92,8 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     choice = choose(module, shapes, options.convolutions)
     apply(module, shapes, choice)
     choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices, "convolutions": choice}
-    identity = asdict(spec) | choices | {"tiles": None if options.tiles is None else list(options.tiles)}
+    tiles = None if options.tiles is None else list(options.tiles)
+    identity = asdict(spec) | {"scaling_formula": spec.scaling_formula} | choices | {"tiles": tiles}
     return VideoEncoder(
         engine,
         shadow_engine,

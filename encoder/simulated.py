@@ -151,7 +151,9 @@ def load_simulated(weights: str, options: Options, clock: Clock | None = None) -
         return chunk_plan(frames, options.chunk_frames, spec.temporal_ratio, options.chunk_plan)
 
     engine = SimulatedEngine(spec, cut, SimulatedDevice(ms_per_frame / 1000, clock, record))
-    return SimulatedEncoder(spec, asdict(spec) | choices, DTYPES[options.dtype], engine)
+    return SimulatedEncoder(
+        spec, asdict(spec) | {"scaling_formula": spec.scaling_formula} | choices, DTYPES[options.dtype], engine
+    )
 
 
 def _parsed(weights: str) -> tuple[float, str]:

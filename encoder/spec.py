@@ -17,8 +17,8 @@ class LatentSpec:
     """The shape and scale of one encoder's latents.
 
     A clip of `1 + k * temporal_ratio` frames gives `1 + k` latent frames, the first of them for the first frame alone.
-    Readers of latents apply the scaling values before training; the encoder only records them:
-    `(z - shift_factor) * scaling_factor`, or `(z - latents_mean) / latents_std` per channel.
+    Readers of latents apply `scaling_formula` before training; the encoder only records it.
+    `invert_scale_latents`: the model divides the latent of a first frame, its condition, by `scaling_factor`.
     """
 
     name: str
@@ -29,6 +29,22 @@ class LatentSpec:
     shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
+    invert_scale_latents: bool = False
+
+    @property
+    def scaling_formula(self) -> str | None:
+        """What to do to a latent `z` of `c t h w` before training, in names of fields; None if it is unknown."""
+        if self.latents_mean is not None:
+            if len(self.latents_mean) != self.latent_channels:  # Cosmos: by channel and latent frame
+                return (
+                    "(z - latents_mean) * sigma_data / latents_std, sigma_data being the scheduler's, "
+                    f"latents_mean and latents_std as ({self.latent_channels}, -1, 1, 1) up to z's latent frames"
+                )
+            factor = "" if self.scaling_factor is None else " * scaling_factor"
+            return f"(z - latents_mean){factor} / latents_std, latents_mean and latents_std as (-1, 1, 1, 1)"
+        if self.scaling_factor is None:
+            return None
+        return "z * scaling_factor" if self.shift_factor is None else "(z - shift_factor) * scaling_factor"
 
     def is_legal_frames(self, frames: int) -> bool:
         """Whether a clip may have this many frames: 1 + k * temporal_ratio."""

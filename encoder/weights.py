@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 WRAPPERS = ("state_dict", "module", "model")  # keys under which training code puts the tensors
-SCALING_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+SCALING_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "invert_scale_latents")
 
 
 class WeightsError(ValueError):
@@ -47,9 +47,14 @@ def read_weights(source: str, module: nn.Module, name: str, layout: Layout) -> C
         return Checkpoint(random_weights(module, source))
     path = Path(source)
     if not path.exists():
-        raise WeightsError(f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors")
+        hub = f" (from the Hugging Face hub: hf://{source}/vae)" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
+        raise WeightsError(
+            f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors{hub}"
+        )
     config = read_config(path)
     check_config(config, name, layout)
+    if not config and name == "cogvideox":  # CogVideoX 2b and 5b differ in their factor alone, which no file states
+        return Checkpoint(read_tensors(path, layout), {"scaling_factor": None})
     scaling = {key: config[key] for key in SCALING_FIELDS if config.get(key) is not None}
     return Checkpoint(read_tensors(path, layout), {key: _frozen(value) for key, value in scaling.items()})
 

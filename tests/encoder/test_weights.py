@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 
 import encoder
+from encoder.models import cogvideox
 from encoder.models.cogvideox import CogVideoXParams, Encoder
 from encoder.models.layouts import cogvideox_layout
 from encoder.weights import WeightsError, assign, random_weights, read_tensors, sha256_of
@@ -83,7 +84,17 @@ def test_the_identity_is_that_of_the_values_and_not_of_the_type_they_are_stored_
 
 
 def test_scaling_comes_from_the_checkpoints_config(folder: Path) -> None:
-    assert encoder.load("tiny", weights=str(folder)).spec.scaling_factor == 0.7
+    edit_config(folder, invert_scale_latents=True)
+    spec = encoder.load("tiny", weights=str(folder)).spec
+    assert (spec.scaling_factor, spec.invert_scale_latents) == (0.7, True)
+
+
+def test_a_single_file_of_cogvideox_has_no_scaling_as_its_releases_differ_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cogvideox.PRESETS, "cogvideox", cogvideox.PRESETS["tiny"])
+    loaded = encoder.load("cogvideox", weights=str(folder / FILE))
+    assert (loaded.spec.scaling_factor, loaded.identity["scaling_formula"]) == (None, None)
 
 
 def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path) -> None:
@@ -92,6 +103,11 @@ def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path)
     assert "not that of encoder 'cogvideox'" in str(caught.value)
     assert "block_out_channels is [16, 32, 32, 64], not [128, 256, 256, 512]" in str(caught.value)
     assert "layers_per_block is 1, not 3" in str(caught.value)
+
+
+def test_the_name_of_a_repository_is_answered_with_its_url() -> None:
+    with pytest.raises(WeightsError, match=r"hf://zai-org/CogVideoX-2b/vae"):
+        encoder.load("tiny", weights="zai-org/CogVideoX-2b")
 
 
 def test_a_config_of_another_model_is_refused_by_its_class(folder: Path) -> None:

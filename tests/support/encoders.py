@@ -42,6 +42,26 @@ TINY: dict[str, dict[str, Any]] = {
         "latent_channels": 4,
         "attention_resolutions": (),
     },
+    "AutoencoderKLHunyuanVideo15": {
+        "block_out_channels": (8, 8, 16, 16, 16),
+        "layers_per_block": 1,
+        "latent_channels": 8,
+    },
+    "AutoencoderKLLTX2Video": {
+        "block_out_channels": (8, 16, 32, 32),
+        "decoder_block_out_channels": (8, 16, 32),
+        "layers_per_block": (1, 1, 1, 1, 1),
+        "decoder_layers_per_block": (1, 1, 1, 1),
+        "latent_channels": 8,
+        "spatial_compression_ratio": 32,
+        "temporal_compression_ratio": 8,
+    },
+    "AutoencoderKLMagvit": {
+        "block_out_channels": (8, 8, 16, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+    },
 }
 
 
