@@ -24,6 +24,7 @@ RATIOS = {  # temporal, spatial
     "AutoencoderKLLTX2Video": (8, 32),
     "AutoencoderKLMagvit": (4, 8),
 }
+OTHER_MEMORY_ORDER = ("AutoencoderKLHunyuanVideo15", "AutoencoderKLLTX2Video")  # than in diffusers: last bits differ
 
 
 def video(frames: int) -> torch.Tensor:
@@ -39,7 +40,8 @@ def test_every_class_gives_what_diffusers_gives_and_says_its_shapes(class_name: 
     with torch.no_grad():
         expected = theirs.encode(video(frames)).latent_dist
     posterior = ours.encode(video(frames))
-    torch.testing.assert_close(posterior.mean, expected.mode(), rtol=0, atol=1e-5)  # memory order: LTX, Hunyuan 1.5
+    atol = 1e-5 if class_name in OTHER_MEMORY_ORDER else 0
+    torch.testing.assert_close(posterior.mean, expected.mode(), rtol=0, atol=atol)
     assert posterior.mean.shape == posterior.logvar.shape == (1, *ours.spec.latent_shape(frames, 64, 96))
     assert json.loads(json.dumps(ours.identity))["class"] == class_name
 
