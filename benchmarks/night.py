@@ -1,0 +1,176 @@
+"""A night on preemptible GPUs: nodes of a Ray cluster come and go at random while one run makes its latents.
+
+    python -m benchmarks.night --nodes 8 --minutes 20
+
+GPUs and videos are simulated; the head, the raylets and the driver are real processes. Nodes are killed with SIGKILL,
+as a machine that loses its power. Writes benchmarks/results/night.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray.cluster_utils import Cluster
+
+from pipeline.audit.verify import Verified, verify
+from pipeline.storage.store import Store
+from pipeline.video.simulated import SimulatedVideo, write_simulated
+
+RESULTS = Path(__file__).parent / "results" / "night.json"
+OBJECT_STORE_BYTES = 80_000_000
+FRAMES, SIDE_PX, FPS = 17, 32, 8
+MS_PER_FRAME = 100.0
+SHARD_SAMPLES = 24
+SECONDS_BETWEEN_CHANGES = (10.0, 40.0)
+PATIENCE_SECONDS = 300.0  # for what is left when the last node has come
+
+
+@dataclass(slots=True)
+class Night:
+    """The nodes that are there now, and how many GPU-seconds there have been."""
+
+    cluster: Any
+    most: int
+    chance: random.Random
+    there: list[Any] = field(default_factory=list)
+    gpu_seconds: float = 0.0
+    came: int = 0
+    went: int = 0
+    _counted_at: float = field(default_factory=time.monotonic)
+
+    def come(self) -> None:
+        node = self.cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        self.count()
+        self.there.append(node)
+        self.came += 1
+
+    def go(self) -> None:
+        self.count()
+        node = self.there.pop(self.chance.randrange(len(self.there)))
+        (raylet,) = node.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+        self.went += 1
+
+    def change(self) -> None:
+        """One node more or one less, half of them there on average."""
+        if self.chance.random() * self.most < len(self.there):
+            self.go()
+        else:
+            self.come()
+
+    def count(self) -> None:
+        now = time.monotonic()
+        self.gpu_seconds += len(self.there) * (now - self._counted_at)
+        self._counted_at = now
+
+
+def make_shards(folder: Path, samples: int) -> None:
+    video = write_simulated(SimulatedVideo(FRAMES, SIDE_PX, SIDE_PX, FPS, 0.0))
+    for shard in range(-(-samples // SHARD_SAMPLES)):
+        with tarfile.open(folder / f"s{shard:04d}.tar", "w") as tar:
+            for number in range(SHARD_SAMPLES):
+                member = tarfile.TarInfo(f"clip-{number:03d}.simulated")
+                member.size = len(video)
+                tar.addfile(member, BytesIO(video))
+
+
+def write_config(folder: Path, address: str) -> Path:
+    config = {
+        "input": {"shards": f"{folder}/*.tar", "video": ["simulated"]},
+        "output": {"path": f"{folder}/out", "part_samples": 2},
+        "clip": {"frames": FRAMES, "fps": FPS, "buckets": [f"{SIDE_PX}x{SIDE_PX}"]},
+        "encoder": {"name": "simulated", "weights": f"simulated:{MS_PER_FRAME:g}"},
+        "runtime": {"address": address, "wait_for_gpus_minutes": 30},
+    }
+    path = folder / "night.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def rehearse(nodes: int, minutes: float, samples: int, seed: int) -> dict[str, Any]:
+    head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "dashboard_port": None}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            make_shards(folder, samples)
+            command = [sys.executable, "-m", "jobs", "run", str(write_config(folder, cluster.address))]
+            night = Night(cluster, nodes, random.Random(seed))
+            for _ in range(max(1, nodes // 2)):
+                night.come()
+            with subprocess.Popen(command) as driver:
+                code, seconds = disturb(night, driver, minutes * 60)
+            return figures(night, Store(f"{folder}/out"), code, seconds)
+    finally:
+        cluster.shutdown()
+
+
+def disturb(night: Night, driver: "subprocess.Popen[bytes]", limit_seconds: float) -> tuple[int, float]:
+    """Changes nodes until the time is over or the run has ended; then one node at least is left for what remains."""
+    began = time.monotonic()
+    while driver.poll() is None and time.monotonic() - began < limit_seconds:
+        with suppress(subprocess.TimeoutExpired):
+            driver.wait(night.chance.uniform(*SECONDS_BETWEEN_CHANGES))
+        if driver.poll() is None:
+            night.change()
+    if not night.there:
+        night.come()
+    try:
+        code = driver.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        code = driver.wait()
+    night.count()
+    return code, time.monotonic() - began
+
+
+def figures(night: Night, store: Store, code: int, seconds: float) -> dict[str, Any]:
+    """What came of it. The busy fraction counts only frames that were kept, and the time in which replicas start."""
+    seen = Verified()
+    problems = list(map(str, verify(store, seen)))
+    kept_seconds = seen.rows * FRAMES * MS_PER_FRAME / 1000
+    return {
+        "exit_code": code,
+        "minutes": round(seconds / 60, 2),
+        "most_nodes": night.most,
+        "nodes_came": night.came,
+        "nodes_killed": night.went,
+        "samples": seen.samples,
+        "clips": seen.rows,
+        "problems": problems,
+        "gpu_seconds_there": round(night.gpu_seconds, 1),
+        "gpu_seconds_of_kept_clips": round(kept_seconds, 1),
+        "busy_fraction": round(kept_seconds / night.gpu_seconds, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--samples", type=int, default=2400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    found = rehearse(chosen.nodes, chosen.minutes, chosen.samples, chosen.seed)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps({"seed": chosen.seed} | found, indent=1) + "\n")
+    print(chosen.out.read_text(), end="")
+    sys.exit(found["exit_code"] != 0 or bool(found["problems"]) or found["samples"] < chosen.samples)
+
+
+if __name__ == "__main__":
+    main()
