@@ -22,6 +22,7 @@ from support.runs import MakeConfig, output_files, run_all, samples_of, write_ta
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster as ray_cluster
+from pipeline.cluster import waiting as waiting_for
 from pipeline.cluster.cluster import DRAINED, Cluster, connected
 from pipeline.cluster.fleet import DEATHS_IN_A_ROW, WorkQueue
 from pipeline.config.load import Config
@@ -140,8 +141,10 @@ def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
 
 
 def test_a_second_run_on_a_busy_cluster_says_so_and_goes_on_when_the_first_lets_its_replicas_go(
-    nodes: Nodes, config: Config, tmp_path: Path
+    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(waiting_for, "BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(ray_cluster, "PLACING_SECONDS", 1.0)
     add_gpus(nodes, 2)
     second = config.replaced({"output.path": str(tmp_path / "second")})
     with connected(config.runtime):
