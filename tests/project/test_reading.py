@@ -62,6 +62,7 @@ def test_the_programs_are_short() -> None:
 )
 def test_a_program_reads_every_row(out: Path, tmp_path: Path, heading: str, program: str) -> None:
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
+    environment["RAY_ADDRESS"] = "local"  # `ray start` leaves behind where its cluster was, and Ray would wait for it
     command = [sys.executable, "-c", program, str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
