@@ -281,8 +281,13 @@ def test_a_shard_costs_a_listing_of_each_folder_and_a_part_one_request(
     s3: S3, config: Config, tiny: VideoEncoder
 ) -> None:
     run_all(config, tiny)
-    files, folders, buckets = 5, 2, 2  # three parts, a reject file and the manifest; latents/ and rejects/
-    assert s3.proxy.requests == {"LIST": folders + 1, "PUT": files}  # s3fs asks twice where latents/ is empty
+    parts, folders, buckets = 3, 2, 2  # latents/ and rejects/
+    assert s3.proxy.requests == {
+        "LIST": folders + 1,  # s3fs asks twice where latents/ is empty
+        "PUT": parts + 3,  # a reject file, the index and the manifest
+        "GET": parts + 1,  # the footers, for the index; what was removed
+        "HEAD": parts,
+    }
     s3.proxy.reset({})
     run_all(config, tiny)
     assert s3.proxy.requests["LIST"] == folders + buckets

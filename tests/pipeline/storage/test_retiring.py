@@ -97,7 +97,7 @@ def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none
             if number == 2:
                 until(lambda: bool(list((out / "manifests").glob("s-*.json"))))
                 time.sleep(1)
-            elif target.suffix == ".parquet":
+            elif "latents" in target.parts:
                 until(lambda: len(list(target.parent.glob(".tmp-*"))) == 2)
             link(source, target)
 
