@@ -156,7 +156,7 @@ def _plain(cell: pa.Scalar) -> Any:
         case pa.DurationScalar():
             return f"PT{_decimal_seconds(cell.value, cell.type.unit)}S"
         case pa.TimestampScalar():
-            return _iso_time(cell.cast(pa.timestamp(cell.type.unit)))
+            return _iso_time(cell.cast(pa.timestamp(cell.type.unit))) + ("Z" if cell.type.tz else "")
         case pa.Date32Scalar() | pa.Date64Scalar() | pa.Time32Scalar() | pa.Time64Scalar():
             return _iso_time(cell)
     return cell.as_py()

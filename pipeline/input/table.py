@@ -107,8 +107,12 @@ def _key(shard: TableShard, index: int, row: Row, table: TableConfig) -> str:
 
 def _text(cell: Any) -> str | None:
     """A cell as the text that it is; None where it is empty or not text."""
+    if _is_empty(cell):
+        return None
+    if isinstance(cell, bool):
+        return json.dumps(cell)
     try:
-        return decode_text(cell) if isinstance(cell, bytes) else None if _is_empty(cell) else str(cell)
+        return decode_text(cell) if isinstance(cell, bytes) else str(cell)
     except UndecodableError:
         return None
 

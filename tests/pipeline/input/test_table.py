@@ -244,7 +244,7 @@ def test_values_without_a_json_type_become_text_or_null(tmp_path: Path, table_co
     (sample,) = all_samples(table_config(table_values, input={"spans": "json:spans"}))
     values = json.loads(sample.metadata, parse_constant=pytest.fail)
     assert values == {
-        "at": "2024-02-03T04:05:06.000789",
+        "at": "2024-02-03T04:05:06.000789Z",
         "price": "1.50",
         "nan": None,
         "spans": [[0.0, 1.5]],

@@ -86,6 +86,7 @@ def test_a_column_of_any_type_is_text_or_left_out_and_fails_nothing(tmp_path: Pa
         ),
         "map": pa.array([[("k", 1_500)]], pa.map_(pa.string(), pa.duration("ms"))),
         "time": pa.array([1], pa.time64("ns")),
+        "zoned": pa.array([moment], pa.timestamp("s", "Europe/Berlin")),
         "blobs": pa.array([[b"x"]], pa.list_(pa.binary())),
         "fixed": pa.array([b"12"], pa.binary(2)),
         "not_utf8": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers()),
@@ -96,7 +97,15 @@ def test_a_column_of_any_type_is_text_or_left_out_and_fails_nothing(tmp_path: Pa
     assert '"deep": [{"at": "2020-01-02T00:00:00.000000000"}]' in sample.metadata
     assert '"map": [["k", "PT1.5S"]]' in sample.metadata
     assert '"time": "00:00:00.000000001"' in sample.metadata
+    assert '"zoned": "2020-01-02T00:00:00.000Z"' in sample.metadata
     assert sample.losses == {"replaced_text": 2}, "a time that Arrow cannot print, and bytes that are not text"
+
+
+def test_a_key_of_json_lines_is_the_text_that_stands_there(tmp_path: Path, read: Any) -> None:
+    keys = ("true", "12345678901234567890", '"007"')
+    lines = (f'{{"key": {key}, "video": "v.mp4"}}\n' for key in keys)
+    (tmp_path / "t.jsonl").write_text("".join(lines))
+    assert [sample.key for sample in read("t.jsonl")] == ["true", "12345678901234567890", "007"]
 
 
 @pytest.mark.parametrize(
