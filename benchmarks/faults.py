@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import io
 import json
-import logging
 import math
 import os
 import random
@@ -21,11 +20,13 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.s3_server import s3_server
 from pipeline.audit.verify import Verified, verify
+from pipeline.input.pack import add_member
 from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_rows
 from pipeline.output.paths import done_shards, latent_files, reject_files
@@ -39,7 +40,6 @@ EARLY = 0.2  # share of drivers that meet the first kill before their decoders a
 SHARDS = 4
 PATIENCE_SECONDS = 60.0
 HANG_SECONDS = 900.0  # a run that nobody disturbs any more has ended long before
-BUCKET = "faults"
 
 Process = tuple[int, str]  # its id, and when it began: ids are used again
 Root = tuple[dict[str, bytes], Counter[tuple[str, int, int]], set[tuple[str, int]]]
@@ -53,14 +53,10 @@ def make_shards(folder: Path, samples: int, seed: int) -> None:
         with tarfile.open(folder / f"s{shard}.tar", "w") as tar:
             for number in range(samples):
                 video = chance.choice(videos)
-                add(tar, f"clip-{number:03d}.mp4", hostile(video, chance) if number % 3 == 2 else video)
-                add(tar, f"clip-{number:03d}.txt", b"caption %d" % number)
-
-
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
+                content = hostile(video, chance) if number % 3 == 2 else video
+                add_member(tar, f"clip-{number:03d}.mp4", io.BytesIO(content), len(content))
+                caption = b"caption %d" % number
+                add_member(tar, f"clip-{number:03d}.txt", io.BytesIO(caption), len(caption))
 
 
 def hostile(video: bytes, chance: random.Random) -> bytes:
@@ -81,25 +77,6 @@ def write_config(path: Path, shards: Path, out: str) -> str:
     }
     path.write_text(json.dumps(config))
     return str(path)
-
-
-@contextlib.contextmanager
-def s3_server() -> Iterator[str]:
-    """The URL of a bucket on a real S3 server in this process."""
-    import boto3  # type: ignore[import-untyped]
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
-    os.environ |= {f"AWS_{name}": value for name, value in (settings | {"DEFAULT_REGION": "us-east-1"}).items()}
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
-    try:
-        yield f"s3://{BUCKET}"
-    finally:
-        server.stop()
 
 
 def start(config: str, ray_folder: Path) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.slow_store import slow_s3
+from benchmarks.s3_server import s3_server
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "feed.json"
@@ -54,7 +54,7 @@ def measure(name: str, rounds: int) -> dict[str, object]:
     """The JSON of a case."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latentmill-feed-"))
-        out = ["--out", stack.enter_context(slow_s3(PUT_SECONDS))] if name == SLOW_STORE else []
+        out = ["--out", stack.enter_context(s3_server(PUT_SECONDS))] if name == SLOW_STORE else []
         file = Path(folder) / "figures.json"
         command = [sys.executable, "-m", "jobs", "bench", "pipeline", "--rounds", str(rounds), "--json", str(file)]
         subprocess.run([*command, *out, *CASES[name]], cwd=ROOT, check=True)

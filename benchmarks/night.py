@@ -26,6 +26,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from pipeline.audit.verify import Verified, verify
+from pipeline.input.pack import add_member
 from pipeline.storage.store import Store
 from pipeline.video.simulated import SimulatedVideo, write_simulated
 
@@ -82,9 +83,7 @@ def make_shards(folder: Path, samples: int) -> None:
     for shard in range(-(-samples // SHARD_SAMPLES)):
         with tarfile.open(folder / f"s{shard:04d}.tar", "w") as tar:
             for number in range(SHARD_SAMPLES):
-                member = tarfile.TarInfo(f"clip-{number:03d}.simulated")
-                member.size = len(video)
-                tar.addfile(member, BytesIO(video))
+                add_member(tar, f"clip-{number:03d}.simulated", BytesIO(video), len(video))
 
 
 def write_config(folder: Path, address: str) -> Path:

@@ -4,8 +4,7 @@ An engine (encoder/streaming/) runs the model.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import Any
 
@@ -149,25 +148,27 @@ class VideoEncoder:
         """
         if video.ndim != 5:
             raise ValueError(f"encode takes `b 3 t h w`, got {tuple(video.shape)}")
-        stream = self.stream(video.shape[2])
-        parts = [stream.push(chunk) for chunk in torch.split(video, list(self.plan(video.shape[2])), dim=2)]
-        stream.finish()
-        return joined([part for part in parts if part is not None])
+        frames = video.shape[2]
+        return self._encoded(frames, torch.split(video, list(self.plan(frames)), dim=2))
 
     def encode_image(self, video: Tensor, zero_frames: int = 0) -> Posterior:
         """The posterior of the clip's first frame with `zero_frames` of value 0 after it, for image-to-video training.
 
         Where norm statistics span several frames, that of the frame alone differs from the clip's first latent frame.
         """
-        stream = self.stream(1 + zero_frames)
-        plan = self.plan(1 + zero_frames)
         image = video[:, :, :1]
-        parts = []
-        for begin, frames in zip(accumulate(plan, initial=0), plan, strict=False):
-            chunk = image.new_zeros((*image.shape[:2], frames, *image.shape[3:]))
-            if not begin:
-                chunk[:, :, :1] = image
-            parts.append(stream.push(chunk))
+
+        def chunks() -> Iterator[Tensor]:
+            first_frames, *others = self.plan(1 + zero_frames)
+            yield torch.nn.functional.pad(image, (0, 0, 0, 0, 0, first_frames - 1))
+            for frames in others:
+                yield image.new_zeros((*image.shape[:2], frames, *image.shape[3:]))
+
+        return self._encoded(1 + zero_frames, chunks())
+
+    def _encoded(self, frames: int, chunks: Iterable[Tensor]) -> Posterior:
+        stream = self.stream(frames)
+        parts = [stream.push(chunk) for chunk in chunks]
         stream.finish()
         return joined([part for part in parts if part is not None])
 

@@ -15,7 +15,7 @@ def channel_moments(x, extra, mean_out, m2_out, pixels, channels, frames, stride
                     HAS_EXTRA: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr, LOOPS: tl.constexpr):  # fmt: skip
     """Of the pixels of program (tile, item * frames + frame): mean and sum of squared deviations of each channel."""
     tile, item_frame = tl.program_id(0), tl.program_id(1)
-    base = x + (item_frame // frames).to(tl.int64) * stride_b + (item_frame % frames).to(tl.int64) * stride_t
+    base = x + _frame(frames, stride_b, stride_t)
     columns = tl.arange(0, C)
     inside_c = columns < channels
     added = (
@@ -75,25 +75,14 @@ def group_normalize(x, extra, mean, variance, weight, bias, out, pixels, channel
                     stride_b, stride_t, out_stride_b, out_stride_t, HAS_EXTRA: tl.constexpr, SWISH: tl.constexpr,
                     C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Of program (tile, item * frames + frame): normalised by the moments of its scope of `scope_frames` frames."""
-    item, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
-    rows, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside_c = columns < channels
-    inside = (rows < pixels)[:, None] & inside_c[None, :]
-    at = rows[:, None].to(tl.int64) * channels + columns[None, :]
-    values = tl.load(x + item.to(tl.int64) * stride_b + frame.to(tl.int64) * stride_t + at, mask=inside, other=0.0)
-    values = values.to(tl.float32)
-    if HAS_EXTRA:
-        values += tl.load(extra + columns, mask=inside_c, other=0.0).to(tl.float32)[None, :]
-    scope = tl.program_id(1) // scope_frames
-    moments = scope * groups + columns // (channels // groups)
+    at, inside, columns, inside_c = _tile(pixels, channels, C, ROWS)
+    values = _load(x + _frame(frames, stride_b, stride_t), at, inside, extra, columns, inside_c, HAS_EXTRA)
+    moments = tl.program_id(1) // scope_frames * groups + columns // (channels // groups)
     spread = tl.load(variance + moments, mask=inside_c, other=1.0) + eps
     scale = tl.load(weight + columns, mask=inside_c, other=0.0).to(tl.float32) / tl.sqrt_rn(spread)
     centered = values - tl.load(mean + moments, mask=inside_c, other=0.0)[None, :]
     normed = centered * scale[None, :] + tl.load(bias + columns, mask=inside_c, other=0.0).to(tl.float32)[None, :]
-    if SWISH:
-        normed = normed / (1.0 + tl.exp(-normed))
-    to = out + item.to(tl.int64) * out_stride_b + frame.to(tl.int64) * out_stride_t + at
-    tl.store(to, normed, mask=inside)
+    tl.store(out + _frame(frames, out_stride_b, out_stride_t) + at, _swish(normed, SWISH), mask=inside)
 
 
 @triton.jit
@@ -101,34 +90,51 @@ def rms_normalize(x, extra, weight, out, pixels, channels, frames, factor, strid
                   out_stride_t, HAS_EXTRA: tl.constexpr, SWISH: tl.constexpr,
                   C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Of program (tile, item * frames + frame): each pixel's channels by their length, times `factor * weight`."""
-    item, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
-    rows, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside_c = columns < channels
-    inside = (rows < pixels)[:, None] & inside_c[None, :]
-    at = rows[:, None].to(tl.int64) * channels + columns[None, :]
-    values = tl.load(x + item.to(tl.int64) * stride_b + frame.to(tl.int64) * stride_t + at, mask=inside, other=0.0)
-    values = values.to(tl.float32)
-    if HAS_EXTRA:
-        values += tl.load(extra + columns, mask=inside_c, other=0.0).to(tl.float32)[None, :]
+    at, inside, columns, inside_c = _tile(pixels, channels, C, ROWS)
+    values = _load(x + _frame(frames, stride_b, stride_t), at, inside, extra, columns, inside_c, HAS_EXTRA)
     length = tl.maximum(tl.sqrt_rn(tl.sum(values * values, 1)), 1e-12)
     scale = tl.load(weight + columns, mask=inside_c, other=0.0).to(tl.float32) * factor
     normed = values / length[:, None] * scale[None, :]
-    if SWISH:
-        normed = normed / (1.0 + tl.exp(-normed))
-    to = out + item.to(tl.int64) * out_stride_b + frame.to(tl.int64) * out_stride_t + at
-    tl.store(to, normed, mask=inside)
+    tl.store(out + _frame(frames, out_stride_b, out_stride_t) + at, _swish(normed, SWISH), mask=inside)
 
 
 @triton.jit
 def add_residual(x, h, bias, pixels, channels, frames, stride_b, stride_t, h_stride_b, h_stride_t,
                  C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Of program (tile, item * frames + frame): adds `h` and its bias to `x`."""
-    item, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
-    rows, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside = (rows < pixels)[:, None] & (columns < channels)[None, :]
-    at = rows[:, None].to(tl.int64) * channels + columns[None, :]
-    to = x + item.to(tl.int64) * stride_b + frame.to(tl.int64) * stride_t + at
-    source = h + item.to(tl.int64) * h_stride_b + frame.to(tl.int64) * h_stride_t + at
-    added = tl.load(source, mask=inside, other=0.0).to(tl.float32)
-    added += tl.load(bias + columns, mask=columns < channels, other=0.0).to(tl.float32)[None, :]
+    at, inside, columns, inside_c = _tile(pixels, channels, C, ROWS)
+    added = _load(h + _frame(frames, h_stride_b, h_stride_t), at, inside, bias, columns, inside_c, True)
+    to = x + _frame(frames, stride_b, stride_t) + at
     tl.store(to, tl.load(to, mask=inside, other=0.0).to(tl.float32) + added, mask=inside)
+
+
+@triton.jit
+def _tile(pixels, channels, C: tl.constexpr, ROWS: tl.constexpr):
+    """Of the program's tile of pixels: offsets in its frame and which exist, channels and which exist."""
+    rows, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
+    inside_c = columns < channels
+    inside = (rows < pixels)[:, None] & inside_c[None, :]
+    return rows[:, None].to(tl.int64) * channels + columns[None, :], inside, columns, inside_c
+
+
+@triton.jit
+def _frame(frames, stride_b, stride_t):
+    """Offset of the program's frame."""
+    item, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
+    return item.to(tl.int64) * stride_b + frame.to(tl.int64) * stride_t
+
+
+@triton.jit
+def _load(x, at, inside, extra, columns, inside_c, HAS_EXTRA: tl.constexpr):
+    """A tile in float32, with `extra` of each channel added."""
+    values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if HAS_EXTRA:
+        values += tl.load(extra + columns, mask=inside_c, other=0.0).to(tl.float32)[None, :]
+    return values
+
+
+@triton.jit
+def _swish(values, SWISH: tl.constexpr):
+    if SWISH:
+        values = values / (1.0 + tl.exp(-values))
+    return values

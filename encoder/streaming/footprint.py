@@ -5,7 +5,7 @@ What kernels allocate for themselves is not counted: little on a CPU, up to a wo
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -25,25 +25,30 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
 
     `engine` must run a model on the meta device.
     """
-    state: Any = None
-    with torch.no_grad(), _Live() as live, FusedAttention():
-        for chunk_frames in engine.plan(frames)[:CHUNKS_TO_STEADY]:
-            x = torch.empty(batch, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
-            moments, state = engine.encode_chunk(x, state)
-            del x, moments
+    with _Live() as live:
+        encode_without_values(engine, engine.plan(frames)[:CHUNKS_TO_STEADY], height_px, width_px, dtype, batch)
     peak_bytes: int = live.peak_bytes
     return peak_bytes
 
 
 def encode_flops(engine: Engine, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> int:
     """Floating point operations of encoding a clip: two per multiplication in its convolutions and linear layers."""
-    state: Any = None
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, FusedAttention():
-        for chunk_frames in engine.plan(frames):
-            x = torch.empty(1, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
-            _, state = engine.encode_chunk(x, state)
+    with FlopCounterMode(display=False) as counter:
+        encode_without_values(engine, engine.plan(frames), height_px, width_px, dtype)
     flops: int = counter.get_total_flops()
     return flops
+
+
+def encode_without_values(
+    engine: Engine, chunks: Iterable[int], height_px: int, width_px: int, dtype: torch.dtype, batch: int = 1
+) -> None:
+    """Encodes chunks of so many frames on the meta device, for the modes around it to count."""
+    state: Any = None
+    with torch.no_grad(), FusedAttention():
+        for chunk_frames in chunks:
+            x = torch.empty(batch, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
+            moments, state = engine.encode_chunk(x, state)
+            del x, moments  # before the next chunk is made, as in an encoder
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode is not annotated

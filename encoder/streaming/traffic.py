@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from encoder.streaming.engines import Engine
-from encoder.streaming.footprint import FusedAttention
+from encoder.streaming.footprint import encode_without_values
 
 KINDS = {
     "aten::convolution": "convolutions",
@@ -44,11 +44,8 @@ class Traffic:
 
 def traffic(engine: Engine, frames: int, height_px: int, width_px: int, dtype: torch.dtype) -> dict[str, Traffic]:
     """By kind of operation, for one clip; `engine` must run a model on the meta device."""
-    state: Any = None
-    with torch.no_grad(), _Counting() as counting, FusedAttention():
-        for chunk_frames in engine.plan(frames):
-            x = torch.empty(1, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
-            _, state = engine.encode_chunk(x, state)
+    with _Counting() as counting:
+        encode_without_values(engine, engine.plan(frames), height_px, width_px, dtype)
     by_kind: dict[str, Traffic] = counting.by_kind
     return by_kind
 

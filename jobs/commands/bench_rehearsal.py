@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.commands.bench_run import CONFIG
 from pipeline.config.load import Config, load_config
+from pipeline.input.pack import add_member
 from pipeline.video.simulated import SimulatedVideo, write_simulated
 from pipeline.video.synthetic import make_video
 
@@ -72,18 +73,12 @@ def make_shards(folder: Path, rehearsal: Rehearsal) -> list[Path]:
             path = folder / f"{kind}-{number:03d}.tar"
             with tarfile.open(path, "w") as tar:
                 for clip in range(number, clips, rehearsal.replicas):
-                    if rehearsal.slow_video_seconds and kind != WARM_UP and clip == 0:
-                        _add(tar, f"clip-{clip:06d}.simulated", _slow_video(rehearsal))
-                    else:
-                        _add(tar, f"clip-{clip:06d}.{name}", videos[clip % len(videos)])
+                    is_slow = rehearsal.slow_video_seconds > 0 and kind != WARM_UP and clip == 0
+                    video = _slow_video(rehearsal) if is_slow else videos[clip % len(videos)]
+                    extension = "simulated" if is_slow else name
+                    add_member(tar, f"clip-{clip:06d}.{extension}", BytesIO(video), len(video))
             shards.append(path)
     return shards
-
-
-def _add(tar: tarfile.TarFile, name: str, video: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(video)
-    tar.addfile(member, BytesIO(video))
 
 
 def _slow_video(rehearsal: Rehearsal) -> bytes:

@@ -71,9 +71,15 @@ class Ran:
 
 def bench_simulated(chosen: argparse.Namespace) -> int:
     """Runs ours and the peers in turns, prints the table and writes the JSON."""
-    decode_ms, clips = chosen.simulate_decode, chosen.clips or CLIPS
-    settings = (chosen.cpus, clips, chosen.replicas, chosen.shape, chosen.slow_video)
-    rehearsal = Rehearsal(chosen.simulate, decode_ms, *settings)
+    rehearsal = Rehearsal(
+        ms_per_frame=chosen.simulate,
+        decode_ms_per_frame=chosen.simulate_decode,
+        cpus=chosen.cpus,
+        clips=chosen.clips or CLIPS,
+        replicas=chosen.replicas,
+        shape=chosen.shape,
+        slow_video_seconds=chosen.slow_video,
+    )
     if chosen.config or chosen.shards:
         raise UserError("--simulate makes shards and a configuration of its own: leave out --config and --shards")
     runs = {"ours": run_ours} | _peers(chosen.peers)
@@ -157,18 +163,12 @@ def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path, out: 
     """Figures of one run, whose devices note what they do in `place`; `out` is the root that ours writes."""
     records = place / "records"
     records.mkdir(parents=True)
-    encoder = {"weights": f"simulated:{rehearsal.ms_per_frame}:{records}"}
-    output = {"path": out or str(place / "out")}
+    own = {
+        "encoder.weights": f"simulated:{rehearsal.ms_per_frame}:{records}",
+        "output.path": out or str(place / "out"),
+    }
     began = time.monotonic()
-    ran = run(
-        config.model_copy(
-            update={
-                "encoder": config.encoder.model_copy(update=encoder),
-                "output": config.output.model_copy(update=output),
-            }
-        ),
-        rehearsal,
-    )
+    ran = run(config.replaced(own), rehearsal)
     figures = counted(read_service_records(records), began, ran.ended, rehearsal)
     figures["object_store_peak_bytes"] = ran.object_store_peak_bytes
     if ran.seconds_by_stage is not None:

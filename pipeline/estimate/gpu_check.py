@@ -16,8 +16,7 @@ class GpuCheck(NamedTuple):
 
 def check_gpu(config: Config | None) -> GpuCheck:
     """Checks this machine's driver, torch wheel, GPUs and cuDNN; where there is no sign of a GPU, none is expected."""
-    dtypes = ("bfloat16",) if config is None else (config.encoder.dtype,)
-    found, absent, bad = encoder.check_cuda(dtypes[0])
+    found, absent, bad = encoder.check_cuda("bfloat16" if config is None else config.encoder.dtype)
     asked = config is not None and config.runtime.device == "cuda"
     expected = asked or "driver" in found
     if config is not None and (config.encoder.name == encoder.SIMULATED or config.runtime.device == "cpu"):

@@ -153,8 +153,13 @@ def _members(key: str, video: Path, beside: Mapping[tuple[Path, str], Path]) -> 
 def _write_tar(file: IO[bytes], samples: list[tuple[Member, ...]]) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for member in (member for members in samples for member in members):
-            info = tarfile.TarInfo(member.name)  # fixed owner and times: the same files give the same shard
-            info.size = member.path.stat().st_size
             with open(member.path, "rb") as content:
-                tar.addfile(info, content)
+                add_member(tar, member.name, content, member.path.stat().st_size)
     file.flush()
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: IO[bytes], size_bytes: int) -> None:
+    """Adds a file with fixed owner and times: the same files give the same shard."""
+    info = tarfile.TarInfo(name)
+    info.size = size_bytes
+    tar.addfile(info, content)

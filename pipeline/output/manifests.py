@@ -18,7 +18,6 @@ from pipeline.output.accounts import (
     ShardJson,
     SliceRecord,
     read_json,
-    reject_from_json,
     reject_to_json,
 )
 from pipeline.output.paths import REMOVED, manifest_path
@@ -109,7 +108,7 @@ def _clips_without_caption(record: SliceRecord) -> int:
 
 def reject_count(manifest: Manifest) -> int:
     """The rejects of a shard, without what was filtered or removed on purpose."""
-    removed = sum(reject_from_json(reject).is_removed for reject in manifest["rejects"])
+    removed = sum(reject["stage"] == REMOVE_STAGE for reject in manifest["rejects"])
     return len(manifest["rejects"]) - manifest["samples_filtered"] - removed
 
 

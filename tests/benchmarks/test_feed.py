@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from benchmarks.feed import CASES, SLOW_STORE
-from benchmarks.slow_store import slow_s3
+from benchmarks.s3_server import s3_server
 from jobs.cli import build_parser
 
 
@@ -21,7 +21,7 @@ def test_every_case_is_a_command_that_the_parser_takes(name: str) -> None:
 def test_a_slow_store_takes_its_time_for_each_file_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
         monkeypatch.setenv(f"AWS_{name}", "")  # to be put back after the test
-    with slow_s3(0.3) as url:
+    with s3_server(0.3) as url:
         files = fsspec.filesystem("s3", skip_instance_cache=True)
         began = time.monotonic()
         files.pipe_file(f"{url}/a", b"1")

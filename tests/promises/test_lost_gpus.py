@@ -15,7 +15,7 @@ import yaml
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
 from ray.core.generated import autoscaler_pb2
-from support.nodes import OBJECT_STORE_BYTES, idle_head
+from support.nodes import add_gpus, idle_head
 from support.paths import ROOT
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
@@ -46,10 +46,6 @@ def nodes() -> Iterator[Nodes]:
     """A head that does no work."""
     with idle_head() as running:
         yield running
-
-
-def add_gpus(nodes: Nodes, gpus: int) -> Any:
-    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)
 
 
 def kill(node: Any) -> None:

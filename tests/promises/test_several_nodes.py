@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import OBJECT_STORE_BYTES, idle_head
+from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
@@ -30,10 +29,6 @@ def nodes() -> Iterator[Nodes]:
     with idle_head() as running:
         running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
         yield running
-
-
-def add_gpus(nodes: Nodes, gpus: int) -> Any:
-    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)
 
 
 @pytest.fixture

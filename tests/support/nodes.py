@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray.cluster_utils import Cluster as Nodes
 
@@ -20,3 +21,8 @@ def idle_head() -> Iterator[Nodes]:
         yield running
     finally:
         running.shutdown()
+
+
+def add_gpus(nodes: Nodes, gpus: int) -> Any:
+    """Adds a node of one CPU that claims so many GPUs."""
+    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)

@@ -1,4 +1,4 @@
-"""An S3 server in this process that takes long for every file."""
+"""An S3 server in this process, which can be made to take long for every file."""
 
 import logging
 import os
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-BUCKET = "slow"
+BUCKET = "latentmill"
 
 
 @contextmanager
-def slow_s3(put_seconds: float) -> Iterator[str]:
-    """The URL of a bucket on an S3 server that takes so long for each PUT; AWS_* in the environment lead there."""
+def s3_server(put_seconds: float = 0.0) -> Iterator[str]:
+    """The URL of a bucket on a server that takes so long for each PUT; AWS_* in the environment lead there."""
     import boto3  # type: ignore[import-untyped]
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
