@@ -1,7 +1,8 @@
 """Mutated videos: whatever the bytes, decoding ends as clips or as a reject, or kills its own process, and never hangs.
 
-What is wrong in silence is counted and printed: frames that differ from those of the undamaged video although the
-decoder reported nothing. LATENTMILL_FUZZ sets how many videos are tried.
+No picture of a row is that of another time, judged by FFmpeg's own frames of the mutated file. What is wrong in silence
+is counted and printed: frames that differ from those of the undamaged video although the decoder reported nothing.
+LATENTMILL_FUZZ sets how many videos are tried.
 """
 
 import hashlib
@@ -13,14 +14,18 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT, SHARED_VIDEOS
+from support.times import misplaced_pictures
 
 import encoder
 from pipeline.clips.plan import ClipRules
+from pipeline.config.latents import ClipConfig
 from pipeline.config.load import parse_config
+from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Chunk, Failure, Opened
 from pipeline.video.decode import decode_sample
 from pipeline.video.synthetic import make_video
@@ -29,6 +34,7 @@ VIDEOS = int(os.environ.get("LATENTMILL_FUZZ", "60"))
 HANG_SECONDS = 60
 LARGEST_BYTES = 600_000  # of the shared videos: larger ones only take longer
 MODES = ("default", "strict")
+RULES = ClipRules(encoder.spec_of("tiny"), 8)
 CRASHES = 0.01  # share of mutated videos that may kill a decoder: 1 of 1,000 was seen to
 MADE = (
     {"container": "mp4"},
@@ -84,25 +90,28 @@ def mutants(videos: dict[str, bytes], names: list[str], count: int) -> Iterator[
 
 
 def decode(path: Path, strict: bool) -> str:
-    """The sha256 of the clip's times and pictures, or why there is none."""
+    """The sha256 of the clip's times and pictures, why there is none, or `misplaced` where times are not true."""
     config = parse_config(
         {
             "input": {"shards": "none.tar"},
             "output": {"path": "out"},
-            "clip": {"frames": 17, "fps": None, "buckets": ["32x48", "48x32"], "upscale": True},
+            "clip": {"frames": "full", "fps": None, "buckets": ["32x48", "48x32"], "upscale": True},
             "encoder": {"name": "tiny", "weights": "random:0"},
         }
     )
-    rules = ClipRules(encoder.spec_of("tiny"), 8)
+    video = path.read_bytes()
     try:
-        items = list(decode_sample(path.read_bytes(), config.clip, config.limits, strict, rules))
+        items = list(decode_sample(video, config.clip, config.limits, strict, RULES))
     except MemoryError:
         return "decode/memory_limit"  # as the task around it says: a header that asks FFmpeg for too much
     if isinstance(items[-1], Failure):
         return items[-1].why.code
-    opened, *chunks = items
+    opened, *rest = items
     assert isinstance(opened, Opened)
-    frames = [chunk.frames for chunk in chunks if isinstance(chunk, Chunk)]
+    chunks = [item for item in rest if isinstance(item, Chunk)]
+    if misplaced_pictures(video, opened, chunks):
+        return "misplaced"
+    frames = [chunk.frames for chunk in chunks]
     assert [len(some) for some in frames] == [count for spec in opened.clips for count in spec.chunk_frames]
     digest = hashlib.sha256(
         repr([[opened.header.pts_seconds[index] for index in spec.frame_indices] for spec in opened.clips]).encode()
@@ -159,10 +168,24 @@ def test_every_mutated_video_is_a_row_or_a_reject(tmp_path: Path, capsys: pytest
         print("\n" + json.dumps({"videos": VIDEOS, "originals": len(clean), **counts, "silent in strict": +silent}))
     for mode in MODES:
         assert not counts[mode]["hang"]
+        assert not counts[mode]["misplaced"], [number for number in found if "misplaced" in found[number].values()]
         assert counts[mode]["crash"] <= VIDEOS * CRASHES, "each costs its own sample, in a process of its own"
         assert counts[mode]["row, the same"]
         assert counts[mode]["reject"]
     assert counts["strict"]["row, different"] <= counts["default"]["row, different"]
+
+
+def test_pictures_that_are_one_frame_late_are_found() -> None:
+    video = make_video(24, 8, 192, 144)
+    items = list(
+        decode_sample(video, ClipConfig(frames=17, fps=None, buckets=("96x128",)), LimitsConfig(), True, RULES)
+    )
+    opened, chunks = items[0], [item for item in items if isinstance(item, Chunk)]
+    assert isinstance(opened, Opened)
+    assert misplaced_pictures(video, opened, chunks) == 0
+    assert opened.header.start_seconds is not None
+    late = replace(opened, header=replace(opened.header, start_seconds=opened.header.start_seconds + 1 / 8))
+    assert misplaced_pictures(video, late, chunks) == 17
 
 
 def rows_of(videos: dict[str, bytes], folder: Path) -> dict[str, dict[str, str]]:
@@ -185,7 +208,7 @@ def decoded(videos: dict[str, bytes], folder: Path) -> dict[str, dict[str, str]]
 def kind_of(outcome: str, expected: str) -> str:
     if is_row(outcome):
         return "row, the same" if outcome == expected else "row, different"
-    return outcome if outcome in ("hang", "crash") else "reject"
+    return outcome if outcome in ("hang", "crash", "misplaced") else "reject"
 
 
 if __name__ == "__main__":
