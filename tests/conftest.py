@@ -23,7 +23,8 @@ from pipeline.clips import objects
 from pipeline.config.load import Config, parse_config
 from pipeline.video.synthetic import make_video
 
-settings.register_profile("latentmill", deadline=None)  # a busy machine is no fault of ours
+# A busy machine is no fault of ours; and a change is judged by the same examples each time, soaks by new ones.
+settings.register_profile("latentmill", deadline=None, derandomize="LATENTMILL_SOAK" not in os.environ)
 settings.load_profile("latentmill")
 
 MARKED_BY_FIXTURE = {"full_size": "full_size", "s3_server": "s3"}  # whoever takes the fixture, directly or not

@@ -63,7 +63,7 @@ def test_in_a_tar(tmp_path: Path, rows: list[dict[str, Any]], data: st.DataObjec
         encoding = data.draw(st.sampled_from(ENCODINGS))
         caption = row["caption"].encode(encoding, "ignore")
         row["caption"] = caption.decode(encoding).rstrip("\r\n")
-        if encoding in UNMARKED and not (caption.isascii() and b"\0" not in caption):
+        if encoding == "utf-16-le" or (encoding in UNMARKED and not caption.isascii()):
             unreadable.add(row["key"])
         beside = [(".mp4", VIDEO), (".txt", caption), (".json", json.dumps(row["more"]).encode("utf-8-sig"))]
         files += [(f"{row['key']}{ending}", content) for ending, content in data.draw(st.permutations(beside))]
