@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.peers import decoded
 from encoder.spec import spec_of
-from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards
+from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards, make_videos
 from pipeline.input.listing import shards_of
 from pipeline.input.samples import samples_of
 
@@ -32,7 +32,7 @@ DEVICE_MS = (16.4, 9.3, 4.9, 2.0)  # a frame of 49x480x720
 DECODE_MS = (18.0, 42.0, None)  # a frame; None: real 720p videos
 REPLICAS = (1, 4)
 SHAPE, CPUS = (49, 480, 720), 16
-CLIPS, QUICK_CLIPS = 60, 8
+CLIPS, QUICK_CLIPS = 40, 8
 HEADERS = ("device", "decoder", "replicas", "limit", "ceiling", "ours", "of it", "busy", "Ray Data", "busy", "serial")
 
 
@@ -100,7 +100,8 @@ def real_decode_cpu_seconds() -> float:
     """What decoding the clip of a real 720p video takes of one core, all threads together."""
     rehearsal = Rehearsal(0.0, None, cpus=1, clips=1, replicas=1, shape=SHAPE)
     with tempfile.TemporaryDirectory(prefix="latentmill-throughput-") as folder:
-        config = config_of(rehearsal, [f"output.path={folder}"], make_shards(Path(folder) / "shards", rehearsal))
+        shards = make_shards(Path(folder) / "shards", rehearsal, make_videos(rehearsal))
+        config = config_of(rehearsal, [f"output.path={folder}"], shards)
         videos = [sample.video for shard in shards_of(config.input) for sample in samples_of(shard, config)]
         began = time.process_time()
         for video in videos:

@@ -5,7 +5,7 @@ It does not run or measure.
 
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.video.synthetic import make_video
 
 FPS = 8
 REAL_FPS, REAL_SIZE_PX, REAL_VIDEOS = 24, (1280, 720), 2  # drawing and encoding more takes minutes
+SERIAL_CLIPS = 8  # of a loop in one process, whose rate does not change with their number
 WARM_UP = "warm-up"  # with which the names of shards begin that are not counted
 
 
@@ -39,6 +40,11 @@ class Rehearsal:
     @property
     def warm_up_clips(self) -> int:
         return self.replicas * -(-self.cpus // self.replicas)
+
+    @property
+    def serial(self) -> "Rehearsal":
+        """The same for a loop in one process."""
+        return replace(self, cpus=1, clips=min(self.clips, SERIAL_CLIPS))
 
     def values(self) -> dict[str, Any]:
         """What figures are of, for the JSON."""
@@ -63,10 +69,13 @@ def config_of(rehearsal: Rehearsal, overrides: Sequence[str], shards: Sequence[P
     return load_config(str(CONFIG), [*overrides, *own])
 
 
-def make_shards(folder: Path, rehearsal: Rehearsal) -> list[Path]:
-    """For each replica a shard to warm up with, then one that is measured."""
+Videos = tuple[list[bytes], str]  # to be repeated, and the extension of their names
+
+
+def make_shards(folder: Path, rehearsal: Rehearsal, made: Videos) -> list[Path]:
+    """For each replica a shard to warm up with, then one that is measured; of the videos that `make_videos` made."""
     folder.mkdir()
-    videos, name = _videos(rehearsal)
+    videos, name = made
     shards = []
     for kind, clips in ((WARM_UP, rehearsal.warm_up_clips), ("measured", rehearsal.clips)):
         for number in range(rehearsal.replicas):
@@ -87,8 +96,7 @@ def _slow_video(rehearsal: Rehearsal) -> bytes:
     return write_simulated(SimulatedVideo(frames, height_px, width_px, FPS, ms_per_frame))
 
 
-def _videos(rehearsal: Rehearsal) -> tuple[list[bytes], str]:
-    """Videos for the shards, to be repeated, and the extension of their names."""
+def make_videos(rehearsal: Rehearsal) -> Videos:
     frames, height_px, width_px = rehearsal.shape
     if rehearsal.decode_ms_per_frame is not None:
         video = SimulatedVideo(frames, height_px, width_px, FPS, rehearsal.decode_ms_per_frame)

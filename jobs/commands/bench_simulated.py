@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from encoder import ServiceRecord, read_service_records
-from jobs.commands.bench_rehearsal import WARM_UP, Rehearsal, config_of, make_shards
+from jobs.commands.bench_rehearsal import WARM_UP, Rehearsal, config_of, make_shards, make_videos
 from jobs.commands.bench_run import finish
 from jobs.console import say, say_columns
 from pipeline.audit.summary import summarise
@@ -85,16 +85,28 @@ def bench_simulated(chosen: argparse.Namespace) -> int:
     runs = {"ours": run_ours} | _peers(chosen.peers)
     rounds: list[dict[str, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory(prefix="latentmill-bench-") as folder:
-        config = config_of(rehearsal, chosen.overrides, make_shards(Path(folder) / "shards", rehearsal))
+        settings = _settings(rehearsal, chosen.overrides, Path(folder), list(runs))
         for number in range(max(1, chosen.rounds)):
             places = {name: Path(folder) / f"{name}-{number}" for name in runs}
             out = chosen.out and f"{chosen.out}/{os.getpid()}-{number}"
-            rounds.append({name: _measured(run, config, rehearsal, places[name], out) for name, run in runs.items()})
+            rounds.append({name: _measured(run, *settings[name], places[name], out) for name, run in runs.items()})
     measured = {**rehearsal.values(), "rounds": len(rounds), **{name: _median(rounds, name) for name in runs}}
     _print(measured, list(runs))
     if chosen.json:
         Path(chosen.json).write_text(json.dumps(measured, indent=1) + "\n")
     return 0
+
+
+def _settings(
+    rehearsal: Rehearsal, overrides: Sequence[str], folder: Path, names: Sequence[str]
+) -> dict[str, tuple[Config, Rehearsal]]:
+    """The configuration of each run, over shards that are made for it, and what it rehearses."""
+    videos = make_videos(rehearsal)
+    each = {name: rehearsal.serial if name == "serial" else rehearsal for name in names}
+    return {
+        name: (config_of(one, overrides, make_shards(folder / f"shards-{name}", one, videos)), one)
+        for name, one in each.items()
+    }
 
 
 Run = Callable[[Config, Rehearsal], Ran]

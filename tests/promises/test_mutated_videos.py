@@ -191,6 +191,7 @@ def test_pictures_that_are_one_frame_late_are_found() -> None:
 def rows_of(videos: dict[str, bytes], folder: Path) -> dict[str, dict[str, str]]:
     """By mode, the row of each undamaged video that is one in every mode; some are too short."""
     both = decoded(videos, folder)
+    assert not [name for name, found in both.items() if "misplaced" in found.values()]
     return {name: found for name, found in both.items() if all(is_row(found[mode]) for mode in MODES)}
 
 

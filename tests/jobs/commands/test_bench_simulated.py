@@ -9,7 +9,7 @@ import pytest
 
 from encoder import ServiceRecord
 from jobs.cli import main
-from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards
+from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards, make_videos
 from jobs.commands.bench_simulated import DriverSample, counted, of_driver, reported_busy
 from pipeline.errors import UserError
 from pipeline.input.listing import shards_of
@@ -74,7 +74,7 @@ def test_the_driver_is_charged_for_the_span_alone() -> None:
 @pytest.mark.parametrize("decode_ms", [1.0, None])
 def test_shards_hold_the_clips_to_warm_up_with_and_those_measured(tmp_path: Path, decode_ms: float | None) -> None:
     settings = rehearsal(decode_ms_per_frame=decode_ms, replicas=2, cpus=3, clips=5, shape=(1, 32, 48))
-    config = config_of(settings, [], make_shards(tmp_path / "shards", settings))
+    config = config_of(settings, [], make_shards(tmp_path / "shards", settings, make_videos(settings)))
     found = {shard.name: [sample.key for sample in samples_of(shard, config)] for shard in shards_of(config.input)}
     assert [len(keys) for keys in found.values()] == [2, 2, 3, 2]
     assert [name.startswith("warm-up") for name in found] == [True, True, False, False]
@@ -82,7 +82,7 @@ def test_shards_hold_the_clips_to_warm_up_with_and_those_measured(tmp_path: Path
 
 def test_the_first_video_that_is_measured_may_take_long(tmp_path: Path) -> None:
     settings = rehearsal(slow_video_seconds=18.0)
-    config = config_of(settings, [], make_shards(tmp_path / "shards", settings))
+    config = config_of(settings, [], make_shards(tmp_path / "shards", settings, make_videos(settings)))
     videos = [read_simulated(sample.video) for shard in shards_of(config.input) for sample in samples_of(shard, config)]
     assert [video and video.ms_per_frame for video in videos] == [1.0, 1.0, 2000.0, 1.0, 1.0, 1.0]
 
