@@ -84,7 +84,8 @@ def verify(
     denying = frozenset(denying_shards(store))  # listed once: to ask for each shard's list would be a request a shard
     named: set[str] = set()
     with ThreadPoolExecutor(READERS) as pool:
-        for number, shard in enumerate(pool.map(lambda name: _check_shard(store, name, run, name in denying), done), start=1):
+        checked = pool.map(lambda name: _check_shard(store, name, run, name in denying), done)
+        for number, shard in enumerate(checked, start=1):
             seen.add(shard.seen)
             named |= shard.named
             yield from shard.problems
