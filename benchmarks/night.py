@@ -3,7 +3,7 @@
     python -m benchmarks.night --nodes 8 --minutes 20
 
 GPUs and videos are simulated; the head, the raylets and the driver are real processes. Nodes are killed with SIGKILL,
-as a machine that loses its power. Writes benchmarks/results/night.json.
+as a machine that loses its power. Writes benchmarks/results/night.json, with where the time of the GPUs went.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -25,6 +27,7 @@ from typing import Any
 import yaml
 from ray.cluster_utils import Cluster
 
+from encoder.device.simulated import ServiceRecord
 from pipeline.audit.verify import Verified, verify
 from pipeline.input.pack import add_member
 from pipeline.storage.store import Store
@@ -41,29 +44,25 @@ PATIENCE_SECONDS = 300.0  # for what is left when the last node has come
 
 @dataclass(slots=True)
 class Night:
-    """The nodes that are there now, and how many GPU-seconds there have been."""
+    """The nodes that are there now, when each came, and when those went that were killed (on the monotonic clock)."""
 
     cluster: Any
     most: int
     chance: random.Random
     there: list[Any] = field(default_factory=list)
-    gpu_seconds: float = 0.0
-    came: int = 0
-    went: int = 0
-    _counted_at: float = field(default_factory=time.monotonic)
+    came: dict[str, float] = field(default_factory=dict)
+    went: dict[str, float] = field(default_factory=dict)
 
     def come(self) -> None:
         node = self.cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
-        self.count()
         self.there.append(node)
-        self.came += 1
+        self.came[node.node_id] = time.monotonic()
 
     def go(self) -> None:
-        self.count()
         node = self.there.pop(self.chance.randrange(len(self.there)))
         (raylet,) = node.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
-        self.went += 1
+        self.went[node.node_id] = time.monotonic()
 
     def change(self) -> None:
         """One node more or one less, half of them there on average."""
@@ -72,10 +71,23 @@ class Night:
         else:
             self.come()
 
-    def count(self) -> None:
-        now = time.monotonic()
-        self.gpu_seconds += len(self.there) * (now - self._counted_at)
-        self._counted_at = now
+
+@dataclass(slots=True)
+class Replicas:
+    """What the driver says of its replicas, line by line: when the first one of each node had loaded its encoder."""
+
+    joined: dict[str, float] = field(default_factory=dict)
+
+    def read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if not line.startswith("{"):
+                print(line, end="", flush=True)
+                continue
+            said = json.loads(line)
+            if said["event"] != "slice_committed":
+                print(said["time"], said["event"], said["message"], flush=True)
+            if said["event"] == "replica_joined":
+                self.joined.setdefault(said["node"], time.monotonic())
 
 
 def make_shards(folder: Path, samples: int) -> None:
@@ -91,8 +103,8 @@ def write_config(folder: Path, address: str) -> Path:
         "input": {"shards": f"{folder}/*.tar", "video": ["simulated"]},
         "output": {"path": f"{folder}/out", "part_samples": 2},
         "clip": {"frames": FRAMES, "fps": FPS, "buckets": [f"{SIDE_PX}x{SIDE_PX}"]},
-        "encoder": {"name": "simulated", "weights": f"simulated:{MS_PER_FRAME:g}"},
-        "runtime": {"address": address, "wait_for_gpus_minutes": 30},
+        "encoder": {"name": "simulated", "weights": f"simulated:{MS_PER_FRAME:g}:{folder}/busy"},
+        "runtime": {"address": address, "wait_for_gpus_minutes": 30, "log": "json"},
     }
     path = folder / "night.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -110,14 +122,21 @@ def rehearse(nodes: int, minutes: float, samples: int, seed: int) -> dict[str, A
             night = Night(cluster, nodes, random.Random(seed))
             for _ in range(max(1, nodes // 2)):
                 night.come()
-            with subprocess.Popen(command) as driver:
+            (folder / "busy").mkdir()
+            replicas = Replicas()
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+                assert driver.stderr
+                reader = threading.Thread(target=replicas.read, args=(driver.stderr,))
+                reader.start()
                 code, seconds = disturb(night, driver, minutes * 60)
-            return figures(night, Store(f"{folder}/out"), code, seconds)
+                reader.join()
+            times = times_of(night, replicas, folder / "busy")
+            return figures(night, Store(f"{folder}/out"), code, seconds, times)
     finally:
         cluster.shutdown()
 
 
-def disturb(night: Night, driver: "subprocess.Popen[bytes]", limit_seconds: float) -> tuple[int, float]:
+def disturb(night: Night, driver: "subprocess.Popen[str]", limit_seconds: float) -> tuple[int, float]:
     """Changes nodes until the time is over or the run has ended; then one node at least is left for what remains."""
     began = time.monotonic()
     while driver.poll() is None and time.monotonic() - began < limit_seconds:
@@ -132,27 +151,48 @@ def disturb(night: Night, driver: "subprocess.Popen[bytes]", limit_seconds: floa
     except subprocess.TimeoutExpired:
         driver.kill()
         code = driver.wait()
-    night.count()
     return code, time.monotonic() - began
 
 
-def figures(night: Night, store: Store, code: int, seconds: float) -> dict[str, Any]:
+def times_of(night: Night, replicas: Replicas, busy: Path) -> dict[str, float]:
+    """Seconds of all GPUs that were there: until each had an encoder, until its first clip, and at work."""
+    end = time.monotonic()
+    gone = {node: night.went.get(node, end) for node in night.came}
+    first, served = 0.0, 0.0
+    for file in busy.iterdir():
+        records = [ServiceRecord(*map(float, line.split())) for line in file.read_text().splitlines()]  # type: ignore[arg-type]
+        first += records[0].begin
+        served += sum(record.end - record.begin for record in records)
+    begun = list(busy.iterdir())
+    joined = sorted(replicas.joined.values())[: len(begun)]
+    return {
+        "there": sum(gone[node] - came for node, came in night.came.items()),
+        "until_an_encoder_was_loaded": sum(
+            replicas.joined.get(node, gone[node]) - came for node, came in night.came.items()
+        ),
+        "from_there_to_the_first_clip": first - sum(joined),
+        "at_work": served,
+    }
+
+
+def figures(night: Night, store: Store, code: int, seconds: float, times: dict[str, float]) -> dict[str, Any]:
     """What came of it. The busy fraction counts only frames that were kept, and the time in which replicas start."""
     seen = Verified()
     problems = list(map(str, verify(store, seen)))
     kept_seconds = seen.rows * FRAMES * MS_PER_FRAME / 1000
+    between = times["there"] - sum(times[key] for key in list(times)[1:])
+    times |= {"of_kept_clips": kept_seconds, "between_clips": between}
     return {
         "exit_code": code,
         "minutes": round(seconds / 60, 2),
         "most_nodes": night.most,
-        "nodes_came": night.came,
-        "nodes_killed": night.went,
+        "nodes_came": len(night.came),
+        "nodes_killed": len(night.went),
         "samples": seen.samples,
         "clips": seen.rows,
         "problems": problems,
-        "gpu_seconds_there": round(night.gpu_seconds, 1),
-        "gpu_seconds_of_kept_clips": round(kept_seconds, 1),
-        "busy_fraction": round(kept_seconds / night.gpu_seconds, 3),
+        "gpu_seconds": {key: round(value, 1) for key, value in times.items()},
+        "busy_fraction": round(kept_seconds / times["there"], 3),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from encoder import LatentSpec, spec_of
 from pipeline.clips.plan import ClipRules
-from pipeline.cluster.object_store import used_bytes
+from pipeline.cluster.metrics import object_store_used_bytes
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.records import Chunk, FloatLatent, Uint8Frames
@@ -43,7 +43,7 @@ def run_ray_data(config: Config, cpus: int, replicas: int) -> Ended:
         clips = ray.data.from_items(rows, override_num_blocks=len(rows)).map(Decode(config))
         pool = ray.data.ActorPoolStrategy(size=replicas)
         latents = clips.map_batches(Encode, fn_constructor_args=(config,), batch_size=1, compute=pool, num_cpus=0)
-        peak_bytes = max(used_bytes() for _ in latents.iter_batches(batch_size=1, batch_format="numpy"))
+        peak_bytes = max(object_store_used_bytes() for _ in latents.iter_batches(batch_size=1, batch_format="numpy"))
         return Ended(time.monotonic(), peak_bytes)
     finally:
         ray.shutdown()

@@ -14,9 +14,10 @@ from encoder import AUTO
 from encoder.video_encoder import VideoEncoder
 from pipeline.audit.summary import write_report
 from pipeline.clips.plan import check_clip_config, check_segments
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.convolutions import measure_convolutions
 from pipeline.cluster.fleet import WorkQueue, shards_left, within_limit
+from pipeline.cluster.joining import connected
 from pipeline.config.identity import FORMAT_VERSION, fingerprint, identity, run_name
 from pipeline.config.load import Config
 from pipeline.dataset.card import describe_dataset
@@ -82,6 +83,8 @@ def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncod
     check_columns(config.input.columns)
     check_clip_config(config.clip, loaded.spec)
     check_segments(config.clip, loaded.receptive_field)
+    if config.runtime.logs is not None:
+        Store(config.runtime.logs)  # which refuses what is no URL
     store = Store(config.output.path)
     config = as_noted(config, store) if loaded.tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
@@ -123,6 +126,8 @@ def public_config(config: Config) -> dict[str, Any]:
     if config.input.table is not None:
         values["input"]["table"]["files"] = [_public_pattern(pattern) for pattern in config.input.table.files]
     values["output"]["path"] = public_url(config.output.path)
+    if config.runtime.logs is not None:
+        values["runtime"]["logs"] = public_url(config.runtime.logs)
     if "://" in config.encoder.weights:
         values["encoder"]["weights"] = public_url(config.encoder.weights)
     return values

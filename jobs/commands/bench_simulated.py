@@ -130,7 +130,7 @@ def _as_run(peer: Callable[[Config, int, int], tuple[float, int]]) -> Run:
 
 def run_ours(config: Config, rehearsal: Rehearsal) -> Ran:
     """A run of the pipeline on a local Ray that believes in so many CPUs."""
-    from pipeline.cluster.object_store import used_bytes
+    from pipeline.cluster.metrics import object_store_used_bytes
 
     ended: dict[str, float] = {}
     samples: list[DriverSample] = []
@@ -143,7 +143,7 @@ def run_ours(config: Config, rehearsal: Rehearsal) -> Ran:
     def look() -> None:
         nonlocal peak_bytes
         if not samples or time.monotonic() - samples[-1].at >= SAMPLE_SECONDS:
-            peak_bytes = max(peak_bytes, used_bytes())
+            peak_bytes = max(peak_bytes, object_store_used_bytes())
             samples.append(DriverSample(time.monotonic(), time.process_time(), _memory_bytes()))
 
     with _logical_cpus(rehearsal.cpus):

@@ -22,7 +22,7 @@ DEFAULT_URL = "http://127.0.0.1:8265"
 RAY_JOB = (sys.executable, "-m", "ray.scripts.scripts", "job")
 
 FAILED = re.compile(r"entrypoint command failed with exit code (-?\d+)")
-WAS_STOPPED = "was stopped"
+WAS_STOPPED, SUCCEEDED = "was stopped", "succeeded"
 STOPPED_EXIT_CODE = 143  # Ray stops a job by SIGTERM
 
 
@@ -69,15 +69,17 @@ def new_job_id() -> str:
 
 
 def exit_code(status: str, submitted: int) -> int:
-    """The exit code of a run, from the output of `ray job status`; `submitted` where that has none.
+    """The exit code of a run, from the output of `ray job status`; that of `ray job submit` where it has none.
 
-    `ray job submit` exits with 1 whatever the run's code was, and with 0 if the job was stopped.
+    `ray job submit` exits with 1 whatever the run's code was, and with 0 if the job was stopped. It is never taken for
+    success: a cluster that went down after a stop cannot be asked for the job's status any more.
     """
-    failed = FAILED.search(status)
-    if failed is None:
-        return STOPPED_EXIT_CODE if WAS_STOPPED in status else submitted
-    code = int(failed[1])
-    return code if code > 0 else 128 - code  # negative: the signal that ended the process
+    if failed := FAILED.search(status):
+        code = int(failed[1])
+        return code if code > 0 else 128 - code  # negative: the signal that ended the process
+    if WAS_STOPPED in status:
+        return STOPPED_EXIT_CODE
+    return 0 if SUCCEEDED in status else submitted or 1
 
 
 def run_command(config: str, overrides: Sequence[str] = ()) -> list[str]:

@@ -118,6 +118,7 @@ def refuse_relative_paths(config: Config) -> None:
     paths = {"output.path": [config.output.path], "input.shards": list(config.input.shards)}
     paths["input.table.files"] = list(config.input.table.files) if config.input.table else []
     paths["encoder.weights"] = [] if config.encoder.weights.startswith(NO_FILES) else [config.encoder.weights]
+    paths["runtime.logs"] = [config.runtime.logs] if config.runtime.logs else []
     for key, values in paths.items():
         for value in values:
             if "://" not in value and not os.path.isabs(value.removeprefix("@")):

@@ -14,7 +14,7 @@ from pipeline.audit.summary import parts_by_device
 from pipeline.config.identity import short
 from pipeline.output.accounts import slice_numbers
 from pipeline.output.latent_bytes import decode_latent
-from pipeline.output.manifests import READERS, Manifest, PartJson, is_finished, removed_path
+from pipeline.output.manifests import READERS, Manifest, PartJson, denying_shards, is_finished, removed_path
 from pipeline.output.parts import Footer, read_footer, read_rows, read_schema, sha256_of
 from pipeline.output.paths import (
     SUCCESS_FILE,
@@ -81,9 +81,11 @@ def verify(
     """
     run = read_run(store)
     done = sorted(done_shards(store))
+    denying = frozenset(denying_shards(store))  # listed once: to ask for each shard's list would be a request a shard
     named: set[str] = set()
     with ThreadPoolExecutor(READERS) as pool:
-        for number, shard in enumerate(pool.map(lambda name: _check_shard(store, name, run), done), start=1):
+        checked = pool.map(lambda name: _check_shard(store, name, run, name in denying), done)
+        for number, shard in enumerate(checked, start=1):
             seen.add(shard.seen)
             named |= shard.named
             yield from shard.problems
@@ -94,7 +96,7 @@ def verify(
     yield from _lost_manifests(store, len(done))
 
 
-def _check_shard(store: Store, name: str, run: RunFile) -> _Shard:
+def _check_shard(store: Store, name: str, run: RunFile, denies: bool) -> _Shard:
     path = manifest_path(name)
     try:
         manifest: Manifest = json.loads(store.read(path))
@@ -106,7 +108,7 @@ def _check_shard(store: Store, name: str, run: RunFile) -> _Shard:
     accounted = {reject["sample_index"] for reject in manifest["rejects"]}
     parts = manifest["parts"]
     problems = [problem for part in parts for problem in check_part(store, part, manifest, run, accounted)]
-    if not is_finished(store, name, manifest):
+    if denies and not is_finished(store, name, manifest):
         what = f"names rows that are still there: run latentmill remove {store.root} to finish"
         problems.append(Problem(removed_path(name), what))
     problems += check_manifest(name, manifest, run, accounted)

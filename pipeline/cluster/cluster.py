@@ -3,13 +3,10 @@
 It does not decode (decoder.py), does not know what a latent is, and decides nothing that fleet.py can decide.
 """
 
-import atexit
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,13 +14,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.cluster.claims import start_claims
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
-from pipeline.cluster.joining import check_cluster
+from pipeline.cluster.logs import Logs
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.cluster.nodes import POLL_SECONDS, Death, Head, Nodes, died_with_node, first_line, on_gpus
 from pipeline.cluster.replica import ReplicaActor
 from pipeline.cluster.waiting import Waiting
 from pipeline.config.load import Config
-from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import HeadLostError, LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import (
@@ -38,46 +34,11 @@ from pipeline.monitor.events import (
 )
 from pipeline.monitor.metrics import of_event
 
-# Left to itself Ray frees objects that were let go once a second: at the speed of a GPU that is gigabytes.
-FREE_OBJECTS = {"free_objects_period_milliseconds": 100}
 RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
 DOUBT_SECONDS = 1.0  # between them while a replica's death is unexplained
 DRAINED = "its node is being drained"
 PLACING_SECONDS = 5.0  # in which replicas are placed where GPUs are free
 RETIRE_SECONDS = 5.0  # that replicas have to end what they are writing: those that hang are not waited for
-
-
-@contextlib.contextmanager
-def connected(runtime: RuntimeConfig) -> Iterator[None]:
-    """Starts a local Ray, or joins the cluster at `runtime.address` and brings it our code.
-
-    Raises:
-        UserError: no cluster can be joined at the address.
-    """
-    options: dict[str, Any] = {"address": "local", "include_dashboard": False, "_system_config": FREE_OBJECTS}
-    if runtime.address is not None:
-        check_cluster(runtime.address)
-        options = {"address": runtime.address, "runtime_env": {"py_modules": _our_packages()}}
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", namespace="latentmill", **options)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        if runtime.address is None:
-            raise
-        cause = " ".join(str(error).split())
-        raise UserError(f"runtime.address: cannot join the Ray cluster at {runtime.address}: {cause}") from None
-    try:
-        yield
-    except HeadLostError:
-        atexit.unregister(ray.shutdown)  # it would wait for the head, and then abort
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
-
-
-def _our_packages() -> list[str]:
-    return [str(Path(__file__).parents[2] / package) for package in ("encoder", "pipeline")]
 
 
 @dataclass(slots=True)
@@ -113,6 +74,7 @@ class Cluster:
         self._resize_at, self._last_error = 0.0, ""
         self._waiting = Waiting(config.runtime.wait_for_gpus_minutes)
         self._metrics = RayMetrics(config, weights_sha256)
+        self._logs = Logs(config.runtime.logs, self._metrics.run)
 
     def place(self, check: Callable[[], None]) -> int:
         """Starts replicas and gives Ray some seconds to place them. Returns how many it did: others wait for GPUs."""
@@ -161,6 +123,7 @@ class Cluster:
             return
         for replica in self._running.values():
             ray.kill(replica.actor)
+        self._logs.end()
         ray.kill(self._claims)
 
     def _resize(self) -> Iterator[Event]:
@@ -173,6 +136,7 @@ class Cluster:
         for replica in [self._running[number] for number in self._fleet.surplus() if number in self._running]:
             self._let_go(replica)
             yield ReplicaReleased(replica.number, replica.node, self._nodes.address(replica.node))
+        yield from self._logs.look()
         placed = sum(bool(replica.node) for replica in self._running.values())
         loading = sum(not replica.is_ready for replica in self._running.values())
         self._metrics.add(of_fleet(self._fleet, loading))
@@ -185,6 +149,7 @@ class Cluster:
 
     def _let_go(self, replica: _Running) -> None:
         ray.kill(replica.actor)
+        self._logs.copy_soon()
         del self._running[replica.number]
         self._fleet.leave(replica.number, died=False)
 
@@ -203,7 +168,7 @@ class Cluster:
         for _ in range(self._fleet.to_start(self._nodes.gpus)):
             actor = actor_of.remote(self._config, self._weights_sha256, self.replicas, self._claims)
             number = self._fleet.join()
-            self._running[number] = _Running(number, actor, actor.node.remote())
+            self._running[number] = _Running(number, actor, actor.place.remote())
 
     def _explain_deaths(self) -> Iterator[Event]:
         """Gives back what dead replicas were at, once it is known whether they died with their nodes."""
@@ -258,7 +223,8 @@ class Cluster:
                 replica.is_ready = True
                 yield ReplicaJoined(replica.number, replica.node, self._nodes.address(replica.node))
             else:
-                replica.node = ray.get(promise)
+                replica.node, files = ray.get(promise)
+                self._logs.keep(replica.number, replica.node, files)
                 replica.starting = replica.actor.load.remote()
         except StopIteration:
             self._fleet.idle(replica.number, replica.working.pop(promise))
@@ -285,6 +251,7 @@ class Cluster:
             yield from filter(None, [self._fleet.failed(replica.number, work, self._last_error, replica.drains)])
         else:  # it could not load, is gone, or may be broken
             ray.kill(replica.actor)
+            self._logs.copy_soon()
             del self._running[replica.number]
             yield ReplicaLost(replica.number, replica.node, self._last_error, self._nodes.address(replica.node))
             of_itself = isinstance(error, RayTaskError | LatentmillError)

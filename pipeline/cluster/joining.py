@@ -1,10 +1,23 @@
-"""Whether a cluster can be joined, found out by a process of its own: Ray waits for minutes, or ends its process."""
+"""Ray: starts one here or joins a cluster.
 
+Whether one can be joined is found out by a process of its own: Ray waits for minutes, or ends its process.
+"""
+
+import atexit
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from pipeline.errors import UserError
+import ray
+from ray._private import worker as ray_worker
+from ray.exceptions import RayError
+
+from pipeline.config.runtime import RuntimeConfig
+from pipeline.errors import HeadLostError, UserError
 
 REACH_SECONDS = 5.0
 JOIN_SECONDS = 40.0
@@ -15,6 +28,55 @@ HINTS = {  # by words in what Ray says
     "version mismatch": "it runs another Ray or Python: use the versions of the cluster",
     "could not find any running ray": "no cluster runs on this machine: give HOST:PORT, or null for a local Ray",
 }
+
+# Left to itself Ray frees objects that were let go once a second: at the speed of a GPU that is gigabytes.
+FREE_OBJECTS = {"free_objects_period_milliseconds": 100}
+
+
+@contextmanager
+def connected(runtime: RuntimeConfig) -> Iterator[None]:
+    """Starts a local Ray, or joins the cluster at `runtime.address` and brings it our code.
+
+    Raises:
+        UserError: no cluster can be joined at the address.
+    """
+    options: dict[str, Any] = {"address": "local", "include_dashboard": False, "_system_config": FREE_OBJECTS}
+    if runtime.address is not None:
+        check_cluster(runtime.address)
+        options = {"address": runtime.address, "runtime_env": {"py_modules": _our_packages()}}
+    try:
+        with _no_messages_of_raylets():
+            ray.init(log_to_driver=False, logging_level="ERROR", namespace="latentmill", **options)
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        if runtime.address is None:
+            raise
+        cause = " ".join(str(error).split())
+        raise UserError(f"runtime.address: cannot join the Ray cluster at {runtime.address}: {cause}") from None
+    try:
+        yield
+    except HeadLostError:
+        atexit.unregister(ray.shutdown)  # it would wait for the head, and then abort
+        raise
+    except BaseException:
+        ray.shutdown()
+        raise
+    ray.shutdown()
+
+
+def _our_packages() -> list[str]:
+    return [str(Path(__file__).parents[2] / package) for package in ("encoder", "pipeline")]
+
+
+@contextmanager
+def _no_messages_of_raylets() -> Iterator[None]:
+    """What is connected inside does not print pages of what a raylet logged before it died, against which Ray has no
+    option: the run says which replicas it lost."""
+    listen = ray_worker.listen_error_messages
+    ray_worker.listen_error_messages = lambda worker, threads_stopped: None
+    try:
+        yield
+    finally:
+        ray_worker.listen_error_messages = listen
 
 
 def check_cluster(address: str) -> None:

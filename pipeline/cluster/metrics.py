@@ -6,6 +6,8 @@ It does not decide what is counted.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ray._private.internal_api import get_memory_info_reply
+from ray._private.state import state
 from ray.util.metrics import Counter, Gauge
 
 from pipeline.cluster.fleet import Fleet
@@ -18,7 +20,7 @@ class RayMetrics:
     """The metrics of one process for one run. Ray's names begin with `ray_` where Prometheus reads them."""
 
     def __init__(self, config: Config, weights_sha256: str) -> None:
-        self._run = run_name(fingerprint(identity(config, weights_sha256)), config.output.path)
+        self.run = run_name(fingerprint(identity(config, weights_sha256)), config.output.path)
         self._metrics: dict[Metric, Any] = {}
 
     def add(self, points: Iterable[Point]) -> None:
@@ -26,7 +28,7 @@ class RayMetrics:
         for point in points:
             if point.metric not in self._metrics:
                 self._metrics[point.metric] = _register(point.metric)
-            tags = {"run": self._run, **point.tags}
+            tags = {"run": self.run, **point.tags}
             if point.metric.kind == "gauge":
                 self._metrics[point.metric].set(point.value, tags)
             elif point.value > 0:
@@ -46,3 +48,8 @@ def of_fleet(fleet: Fleet, loading: int) -> Iterator[Point]:
     yield Point(REPLICAS, loading, {"state": "loading"})
     yield Point(REPLICAS, fleet.replicas - fleet.replicas_at_work - loading, {"state": "idle"})
     yield Point(REPLICAS, fleet.replicas_at_work, {"state": "at_work"})
+
+
+def object_store_used_bytes() -> int:
+    """Bytes of shared memory that objects take on all nodes, now, for benchmarks. Ray has no public way to ask."""
+    return int(get_memory_info_reply(state).store_stats.object_store_bytes_used)

@@ -11,6 +11,7 @@ from pipeline.cluster.claims import RayClaims
 from pipeline.cluster.cpus import usable_cpus
 from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import MOST_SHARDS, Work
+from pipeline.cluster.logs import log_files, told
 from pipeline.cluster.metrics import RayMetrics
 from pipeline.cluster.nodes import node_here
 from pipeline.config.load import Config
@@ -36,10 +37,11 @@ class Replica:
         self._task: Any = None
         self._metrics = RayMetrics(config, weights_sha256)
 
-    def node(self) -> str:
-        """The id of the node on which Ray has placed it."""
-        return node_here()
+    def place(self) -> tuple[str, dict[str, str]]:
+        """The id of the node on which Ray has placed it, and the files of its log there, by their names elsewhere."""
+        return node_here(), log_files()
 
+    @told("the encoder")
     def load(self) -> None:
         """Puts the encoder on its device."""
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # chunks differ in size
@@ -49,7 +51,7 @@ class Replica:
         from pipeline.latents.task import ShardTask
 
         config = self._config
-        node = resources_of(self.node())
+        node = resources_of(node_here())
         encoder.set_threads(threads_of(node, self._replicas))
         loaded = load_encoder(config.encoder, device=config.runtime.device_of(holds_gpu()))
         if loaded.weights_sha256 != self._weights_sha256:
@@ -65,11 +67,12 @@ class Replica:
     def run(self, work: Work) -> Iterator[Event]:
         watch, before = Stopwatch(), dict[str, float]()
         make = self._task.help(work.shard, work.place, watch) if work.place else self._task.run(work.shard, watch)
-        for event in thinned(make):
-            seconds = dict(watch.seconds)
-            self._metrics.add(of_work(event, before, seconds))
-            before = seconds
-            yield event
+        with told(f"shard {work.shard.name}, place {work.place}"):
+            for event in thinned(make):
+                seconds = dict(watch.seconds)
+                self._metrics.add(of_work(event, before, seconds))
+                before = seconds
+                yield event
 
     @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
     def retire(self) -> None:

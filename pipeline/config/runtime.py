@@ -23,6 +23,7 @@ class RuntimeConfig(Section):
     `device: auto` is CUDA where Ray gives a GPU, and never the CPU instead; `cpu` rehearses a run on GPUs without them.
     `ahead_bytes` bounds the videos and decoded frames that wait on a node; null takes half of its object store.
     `log: json` writes one JSON object per line to standard error instead of a progress display.
+    `logs` is a folder or URL to which the logs of replicas are copied, now and then and when they end.
     """
 
     replicas: int | ReplicaRange | Literal["auto"] = "auto"
@@ -31,6 +32,7 @@ class RuntimeConfig(Section):
     wait_for_gpus_minutes: float | None = Field(None, ge=0)
     ahead_bytes: int | None = Field(None, ge=1)
     log: Literal["text", "json"] = "text"
+    logs: str | None = None
 
     @field_validator("replicas", mode="before")
     @classmethod

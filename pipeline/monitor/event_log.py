@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from pipeline.monitor.events import (
     Event,
+    LogsNotKept,
     ReplicaJoined,
     ReplicaLost,
     ReplicaReleased,
@@ -55,6 +56,8 @@ def values_of(event: Event) -> Iterator[Values]:
             yield _line("replica_released", f"replica {event.replica} finds no work any more", **_whose(event))
         case WaitingForGpus():
             yield _line("waiting_for_gpus", str(event), "warning", replicas=event.replicas, gpus=event.gpus)
+        case LogsNotKept():
+            yield _line("logs_not_kept", event.error, "warning")
 
 
 def _whose(event: ReplicaJoined | ReplicaLost | ReplicaReleased) -> Values:

@@ -93,6 +93,13 @@ class ReplicaReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class LogsNotKept:
+    """Event: logs of replicas could not be copied to `runtime.logs`; later ones are tried again and not told."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardBegun:
     """Event: a replica was given a shard; `helps` if another replica already works on it."""
 
@@ -112,4 +119,5 @@ Event = (
     | ReplicaLost
     | ReplicaReleased
     | WaitingForGpus
+    | LogsNotKept
 )

@@ -9,6 +9,7 @@ from rich.progress import Progress as Display
 
 from pipeline.monitor.events import (
     Event,
+    LogsNotKept,
     ReplicaJoined,
     ReplicaLost,
     ReplicaReleased,
@@ -67,6 +68,8 @@ class RunProgress:
                 self._say(f"replica {event.replica} was lost{_where(event)}: {event.error}")
             case WaitingForGpus():
                 self._say(str(event))
+            case LogsNotKept():
+                self._say(f"logs of replicas cannot be kept (runtime.logs): {event.error}")
         self._show(isinstance(event, ShardDone))
 
     def tick(self) -> None:

@@ -58,10 +58,13 @@ def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
 def test_a_run_ends_with_everything_that_the_contract_names(
     shards: None, make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    path = config_file(make_config(), tmp_path / "c.yaml")
+    path = config_file(make_config(runtime={"logs": str(tmp_path / "logs")}), tmp_path / "c.yaml")
     code, output = finish(latentmill("run", path))
     assert code == 0, output
     out = tmp_path / "out"
+    (log,) = (tmp_path / "logs").glob("*/replica-0001-*.err")
+    assert log.parent.name in output, "the logs of a run lie in a folder of its name"
+    assert log.read_text().count(": ended") == 4, "the encoder and three shards"
     expected = {"run.json", "latents", "manifests", "_SUCCESS.json", "summary.json", "report.html"}
     assert expected <= {entry.name for entry in out.iterdir()}
     summary = json.loads((out / "summary.json").read_text())

@@ -1,5 +1,6 @@
 """Decoding goes where CPUs are free: to the replica's node and, where that is full, to nodes that have no GPU."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from support.nodes import OBJECT_STORE_BYTES, idle_head
 from support.runs import MakeConfig, write_tar
 
 import encoder
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.clips.plan import ClipRules
+from pipeline.cluster import decoder as ray_decoder
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.joining import connected
 from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone
+from pipeline.records import Sample
 from pipeline.video.simulated import SimulatedVideo, write_simulated
 
 pytestmark = pytest.mark.ray
@@ -60,3 +66,27 @@ def test_a_gpu_node_with_one_cpu_is_fed_by_the_cpus_of_the_others(config: Config
         cluster.stop()
     assert [event.samples for event in events if isinstance(event, ShardDone)] == [VIDEOS]
     assert most_taken == cpus == 5, "those of all three nodes at once"
+
+
+def test_a_decode_that_is_tried_again_never_lands_on_a_head_without_cpus(
+    config: Config, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = nodes.head_node.node_id
+
+    def die_twice(video: bytes, *_: object) -> Iterator[str]:  # pickled by value, as it is local
+        attempt = len(list(tmp_path.glob("died-*")))
+        if attempt < 2:
+            (tmp_path / f"died-{attempt}-{ray.get_runtime_context().get_node_id()}").touch()
+            os._exit(1)
+        yield ray.get_runtime_context().get_node_id()
+
+    task = ray.remote(max_retries=0, num_returns="streaming")(die_twice)
+    monkeypatch.setattr(ray_decoder, "_decode_task", task)
+    with connected(config.runtime):
+        assert ray.get_runtime_context().get_node_id() == head, "where Ray would place a task that asks for no CPU"
+        decoder = RayDecoder(config, ray.put(config), ClipRules(encoder.spec_of("simulated"), 8))
+        sample = Sample("a", 0, 0, 0, True, 0, b"", "a.simulated", ("",), "", None, None)
+        (at,) = (item for item in decoder.start(sample) if item is not None)
+    tried = [path.name.rpartition("-")[2] for path in tmp_path.glob("died-*")]
+    assert len(tried) == 2
+    assert head not in (*tried, at)

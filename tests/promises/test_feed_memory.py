@@ -6,9 +6,10 @@ import pytest
 from support.runs import MakeConfig, write_tar
 
 import encoder
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
-from pipeline.cluster.object_store import used_bytes
+from pipeline.cluster.joining import connected
+from pipeline.cluster.metrics import object_store_used_bytes
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone, SliceDone
 from pipeline.video.simulated import SimulatedVideo, write_simulated
@@ -37,7 +38,7 @@ def test_films_that_do_not_fit_are_streamed_within_the_bound(
 
         def look() -> None:
             nonlocal peak_bytes
-            peak_bytes = max(peak_bytes, used_bytes())
+            peak_bytes = max(peak_bytes, object_store_used_bytes())
 
         events = list(cluster.run(look))
         cluster.stop()

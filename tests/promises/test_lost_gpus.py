@@ -22,9 +22,11 @@ from support.runs import MakeConfig, output_files, run_all, samples_of, write_ta
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster as ray_cluster
+from pipeline.cluster import fleet
 from pipeline.cluster import waiting as waiting_for
-from pipeline.cluster.cluster import DRAINED, Cluster, connected
+from pipeline.cluster.cluster import DRAINED, Cluster
 from pipeline.cluster.fleet import DEATHS_IN_A_ROW, WorkQueue
+from pipeline.cluster.joining import connected
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
@@ -32,6 +34,7 @@ from pipeline.monitor.events import (
     Event,
     ReplicaJoined,
     ReplicaLost,
+    ReplicaReleased,
     ShardDone,
     ShardFailed,
     SliceDone,
@@ -136,24 +139,30 @@ def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
     assert "Traceback" not in errors
 
 
-def test_a_second_run_on_a_busy_cluster_says_so_and_goes_on_when_the_first_lets_its_replicas_go(
-    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an_idle_replica(
+    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...]
 ) -> None:
     monkeypatch.setattr(waiting_for, "BUSY_SECONDS", 1.0)
     monkeypatch.setattr(ray_cluster, "PLACING_SECONDS", 1.0)
+    monkeypatch.setattr(ray_cluster, "RESIZE_SECONDS", 0.2)
+    for module in (fleet, ray_cluster):  # a replica that has no shard of its own is idle
+        monkeypatch.setattr(module, "WORKERS_PER_SHARD", 1)
     add_gpus(nodes, 2)
-    second = config.replaced({"output.path": str(tmp_path / "second")})
+    write_tar(tmp_path / "long.tar", samples_of(videos * 4))
+    first = config.replaced({"encoder.weights": "simulated:50"})
+    second = config.replaced({"output.path": str(tmp_path / "second"), "input.shards": str(tmp_path / "s.tar")})
     with connected(config.runtime):
-        holder, waiter = cluster_of(config), cluster_of(second)
+        holder, waiter = cluster_of(first), cluster_of(second)
         place_all(holder)
         assert waiter.place(lambda: None) == 0
-        assert waiter.replicas == 2
-        said = events_of(waiter)
-        waiting = next(said)
+        waits = events_of(waiter)
+        waiting = next(waits)
         assert isinstance(waiting, WaitingForGpus)
-        assert (waiting.replicas, waiting.gpus) == (2, 2)
-        assert isinstance([*events_of(holder)][-1], ShardDone)
-        assert isinstance([*said][-1], ShardDone)
+        assert (waiting.replicas, waiting.gpus) == (1, 2)
+        holds = events_of(holder)
+        assert any(isinstance(event, ReplicaReleased) for event in holds), "one has nothing to do after the short shard"
+        assert isinstance([*waits][-1], ShardDone), "though the first run has not ended"
+        assert isinstance([*holds][-1], ShardDone)
 
 
 def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(

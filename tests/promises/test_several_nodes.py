@@ -14,8 +14,9 @@ from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.joining import connected
 from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus

@@ -84,6 +84,7 @@ def test_an_address_of_the_environment_that_is_no_dashboard_is_refused() -> None
         ("Job 'a' was stopped", 0, 143),
         ("Job 'a' succeeded", 0, 0),
         ("ConnectionError: no cluster", 1, 1),
+        ("ConnectionError: no cluster, as it went down after a stop", 0, 1),
     ],
 )
 def test_a_followed_ray_job_ends_with_the_exit_code_of_its_run(status: str, submitted: int, code: int) -> None:

@@ -20,6 +20,7 @@ from jobs.cli import main
 from jobs.commands import verify as verify_command
 from pipeline.audit.verify import Verified, verify
 from pipeline.errors import UserError
+from pipeline.output.manifests import removed_path, write_removed
 from pipeline.output.parts import FOOTER_KEY
 from pipeline.output.paths import bucket_path, manifest_path, part_path
 from pipeline.storage.store import Store
@@ -263,6 +264,26 @@ def test_what_is_checked_is_told_shard_by_shard(root: Path) -> None:
     told: list[tuple[int, int]] = []
     assert not list(verify(Store(str(root)), Verified(), lambda done, of: told.append((done, of))))
     assert told == [(1, 1)]
+
+
+class AskedStore(Store):
+    """Notes which small files are read."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.asked: list[str] = []
+
+    def read(self, path: str) -> bytes:
+        self.asked.append(path)
+        return super().read(path)
+
+
+def test_only_shards_with_a_list_of_removed_rows_are_asked_for_it(root: Path) -> None:
+    commit_shard(Store(str(root)), "others", "/data/others.tar")
+    write_removed(Store(str(root)), "others", [])
+    store = AskedStore(str(root))
+    assert not list(verify(store, Verified()))
+    assert [path for path in store.asked if path.startswith("removed/")] == [removed_path("others")]
 
 
 def test_a_root_with_many_problems_is_listed_up_to_a_limit(

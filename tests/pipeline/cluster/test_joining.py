@@ -2,12 +2,13 @@
 
 import socket
 import subprocess
+import threading
 from typing import Any
 
 import pytest
 
 from pipeline.cluster import joining
-from pipeline.cluster.cluster import connected
+from pipeline.cluster.joining import connected
 from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import UserError
 
@@ -61,3 +62,9 @@ def test_what_ray_says_becomes_what_to_do(stderr: str, words: str, monkeypatch: 
 
     monkeypatch.setattr(joining.subprocess, "run", failed)
     assert words in said("auto")
+
+
+@pytest.mark.ray
+def test_ray_has_no_thread_that_would_print_what_dead_raylets_logged() -> None:
+    with connected(RuntimeConfig()):
+        assert not [thread.name for thread in threading.enumerate() if "listen_error" in thread.name]

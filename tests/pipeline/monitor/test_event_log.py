@@ -20,6 +20,7 @@ from pipeline.monitor import event_log
 from pipeline.monitor.event_log import EventLog, values_of
 from pipeline.monitor.events import (
     Event,
+    LogsNotKept,
     Progress,
     ReplicaJoined,
     ReplicaLost,
@@ -53,6 +54,7 @@ REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, Reason("filter", "where"
             "info",
             {"event": "replica_released", "replica": 3, "node": "n1", "address": "10.0.0.7"},
         ),
+        (LogsNotKept("OSError: full"), "warning", {"event": "logs_not_kept"}),
         (WaitingForGpus(2, 4), "warning", {"event": "waiting_for_gpus", "replicas": 2, "gpus": 4}),
     ],
 )

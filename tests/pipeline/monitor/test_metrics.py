@@ -11,8 +11,9 @@ from support.makers import made_reject
 from support.runs import MakeConfig, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, ReplicaCount, WorkQueue
+from pipeline.cluster.joining import connected
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.config.identity import fingerprint, identity, run_name
 from pipeline.errors import Reason, ShardError

@@ -8,6 +8,7 @@ from support.makers import made_reject
 
 from pipeline.monitor.events import (
     Event,
+    LogsNotKept,
     Progress,
     ReplicaJoined,
     ReplicaLost,
@@ -73,6 +74,11 @@ def test_a_run_whose_gpus_are_in_use_says_so() -> None:
     assert shown((WaitingForGpus(2, gpus=4),)).splitlines()[1:] == [
         "0 of 2 replicas placed: the cluster's 4 GPUs are in use"
     ]
+
+
+def test_logs_that_cannot_be_kept_are_told() -> None:
+    (line,) = shown((LogsNotKept("OSError: full"),)).splitlines()[1:]
+    assert line == "logs of replicas cannot be kept (runtime.logs): OSError: full"
 
 
 def test_a_recent_rate_is_that_of_the_last_minute() -> None:

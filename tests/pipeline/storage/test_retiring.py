@@ -12,8 +12,9 @@ from support.runs import MakeConfig, output_files, run_all, samples_of, write_ta
 
 from encoder.video_encoder import VideoEncoder
 from pipeline.cluster import cluster as cluster_module
-from pipeline.cluster.cluster import Cluster, connected
+from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.joining import connected
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.latents.helping import SharedClaims
