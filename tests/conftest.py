@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 # Read when Triton is imported, which torch may do: without a GPU its kernels are interpreted.
 if not Path("/proc/driver/nvidia/version").exists():
@@ -13,14 +12,13 @@ if not Path("/proc/driver/nvidia/version").exists():
 import pytest
 import torch
 from hypothesis import settings
-from support.runs import LoadFullSize, MakeConfig
+from support.runs import LoadFullSize, MakeConfig, configured
 
 import encoder
 from encoder.models import wan
 from encoder.models.wan import WanParams
 from encoder.video_encoder import VideoEncoder
 from pipeline.clips import objects
-from pipeline.config.load import Config, parse_config
 from pipeline.video.synthetic import make_video
 
 # A busy machine is no fault of ours; and a change is judged by the same examples each time, soaks by new ones.
@@ -95,17 +93,7 @@ def tiny() -> VideoEncoder:
 def make_config(tmp_path: Path) -> MakeConfig:
     """Builds a configuration for the tiny encoder that reads `*.tar` and writes `out` in the test's folder."""
 
-    def make(**sections: dict[str, Any]) -> Config:
-        tree: dict[str, dict[str, Any]] = {
-            "input": {"shards": f"{tmp_path}/*.tar"},
-            "output": {"path": str(tmp_path / "out"), "part_samples": 3},
-            "clip": {"frames": 5, "buckets": ["32x48", "48x32"]},
-            "encoder": {"name": "tiny", "weights": "random:0", "dtype": "float32"},
-            "limits": {"max_reject_fraction": 1.0},
-        }
-        return parse_config({name: tree.get(name, {}) | sections.get(name, {}) for name in tree | sections})
-
-    return make
+    return partial(configured, tmp_path)
 
 
 @pytest.fixture

@@ -5,18 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
-from support.jobs import undisturbed
+from support.jobs import config_file, parts_of, undisturbed
 from support.paths import ROOT, SHARED_VIDEOS
-from support.runs import MakeConfig, output_files, samples_of, write_tar
+from support.runs import MakeConfig, configured, output_files, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import build_parser, main
 from pipeline.audit.verify import Verified, verify
-from pipeline.config.load import Config
 from pipeline.storage.store import Store
 
 
@@ -30,11 +29,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output
 
 
-def config_file(config: Config, path: Path) -> str:
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    return str(path)
-
-
 def commands() -> list[str]:
     actions = build_parser()._subparsers
     assert actions is not None
@@ -46,61 +40,82 @@ def reading_example() -> str:
     return (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
 
 
-@pytest.fixture
-def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+def write_shards(folder: Path, videos: tuple[bytes, ...]) -> None:
     """Three shards, good and bad samples in each."""
     for number in range(3):
         chosen = [*videos[number : number + 4], b"<html>", videos[number][:1500], videos[number]]
-        write_tar(tmp_path / f"s{number}.tar", samples_of(chosen))
+        write_tar(folder / f"s{number}.tar", samples_of(chosen))
+
+
+@pytest.fixture
+def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+    write_shards(tmp_path, videos)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What three runs of one output root ended with, and where it is: each is ended by a signal, then by itself."""
+
+    folder: Path
+    ended: dict[str, tuple[int, str]]
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Runs:
+    folder, ended = tmp_path_factory.mktemp("runs"), {}
+    write_shards(folder, videos)
+    config = configured(folder, runtime={"replicas": 2, "logs": str(folder / "logs")})
+    path = config_file(config, folder / "c.yaml")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        there = parts_of(config)
+        process = latentmill("run", path)
+        while parts_of(config) == there and process.poll() is None:
+            time.sleep(0.05)  # until the run waits for replicas that are at work
+        process.send_signal(number)
+        ended[number.name] = finish(process)
+    return Runs(folder, ended | {"": finish(latentmill("run", path))})
 
 
 @pytest.mark.ray
-def test_a_run_ends_with_everything_that_the_contract_names(
-    shards: None, make_config: MakeConfig, tmp_path: Path
-) -> None:
-    path = config_file(make_config(runtime={"logs": str(tmp_path / "logs")}), tmp_path / "c.yaml")
-    code, output = finish(latentmill("run", path))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_its_code(runs: Runs, number: signal.Signals) -> None:
+    code, output = runs.ended[number.name]
+    assert code == 128 + number, output
+    assert f"stopped by {number.name}" in output
+
+
+@pytest.mark.ray
+def test_a_run_that_goes_on_ends_with_everything_that_the_contract_names(runs: Runs) -> None:
+    code, output = runs.ended[""]
     assert code == 0, output
-    out = tmp_path / "out"
-    (log,) = (tmp_path / "logs").glob("*/replica-0001-*.err")
-    assert log.parent.name in output, "the logs of a run lie in a folder of its name"
-    assert log.read_text().count(": ended") == 4, "the encoder and three shards"
     expected = {"run.json", "latents", "manifests", "_SUCCESS.json", "summary.json", "report.html"}
-    assert expected <= {entry.name for entry in out.iterdir()}
-    summary = json.loads((out / "summary.json").read_text())
+    assert expected <= {entry.name for entry in runs.out.iterdir()}
+    summary = json.loads((runs.out / "summary.json").read_text())
     assert (summary["shards"], summary["samples"], summary["rows"], summary["samples_rejected"]) == (3, 21, 15, 6)
     seen = Verified()
-    assert list(verify(Store(str(out)), seen)) == []
+    assert list(verify(Store(str(runs.out)), seen)) == []
     assert (seen.samples, seen.rows, seen.rejects) == (21, 15, 6)
-    printed = subprocess.run([sys.executable, "-c", reading_example(), str(out)], capture_output=True, check=True)
+    printed = subprocess.run([sys.executable, "-c", reading_example(), str(runs.out)], capture_output=True, check=True)
     assert b"(16, 2, " in printed.stdout
 
 
 @pytest.mark.ray
-def test_more_replicas_write_the_bytes_of_a_run_in_this_process(
-    shards: None, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path
+def test_more_replicas_stopped_twice_write_the_bytes_of_a_run_in_this_process(
+    runs: Runs, tiny: VideoEncoder, tmp_path: Path
 ) -> None:
-    config = make_config(runtime={"replicas": 2})
-    code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
-    assert code == 0, output
-    assert output_files(tmp_path / "out") == undisturbed(config, tiny, tmp_path)
+    assert output_files(runs.out) == undisturbed(configured(runs.folder), tiny, tmp_path)
 
 
 @pytest.mark.ray
-def test_a_signal_ends_a_run_with_its_code_and_the_next_one_goes_on(
-    shards: None, make_config: MakeConfig, tmp_path: Path
-) -> None:
-    path = config_file(make_config(), tmp_path / "c.yaml")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        there = set((tmp_path / "out" / "latents").rglob("*.parquet"))
-        process = latentmill("run", path)
-        while set((tmp_path / "out" / "latents").rglob("*.parquet")) == there and process.poll() is None:
-            time.sleep(0.05)  # until the run waits for replicas that are at work
-        process.send_signal(number)
-        code, output = finish(process)
-        assert code == 128 + number, output
-        assert f"stopped by {number.name}" in output
-    assert finish(latentmill("run", path))[0] == 0
+def test_the_logs_of_a_run_lie_in_a_folder_of_its_name(runs: Runs) -> None:
+    logs = list((runs.folder / "logs").glob("*/replica-*.err"))
+    (name,) = {log.parent.name for log in logs}
+    assert name in runs.ended[""][1]
+    assert any(": ended" in log.read_text() for log in logs)
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.ray
 VIDEOS = 24
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     """A head that does no work, a node with a GPU and a single CPU, and two nodes that have CPUs alone."""
     with idle_head() as running:

@@ -5,10 +5,11 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.identity import fingerprint, identity
-from pipeline.config.load import Config
+from pipeline.config.load import Config, parse_config
 from pipeline.input.listing import shards_of
 from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import Event
@@ -18,6 +19,18 @@ from pipeline.video.decoder import LocalDecoder
 Files = Iterable[tuple[str, bytes]]
 MakeConfig = Callable[..., Config]
 LoadFullSize = Callable[..., VideoEncoder]
+
+
+def configured(folder: Path, **sections: dict[str, Any]) -> Config:
+    """A configuration for the tiny encoder that reads `*.tar` of a folder and writes its `out`."""
+    tree: dict[str, dict[str, Any]] = {
+        "input": {"shards": f"{folder}/*.tar"},
+        "output": {"path": str(folder / "out"), "part_samples": 3},
+        "clip": {"frames": 5, "buckets": ["32x48", "48x32"]},
+        "encoder": {"name": "tiny", "weights": "random:0", "dtype": "float32"},
+        "limits": {"max_reject_fraction": 1.0},
+    }
+    return parse_config({name: tree.get(name, {}) | sections.get(name, {}) for name in tree | sections})
 
 
 def write_tar(path: Path, files: Files, format_: int = tarfile.PAX_FORMAT) -> Path:
