@@ -29,6 +29,8 @@ PREEMPTIBLE_TAINTS = (
 # What the "restricted" Pod Security Standard asks of pods and of containers.
 POD_SECURITY = {"runAsNonRoot": True, "fsGroup": USER_ID, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+NOTICE = ["python", "-m", "jobs.submit.notice"]
+GRACE_SECONDS = 120  # that a pod has for it, where its machine gives it as long
 MERGED_BY = ("name", "groupName")  # what tells the entries of a list apart in a patch
 
 
@@ -148,7 +150,8 @@ def _head(job: KubeRayJob, config: str) -> dict[str, Any]:
 def _group(job: KubeRayJob, name: str, workers: Workers, limits: dict[str, Any]) -> dict[str, Any]:
     if job.ephemeral_storage:
         limits = {**limits, "ephemeral-storage": job.ephemeral_storage}
-    spec = {**_pod_spec(job, _ray_container(job, "ray-worker", limits)), "volumes": _volumes(job)}
+    container = _ray_container(job, "ray-worker", limits) | {"lifecycle": {"preStop": {"exec": {"command": NOTICE}}}}
+    spec = {**_pod_spec(job, container), "volumes": _volumes(job), "terminationGracePeriodSeconds": GRACE_SECONDS}
     spec["tolerations"] = [GPU_TOLERATION] if name == "gpu" else []
     if job.preemptible:
         spec["tolerations"] += [{"key": taint, "operator": "Exists"} for taint in PREEMPTIBLE_TAINTS]

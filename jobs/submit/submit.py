@@ -145,6 +145,8 @@ def _send_to_ray(job: RayJob, url: str, text: str, job_id: str) -> int:
     if job.detach:
         return sent
     told = answer_of(rayjob.status_command(url, job_id), env=_environment(url))
+    if told.returncode:
+        print(f"{url} does not say any more how {job_id} ended; submitted again, the run goes on", flush=True)
     return rayjob.exit_code(told.stdout + told.stderr, sent)
 
 

@@ -34,8 +34,7 @@ from pipeline.monitor.events import (
 )
 from pipeline.monitor.metrics import of_event
 
-RESIZE_SECONDS = 5.0  # between looks at what GPUs the cluster has
-DOUBT_SECONDS = 1.0  # between them while a replica's death is unexplained
+LOOK_SECONDS = 1.0  # between looks at the nodes of the cluster: a GPU that joined is idle until then
 DRAINED = "its node is being drained"
 PLACING_SECONDS = 5.0  # in which replicas are placed where GPUs are free
 RETIRE_SECONDS = 5.0  # that replicas have to end what they are writing: those that hang are not waited for
@@ -43,11 +42,12 @@ RETIRE_SECONDS = 5.0  # that replicas have to end what they are writing: those t
 
 @dataclass(slots=True)
 class _Running:
-    """A replica's actor: the promise that it says its `node`, then that it loads, then the streams of its work."""
+    """A replica's actor: the promise that it says its `node`, that it has loaded, then the streams of its work."""
 
     number: int
     actor: Any
-    starting: Any
+    placing: Any
+    loading: Any
     node: str = ""
     is_ready: bool = False
     drains: bool = False
@@ -55,7 +55,7 @@ class _Running:
 
     @property
     def promises(self) -> list[Any]:
-        return list(self.working) if self.is_ready else [self.starting]
+        return list(self.working) if self.is_ready else [self.loading if self.node else self.placing]
 
 
 class Cluster:
@@ -79,7 +79,7 @@ class Cluster:
     def place(self, check: Callable[[], None]) -> int:
         """Starts replicas and gives Ray some seconds to place them. Returns how many it did: others wait for GPUs."""
         self._start_replicas()
-        starting, until = [replica.starting for replica in self._running.values()], time.monotonic() + PLACING_SECONDS
+        starting, until = [replica.placing for replica in self._running.values()], time.monotonic() + PLACING_SECONDS
         placed: list[Any] = []
         while len(placed) < len(starting) and time.monotonic() < until:
             check()
@@ -102,7 +102,7 @@ class Cluster:
                 if self._head.answers():
                     yield from self._resize()
                 else:
-                    self._resize_at = time.monotonic() + DOUBT_SECONDS
+                    self._resize_at = time.monotonic() + LOOK_SECONDS
             for event in itertools.chain(self._feed(), self._next_events()):
                 self._metrics.add(of_event(event))
                 yield event
@@ -131,7 +131,7 @@ class Cluster:
         self._nodes.look({death.node for death, _ in self._deaths})
         yield from self._explain_deaths()
         yield from self._drain()
-        self._resize_at = time.monotonic() + (DOUBT_SECONDS if self._deaths else RESIZE_SECONDS)
+        self._resize_at = time.monotonic() + LOOK_SECONDS
         self._start_replicas()
         for replica in [self._running[number] for number in self._fleet.surplus() if number in self._running]:
             self._let_go(replica)
@@ -168,7 +168,7 @@ class Cluster:
         for _ in range(self._fleet.to_start(self._nodes.gpus)):
             actor = actor_of.remote(self._config, self._weights_sha256, self.replicas, self._claims)
             number = self._fleet.join()
-            self._running[number] = _Running(number, actor, actor.place.remote())
+            self._running[number] = _Running(number, actor, actor.place.remote(), actor.load.remote())
 
     def _explain_deaths(self) -> Iterator[Event]:
         """Gives back what dead replicas were at, once it is known whether they died with their nodes."""
@@ -225,7 +225,6 @@ class Cluster:
             else:
                 replica.node, files = ray.get(promise)
                 self._logs.keep(replica.number, replica.node, files)
-                replica.starting = replica.actor.load.remote()
         except StopIteration:
             self._fleet.idle(replica.number, replica.working.pop(promise))
         except UserError as error:

@@ -31,12 +31,19 @@ OBJECTS_AHEAD = 1  # of one sample, that may wait in the object store
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
-def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
-    """Decodes one sample in a process that may crash or be killed without harm to others."""
-    from pipeline.video.decode import decode_sample  # decord and torch are loaded only where decoding happens
+def _load() -> None:
+    """Decord and torch are loaded only where decoding happens."""
+    from pipeline.video import decode  # noqa: F401
     from pipeline.video.pixels.resize import get_ready
 
-    get_ready()  # by the worker's first task: a worker is kept for later ones
+    get_ready()
+
+
+def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    """Decodes one sample in a process that may crash or be killed without harm to others."""
+    _load()  # by the worker's first task: a worker is kept for later ones
+    from pipeline.video.decode import decode_sample
+
     yield None  # says, as later ones do, that a worker is at it: waiting for a free one is no fault of the video
     try:
         items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
@@ -47,6 +54,14 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
 
 
 _decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
+
+
+def load_beside(workers: int) -> None:
+    """Has workers of this node load what decoding needs, while their replica loads its encoder: Ray keeps them."""
+    here = NodeAffinitySchedulingStrategy(node_here(), soft=True)
+    task = ray.remote(num_cpus=1, max_retries=0)(_load).options(scheduling_strategy=here)
+    for _ in range(workers):
+        task.remote()
 
 
 def _node_with_cpus() -> NodeAffinitySchedulingStrategy:

@@ -9,14 +9,14 @@ import ray
 from pipeline.clips.plan import ClipRules
 from pipeline.cluster.claims import RayClaims
 from pipeline.cluster.cpus import usable_cpus
-from pipeline.cluster.decoder import RayDecoder
+from pipeline.cluster.decoder import RayDecoder, load_beside
 from pipeline.cluster.fleet import MOST_SHARDS, Work
 from pipeline.cluster.logs import log_files, told
 from pipeline.cluster.metrics import RayMetrics
 from pipeline.cluster.nodes import node_here
 from pipeline.config.load import Config
 from pipeline.errors import UserError
-from pipeline.latents.pace import Pace
+from pipeline.latents.pace import LEAST_AHEAD, Pace
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.monitor.events import Event
 from pipeline.monitor.metrics import of_work, thinned
@@ -46,12 +46,12 @@ class Replica:
         """Puts the encoder on its device."""
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # chunks differ in size
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take cores from the decoders beside
+        config, node = self._config, resources_of(node_here())
+        load_beside(min(LEAST_AHEAD, int(node.get("CPU", 0)) // _on_node(node, self._replicas)))
         import encoder
         from pipeline.latents.load import check_device, check_memory, load_encoder
         from pipeline.latents.task import ShardTask
 
-        config = self._config
-        node = resources_of(node_here())
         encoder.set_threads(threads_of(node, self._replicas))
         loaded = load_encoder(config.encoder, device=config.runtime.device_of(holds_gpu()))
         if loaded.weights_sha256 != self._weights_sha256:

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
-from ray.core.generated import autoscaler_pb2
 from support.nodes import add_gpus, idle_head
 from support.paths import ROOT
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
@@ -119,25 +118,36 @@ def test_a_run_without_gpus_ends_when_it_has_waited_as_long_as_it_may(nodes: Nod
             next(events)
 
 
-def test_a_run_whose_head_is_lost_ends_with_a_line_that_says_how_to_go_on(
+def test_a_run_whose_head_is_lost_says_how_to_go_on_and_one_that_is_stopped_just_then_does_not_end_well(
     nodes: Nodes, config: Config, tmp_path: Path
 ) -> None:
-    add_gpus(nodes, 1)
-    slow = config.replaced({"encoder.weights": "simulated:500"})
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(slow.model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml")]
+    add_gpus(nodes, 2)
+    with joined_run(config, tmp_path / "out") as run, joined_run(config, tmp_path / "stopped") as stopped:
+        stopped.send_signal(signal.SIGTERM)
+        (head,) = nodes.head_node.all_processes["gcs_server"]
+        os.kill(head.process.pid, signal.SIGKILL)
+        _, errors = run.communicate(timeout=60)
+        _, stopped_errors = stopped.communicate(timeout=60)
+    assert run.returncode == 1, errors
+    (line,) = [line for line in errors.splitlines() if "latentmill" in line]
+    assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
+    assert "Traceback" not in errors
+    assert stopped.returncode == 143, stopped_errors
+
+
+@contextmanager
+def joined_run(config: Config, out: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A run with one replica in a process of its own, which has much left when its replica joins."""
+    slow = {"encoder.weights": "simulated:500", "runtime.replicas": 1, "output.path": str(out)}
+    file = out.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(config.replaced(slow).model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs", "run", str(file)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout
         assert run.stderr
         while "joined" not in (line := run.stdout.readline()):
             assert line, run.stderr.read()
-        (head,) = nodes.head_node.all_processes["gcs_server"]
-        os.kill(head.process.pid, signal.SIGKILL)
-        _, errors = run.communicate(timeout=60)
-    assert run.returncode == 1, errors
-    (line,) = [line for line in errors.splitlines() if "latentmill" in line]
-    assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
-    assert "Traceback" not in errors
+        yield run
 
 
 def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an_idle_replica(
@@ -145,7 +155,7 @@ def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an
 ) -> None:
     monkeypatch.setattr(waiting_for, "BUSY_SECONDS", 1.0)
     monkeypatch.setattr(ray_cluster, "PLACING_SECONDS", 1.0)
-    monkeypatch.setattr(ray_cluster, "RESIZE_SECONDS", 0.2)
+    monkeypatch.setattr(ray_cluster, "LOOK_SECONDS", 0.2)
     for module in (fleet, ray_cluster):  # a replica that has no shard of its own is idle
         monkeypatch.setattr(module, "WORKERS_PER_SHARD", 1)
     add_gpus(nodes, 2)
@@ -169,26 +179,21 @@ def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an
 def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(
     nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, videos: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "RESIZE_SECONDS", 0.1)
     write_tar(tmp_path / "s.tar", samples_of(videos * 2))
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     leaving, staying, seen = add_gpus(nodes, 1), None, list[Event]()
     slow = config.replaced({"encoder.weights": "simulated:100"})  # much is left when another node has come
-    with connected(slow.runtime):
+    with ExitStack() as started, connected(slow.runtime):
         for event in events_of(cluster_of(slow)):
             seen.append(event)
             if staying is None and isinstance(event, SliceDone):
-                notify(nodes.address, leaving)
+                command = [sys.executable, "-m", "jobs.submit.notice", f"--node-id={leaving.node_id}"]
+                notice = started.enter_context(subprocess.Popen(command, cwd=ROOT))
                 staying = add_gpus(nodes, 1)
+        assert notice.wait(60) == 0, "a pod is stopped once no replica is there"
     assert staying is not None
     lost = [event for event in seen if isinstance(event, ReplicaLost)]
     assert [(event.node, event.error) for event in lost] == [(leaving.node_id, DRAINED)]
     assert {event.node for event in seen if isinstance(event, ReplicaJoined)} == {leaving.node_id, staying.node_id}
     assert not any(isinstance(event, ShardFailed) and event.final for event in seen)
     assert isinstance(seen[-1], ShardDone)
-
-
-def notify(address: str, node: Any) -> None:
-    """As a cloud's notice does by way of Ray's autoscaler."""
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    accepted, why = GcsClient(address).drain_node(node.node_id, reason, "notice", time.time_ns() // 10**6 + 300_000)
-    assert accepted, why

@@ -13,9 +13,10 @@ from ray.cluster_utils import Cluster as Nodes
 from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
+from encoder.simulated import WEIGHTS_SHA256
 from encoder.video_encoder import VideoEncoder
 from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.fleet import Fleet, WorkQueue
 from pipeline.cluster.joining import connected
 from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
@@ -114,6 +115,35 @@ def test_a_node_is_lost_while_another_works_and_that_one_makes_what_is_left(
     assert not any(isinstance(event, WaitingForGpus) for event in seen)
     assert sum(isinstance(event, ShardDone) for event in seen) == 4
     check_nothing_is_missing(config, tiny, tmp_path)
+
+
+def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
+    nodes: Nodes, make_config: MakeConfig, videos: tuple[bytes, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_gpus(nodes, 4)
+    write_tar(tmp_path / "s.tar", samples_of(videos * 3))
+    config = make_config(
+        runtime={"address": nodes.address},
+        encoder={"name": "simulated", "weights": "simulated:60"},
+        output={"part_samples": 1},
+    )
+    made, by, committed = list[int](), set[int](), Fleet.committed
+
+    def note(fleet: Fleet, replica: int, shard: str, slice_index: int, reused: bool) -> bool:
+        if not reused:
+            made.append(slice_index)
+            by.add(replica)
+        return committed(fleet, replica, shard, slice_index, reused)
+
+    monkeypatch.setattr(Fleet, "committed", note)
+    with connected(config.runtime):
+        run = Run(config, WEIGHTS_SHA256)
+        events = list(run.events())
+        run.cluster.stop()
+    assert isinstance(events[-1], ShardDone)
+    assert len(by) > 1, "several must have shared the shard"
+    assert set(made) == set(range(24))
+    assert len(made) <= 24 * 1.1
 
 
 def is_there(process: int) -> bool:

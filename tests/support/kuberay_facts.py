@@ -68,6 +68,7 @@ CONTAINER = fields(
     imagePullPolicy=one_of("Always", "IfNotPresent", "Never"),
     env=[fields("name", name=STRING, value=STRING)],
     envFrom=[fields(secretRef=fields(name=STRING))],
+    lifecycle=fields(preStop=fields(exec=fields(command=[STRING]))),
     resources=RESOURCES,
     securityContext=CONTAINER_SECURITY,
     volumeMounts=[fields("mountPath", "name", name=STRING, mountPath=STRING, readOnly=BOOLEAN)],
@@ -90,6 +91,7 @@ POD = fields(
         restartPolicy=one_of("Always", "OnFailure", "Never"),
         securityContext=POD_SECURITY,
         serviceAccountName=STRING,
+        terminationGracePeriodSeconds=INTEGER,
         tolerations=[
             fields(
                 key=STRING,

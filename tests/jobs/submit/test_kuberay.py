@@ -18,7 +18,7 @@ from support.paths import ROOT
 from support.runs import MakeConfig
 
 from jobs.cli import main
-from jobs.submit import following
+from jobs.submit import following, notice
 from jobs.submit.kuberay import LONGEST_NAME, LONGEST_PREFIX, KubeRayJob, KubeRayState, Workers, new_name, stop_command
 from jobs.submit.manifest import CONFIG_ANNOTATION, MOST_CONFIG_BYTES, manifest, patched
 from jobs.submit.options import parse_options
@@ -236,6 +236,21 @@ def test_preemptible_pods_tolerate_the_taints_of_spot_nodes(make_config: MakeCon
     for group in cluster_of(job)["workerGroupSpecs"]:
         keys = {taint["key"] for taint in group["template"]["spec"]["tolerations"]}
         assert {"cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"} <= keys
+
+
+def test_a_pod_that_is_stopped_has_its_node_drained_first(make_config: MakeConfig) -> None:
+    for group in cluster_of(job_of(make_config(), decode_workers="1"))["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        command = container_of(pod)["lifecycle"]["preStop"]["exec"]["command"]
+        assert command == ["python", "-m", notice.__name__]
+        assert pod["terminationGracePeriodSeconds"] == 120
+
+
+def test_replicas_of_a_machine_are_those_among_its_processes(tmp_path: Path) -> None:
+    for number, command in enumerate((b"ray::Replica.run\0", b"ray::IDLE\0", b"bash\0-c\0ray::Replica\0", b"")):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "cmdline").write_bytes(command)
+    assert notice.replicas_here(tmp_path) == 1
 
 
 def test_secrets_are_named_and_never_written(make_config: MakeConfig) -> None:
