@@ -54,10 +54,16 @@ class _Index(NamedTuple):
     """All rows of the roots, shard by shard: their hashes, their parts and where those begin; the rows to be used."""
 
     hashes: npt.NDArray[np.uint64]
-    parts: list[_Part]
-    starts: npt.NDArray[np.int64]
+    paths: list[str]  # of parts
+    sizes: npt.NDArray[np.int64]  # of each part: first row, bytes, the footer's bytes
     rows: dict[str, npt.NDArray[np.int64]]  # by bucket
     about: dict[str, Any]  # what the footer of an index says
+
+    def place(self, row: int) -> tuple[_Part, int]:
+        """The part of a row, and which of its rows it is."""
+        number = int(np.searchsorted(self.sizes[:, 0], row, side="right")) - 1
+        first, size, footer = self.sizes[number].tolist()
+        return _Part(self.paths[number], size, footer), row - first
 
 
 class Latents(IterableDataset[dict[str, Any]]):
@@ -245,16 +251,15 @@ class Latents(IterableDataset[dict[str, Any]]):
         self._ended[number::workers] = state["epoch"]
 
     def _row(self, row: int, epoch: int) -> dict[str, Any]:
-        part = int(np.searchsorted(self._index.starts, row, side="right")) - 1
-        place = self._index.parts[part]
-        values = self._files.row(place, row - int(self._index.starts[part]), self._latents)
+        part, number = self._index.place(row)
+        values = self._files.row(part, number, self._latents)
         if _number(values["id"]) != self._index.hashes[row]:
-            raise ValueError(f"{place.path} is not what its index says: it was changed since it was loaded")
+            raise ValueError(f"{part.path} is not what its index says: it was changed since it was loaded")
         draw = partial(_number, self._seed, epoch, values["id"])
         latent = _tensor(values, "vae_latent")
         if "vae_logvar_bytes" in values:
             noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(int(draw("noise")) >> 1))
-            latent = latent + torch.exp(0.5 * _tensor(values, "vae_logvar").clamp(-30, 20)) * noise
+            latent += torch.exp(0.5 * _tensor(values, "vae_logvar").clamp(-30, 20)) * noise
         captions = values["captions"] or [values["caption"]]
         which = int(draw("caption")) % len(captions) if self._caption == "random" else 0
         dropped = float(draw("dropout")) / 2**64 < self._dropout
@@ -263,13 +268,15 @@ class Latents(IterableDataset[dict[str, Any]]):
         if "image_latent_bytes" in values:
             found["image_latent"] = self._scaled(_tensor(values, "image_latent"), self._inverted)
         if self._text:
-            found["text_embedding"] = self._embedding(place.path, values, which, dropped)
+            found["text_embedding"] = self._embedding(part.path, values, which, dropped)
         return found
 
     def _scaled(self, latent: Tensor, inverted: bool = False) -> Tensor:
-        """`inverted` divides instead: CogVideoX 1.5 wants this of the first frame's latent."""
+        """Changes a latent in place; `inverted` divides, as CogVideoX 1.5 wants of the first frame's latent."""
+        if self._factors is None:
+            return latent
         shift, factor = self._factors
-        return latent.sub(shift).mul(1 / factor if inverted else factor)
+        return latent.sub_(shift).mul_(1 / factor if inverted else factor)
 
     def _embedding(self, part: str, values: Mapping[str, Any], which: int, dropped: bool) -> Tensor:
         root, _, path = part.partition("/latents/")
@@ -301,7 +308,11 @@ class _Files:
         with pa.PythonFile(_Span(begin, part.size_bytes, self._bytes(part, begin, end)), mode="r") as file:
             parquet = pq.ParquetFile(file, metadata=footer.metadata)
             rows = parquet.read_row_group(group, columns=sorted(wanted), use_threads=False)
-        return dict(rows.slice(len(rows) - int(footer.ends[group]) + number, 1).to_pylist()[0])
+        row = len(rows) - int(footer.ends[group]) + number
+        return {
+            name: rows[name][row].as_buffer() if name.endswith("_bytes") else rows[name][row].as_py()
+            for name in rows.column_names
+        }
 
     def _footer(self, part: _Part) -> "_Footer":
         if (footer := self._footers.get(part.path)) is None:
@@ -391,13 +402,8 @@ def _span(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
     return begin, begin + column.total_compressed_size
 
 
-def _read(path: str, begin: int | None = None, end: int | None = None) -> bytes:
-    """A file, or a range of it, by one request."""
+def _read(path: str, begin: int, end: int) -> bytes:
     filesystem, name = fsspec.core.url_to_fs(path)
-    if begin is None or end is None:
-        # s3fs asks for the size first, to read large files in pieces
-        options = {"max_concurrency": 1} if hasattr(filesystem, "max_concurrency") else {}
-        return bytes(filesystem.cat_file(name, **options))
     data = bytes(filesystem.cat_file(name, start=begin, end=end))
     if len(data) != end - begin:
         raise ValueError(f"{path} is shorter than its index says: run latentmill index")
@@ -405,46 +411,44 @@ def _read(path: str, begin: int | None = None, end: int | None = None) -> bytes:
 
 
 def _read_index(roots: Sequence[str], selection: str | None, split: str | None) -> _Index:
-    files = sorted((path.rpartition("/")[2], path) for root in roots for path in _index_files(root))
+    files = sorted((file for root in roots for file in _index_files(root)), key=lambda file: file[0])
     if not files:
         raise ValueError(f"no index below {', '.join(roots)}: run latentmill index")
-    if twice := [name for (name, _), (following, _) in pairwise(files) if name == following]:
+    if twice := [name for (name, *_), (following, *_) in pairwise(files) if name == following]:
         raise ValueError(f"{twice[0]} is in several roots: name each shard once")
     with ThreadPoolExecutor(INDEX_THREADS) as pool:
-        hashes, abouts = zip(*pool.map(_read_shard, (path for _, path in files)), strict=True)
-    for (name, path), about in zip(files, abouts, strict=True):
+        hashes, abouts = zip(*pool.map(lambda file: _read_shard(*file[2:]), files), strict=True)
+    for (name, root, *_), about in zip(files, abouts, strict=True):
         if about["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"{path} is of format {about['format_version']}, this loader reads {FORMAT_VERSION}")
+            raise ValueError(f"{root} is of format {about['format_version']}, this loader reads {FORMAT_VERSION}")
         if about["fingerprint"] != abouts[0]["fingerprint"]:
             raise ValueError(f"{name} was made with another configuration than {files[0][0]}: use roots of one")
-    found = [
-        (path.rpartition("index/")[0], part)
-        for (_, path), about in zip(files, abouts, strict=True)
-        for part in about["parts"]
-    ]
-    parts = [_Part(root + part["path"], part["size_bytes"], part["footer_bytes"]) for root, part in found]
-    counts, buckets = [part["rows"] for _, part in found], [part["bucket"] for _, part in found]
-    every = np.concatenate(hashes)
+    every, parts = np.concatenate(hashes), [about["parts"] for about in abouts]
     wanted = np.isin(every, _selected(selection, split)) if selection else np.ones(len(every), bool)
     if not wanted.any():
         raise ValueError(f"{selection} selects no row{f' of split {split!r}' if split else ''} of these roots")
-    names, codes = np.unique(buckets, return_inverse=True)
+    paths = [f"{file[1]}/{path}" for file, each in zip(files, parts, strict=True) for path in each["path"]]
+    counts, *sizes = (np.concatenate([each[name] for each in parts]) for name in ("rows", "size_bytes", "footer_bytes"))
+    names, codes = np.unique(np.concatenate([each["bucket"] for each in parts]), return_inverse=True)
     codes = np.repeat(codes.astype(np.int32), counts)
     rows = {str(name): np.flatnonzero(wanted & (codes == code)) for code, name in enumerate(names)}
-    rows = {bucket: found for bucket, found in rows.items() if len(found)}
-    return _Index(every, parts, np.cumsum([0, *counts[:-1]]), rows, abouts[0])
+    rows = {bucket: numbers for bucket, numbers in rows.items() if len(numbers)}
+    return _Index(every, paths, np.stack([np.cumsum(counts) - counts, *sizes], axis=1), rows, abouts[0])
 
 
-def _index_files(root: str) -> list[str]:
+def _index_files(root: str) -> Iterator[tuple[str, str, Any, str]]:
+    """(name, root, file system, path) of each index."""
     filesystem, path = fsspec.core.url_to_fs(root)
     filesystem.invalidate_cache()
-    found = filesystem.glob(f"{path.rstrip('/')}/index/*.parquet")
-    return [filesystem.unstrip_protocol(name) if "://" in root else name for name in found]
+    for found in filesystem.glob(f"{path.rstrip('/')}/index/*.parquet"):
+        yield found.rpartition("/")[2], root.rstrip("/"), filesystem, found
 
 
-def _read_shard(path: str) -> tuple[npt.NDArray[np.uint64], dict[str, Any]]:
+def _read_shard(filesystem: Any, path: str) -> tuple[npt.NDArray[np.uint64], dict[str, Any]]:
     """The hashes of the rows of an index, and what its footer says."""
-    with pq.ParquetFile(pa.BufferReader(_read(path))) as file:
+    # s3fs would ask for the size first, to read large files in pieces
+    options = {"max_concurrency": 1} if hasattr(filesystem, "max_concurrency") else {}
+    with pq.ParquetFile(pa.BufferReader(filesystem.cat_file(path, **options))) as file:
         table = file.read(["row_hash"], use_threads=False)
     return _hashes(table), json.loads(table.schema.metadata[b"latentmill"])
 
@@ -454,7 +458,8 @@ def _hashes(table: pa.Table) -> npt.NDArray[np.uint64]:
 
 
 def _selected(selection: str, split: str | None) -> npt.NDArray[np.uint64]:
-    table = pq.read_table(pa.BufferReader(_read(selection)))
+    with fsspec.open(selection, "rb") as file:
+        table = pq.read_table(file, partitioning=None)
     if split:
         splits = pc.unique(table["split"]).to_pylist() if "split" in table.column_names else []
         if split not in splits:
@@ -478,10 +483,10 @@ def _batch_sizes(batch: int | Mapping[str, int], step_batches: int, rows: Mappin
 
 
 def _factors(scale: str | None, posterior: str, about: Mapping[str, Any], roots: Sequence[str]) -> Any:
-    """What to subtract from a latent, then to multiply it by: `c 1 1 1`, or numbers."""
+    """What to subtract from a latent, then to multiply it by: `c 1 1 1`, or numbers; None for neither."""
     encoder = about["encoder"]
     if scale is None:
-        return 0.0, 1.0
+        return None
     if scale == "statistics":
         return _per_channel(*_statistics(roots, "samples" if posterior == "sample" else "means"))
     if encoder.get("latents_mean") is not None:
@@ -495,7 +500,10 @@ def _per_channel(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
 
 def _statistics(roots: Sequence[str], of: str) -> tuple[Any, Any]:
     """Mean and standard deviation by channel over all roots, each with its share of the values."""
-    found = [json.loads(_read(f"{root.rstrip('/')}/statistics.json"))["all"] for root in roots]
+    found = []
+    for root in roots:
+        with fsspec.open(f"{root.rstrip('/')}/statistics.json", "rb") as file:
+            found.append(json.load(file)["all"])
     weights = np.array([one["count"] for one in found], np.float64)
     means, stds = (np.array([one[of][what] for one in found]) for what in ("mean", "std"))
     mean = np.average(means, axis=0, weights=weights)

@@ -37,10 +37,8 @@ def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
     """The Parquet file of the index of these parts."""
     tables, footers, footer_bytes = zip(*(_index_of_part(store, part) for part in parts), strict=True)
     description = {key: footers[0][key] for key in DESCRIPTION}
-    description["parts"] = [
-        {name: part[name] for name in OF_PARTS} | {"footer_bytes": own_bytes}
-        for part, own_bytes in zip(parts, footer_bytes, strict=True)
-    ]
+    columns = {name: [part[name] for part in parts] for name in OF_PARTS}
+    description["parts"] = columns | {"footer_bytes": footer_bytes}
     table = pa.concat_tables(tables).unify_dictionaries()
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))
     file = io.BytesIO()
