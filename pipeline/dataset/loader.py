@@ -132,8 +132,9 @@ class Latents(IterableDataset[dict[str, Any]]):
         if about["posterior"] not in (posterior, "moments"):
             raise ValueError(f"posterior={posterior!r} is not stored: the rows hold {about['posterior']}")
         self._latents = ["vae_latent", *["vae_logvar"][: posterior == "sample"], "image_latent"]
-        self._factors = _factors(scale, posterior, about, roots)
-        self._inverted = scale == "footer" and bool(about["encoder"].get("invert_scale_latents"))
+        self._factors = self._image_factors = _factors(scale, posterior, about, roots)
+        if scale == "footer" and about["encoder"].get("invert_scale_latents"):
+            self._image_factors = self._factors[0], 1 / self._factors[1]
         self._start = self._at = _Position()
         self._ended = torch.zeros(MOST_WORKERS, dtype=torch.int64)  # epochs that each worker has ended
         self._ended.share_memory_()  # type: ignore[no-untyped-call]
@@ -263,20 +264,13 @@ class Latents(IterableDataset[dict[str, Any]]):
         captions = values["captions"] or [values["caption"]]
         which = int(draw("caption")) % len(captions) if self._caption == "random" else 0
         dropped = float(draw("dropout")) / 2**64 < self._dropout
-        found = {"latent": self._scaled(latent), "caption": "" if dropped else captions[which]}
+        found = {"latent": _scaled(latent, self._factors), "caption": "" if dropped else captions[which]}
         found |= {name: values[name] for name in ("id", "num_frames", "fps", "width", "height")}
         if "image_latent_bytes" in values:
-            found["image_latent"] = self._scaled(_tensor(values, "image_latent"), self._inverted)
+            found["image_latent"] = _scaled(_tensor(values, "image_latent"), self._image_factors)
         if self._text:
             found["text_embedding"] = self._embedding(part.path, values, which, dropped)
         return found
-
-    def _scaled(self, latent: Tensor, inverted: bool = False) -> Tensor:
-        """Changes a latent in place; `inverted` divides, as CogVideoX 1.5 wants of the first frame's latent."""
-        if self._factors is None:
-            return latent
-        shift, factor = self._factors
-        return latent.sub_(shift).mul_(1 / factor if inverted else factor)
 
     def _embedding(self, part: str, values: Mapping[str, Any], which: int, dropped: bool) -> Tensor:
         root, _, path = part.partition("/latents/")
@@ -492,6 +486,11 @@ def _factors(scale: str | None, posterior: str, about: Mapping[str, Any], roots:
     if encoder.get("latents_mean") is not None:
         return _per_channel(encoder["latents_mean"], encoder["latents_std"])
     return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
+
+
+def _scaled(latent: Tensor, factors: Any) -> Tensor:
+    """Changes a latent `c t h w` in place."""
+    return latent if factors is None else latent.sub_(factors[0]).mul_(factors[1])
 
 
 def _per_channel(mean: Any, std: Any) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from support.runs import run_all, run_json, samples_of, write_tar
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.load import parse_config
 from pipeline.dataset.card import describe_dataset
+from pipeline.output.manifests import read_manifests
 from pipeline.output.paths import done_shards
 from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
@@ -44,7 +45,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny: VideoEncoder, videos: tu
     run_all(config, tiny)
     store = Store(config.output.path)
     store.create("run.json", run_json(config, tiny))
-    describe_dataset(store, read_run(store), sorted(done_shards(store)))
+    describe_dataset(store, read_run(store), list(read_manifests(store, sorted(done_shards(store)))))
     return folder / "out"
 
 
