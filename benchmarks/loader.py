@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.counting_store import Counted, counting_s3
 from benchmarks.loader_data import Shape, write_index, write_mds, write_rows
-from benchmarks.loader_readers import READERS, ids_left, missing
+from benchmarks.loader_readers import READERS, missing
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=128, help="of 2.25 MB each (default: 128)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stops", type=int, default=20, help="stops and resumes of each reader (default: 20)")
+    parser.add_argument("--stops", type=int, default=10, help="stops and resumes of each reader (default: 10)")
     parser.add_argument("--index-rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args()
@@ -67,7 +67,7 @@ def local(folder: Path, names: list[str], rows: int, rounds: int) -> dict[str, d
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
-            found[name].append(_one(name, root, folder))
+            found[name].append(_read(name, root, folder))
     return {name: _medians(measured) for name, measured in found.items()}
 
 
@@ -75,15 +75,14 @@ def _medians(measured: list[dict[str, float]]) -> dict[str, float]:
     return {key: round(median(one[key] for one in measured), 2) for key in measured[0]}
 
 
-def _one(name: str, root: str, folder: Path) -> dict[str, float]:
-    """One epoch in a process of its own."""
+def _read(name: str, root: str, folder: Path, *stop: str) -> Any:
+    """What `benchmarks.loader_readers` prints, in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = [sys.executable, "-m", "benchmarks.loader_readers", name, root, scratch]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(scratch))
+        command = [sys.executable, "-m", "benchmarks.loader_readers", name, root, scratch, *stop]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(scratch), timeout=600)
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr[-3000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _environment(scratch: str) -> dict[str, str]:
@@ -99,9 +98,9 @@ def resumed(folder: Path, names: list[str], stops: int) -> dict[str, dict[str, f
 
 def _resumed(name: str, root: str, folder: Path, stops: int) -> dict[str, float]:
     chance, lost, repeated, changed = random.Random(0), 0, 0, 0
-    whole = ids_left(name, root, str(folder / f"resume-{name}"), 0)[1]
+    whole = _read(name, root, folder, "0")[1]
     for _ in range(stops):
-        before, after = ids_left(name, root, str(folder / f"resume-{name}"), chance.randrange(1, 300))
+        before, after = _read(name, root, folder, str(chance.randrange(1, 300)))
         lost += len(set(whole) - set(before + after))
         repeated += sum(count - 1 for count in Counter(before + after).values())
         changed += before + after != whole
@@ -115,10 +114,10 @@ def on_s3(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     with counting_s3() as (url, counted):
         import fsspec
 
-        fsspec.filesystem("s3").put(root, f"{url}/run", recursive=True)
+        fsspec.filesystem("s3", skip_instance_cache=True).put(root, f"{url}/run", recursive=True)
         for name in (name for name in names if READERS[name].reads_urls):
             counted.clear()
-            samples = _one(name, f"{url}/run", folder)["samples"]
+            samples = _read(name, f"{url}/run", folder)["samples"]
             found[name] = _a_sample(counted, samples)
     return found
 

@@ -1,6 +1,7 @@
 """Readers of the same rows as float32 tensors: the loader, and what a user would take instead.
 
-`python -m benchmarks.loader_readers NAME ROOT SCRATCH` reads one epoch and prints figures as JSON.
+`python -m benchmarks.loader_readers NAME ROOT SCRATCH [STOP]` reads one epoch and prints figures as JSON, or the ids that
+come before and after a stop.
 """
 
 import json
@@ -189,6 +190,11 @@ def _read_bytes() -> int:
     return int(fields["rchar"])
 
 
+def main(name: str, root: str, scratch: str, stop: str | None = None) -> None:
+    found = measure(name, root, scratch) if stop is None else ids_left(name, root, scratch, int(stop))
+    print(json.dumps(found), flush=True)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:4])), flush=True)
+    main(*sys.argv[1:])
     os._exit(0)  # without waiting for what a peer has begun

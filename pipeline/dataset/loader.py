@@ -3,8 +3,8 @@
 It needs torch, numpy, PyArrow and fsspec, and imports nothing of Latentmill. The order of batches is a pure function of
 the index, the seed, the epoch and the batch sizes, so that resuming is exact with another world size or other workers.
 
-The rows of a bucket seldom fill whole steps. Each epoch leaves out the few that do not, another few each time, the next
-in a circle: no row comes twice in an epoch or is missing from two in succession, and all epochs have as many steps.
+The rows of a bucket seldom fill whole steps. Each epoch leaves out as many as do not, and the next leaves out others:
+no row comes twice in an epoch or is missing from two in succession, and all epochs have the same number of steps.
 """
 
 import hashlib
@@ -12,8 +12,9 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -34,10 +35,11 @@ FORMAT_VERSION = 2
 COLUMNS = ("id", "caption", "captions", "num_frames", "fps", "width", "height", "sample_index", "window_index")
 THREADS, INDEX_THREADS, AHEAD_BATCHES, OPEN_FOOTERS, OPEN_TABLES, MOST_WORKERS = 4, 16, 3, 256, 16, 1024
 Step = tuple[str, npt.NDArray[np.int64]]  # a bucket, and the rows of all batches of the step
+Footer = tuple[pq.FileMetaData, list[str], npt.NDArray[np.int64]]  # with the names of columns, and where groups end
 
 
 class _Position(NamedTuple):
-    """Batches of an epoch that all ranks together have used, and how many they had when this loader began with it."""
+    """How far an epoch is: all ranks together used `done` batches, `begun_at` of them before this loader was begun."""
 
     epoch: int = 0
     done: int = 0
@@ -131,7 +133,8 @@ class Latents(IterableDataset[dict[str, Any]]):
         about = self._index.about
         if about["posterior"] not in (posterior, "moments"):
             raise ValueError(f"posterior={posterior!r} is not stored: the rows hold {about['posterior']}")
-        self._latents = ["vae_latent", *["vae_logvar"][: posterior == "sample"], "image_latent"]
+        latents = ("vae_latent", "image_latent", *["vae_logvar"][: posterior == "sample"])
+        self._columns = {*COLUMNS, *(f"{name}_{what}" for name in latents for what in ("shape", "dtype", "bytes"))}
         self._factors = self._image_factors = _factors(scale, posterior, about, roots)
         if scale == "footer" and about["encoder"].get("invert_scale_latents"):
             self._image_factors = self._factors[0], 1 / self._factors[1]
@@ -253,7 +256,7 @@ class Latents(IterableDataset[dict[str, Any]]):
 
     def _row(self, row: int, epoch: int) -> dict[str, Any]:
         part, number = self._index.place(row)
-        values = self._files.row(part, number, self._latents)
+        values = self._files.row(part, number, self._columns)
         if _number(values["id"]) != self._index.hashes[row]:
             raise ValueError(f"{part.path} is not what its index says: it was changed since it was loaded")
         draw = partial(_number, self._seed, epoch, values["id"])
@@ -287,35 +290,32 @@ class _Files:
 
     def __init__(self, cache: str | None, cache_bytes: int) -> None:
         self._cache, self._cache_bytes = Path(cache).expanduser() if cache else None, cache_bytes
-        self._footers: dict[str, _Footer] = {}
+        self._footers: dict[str, Footer] = {}
         self._tables: dict[str, pa.Table] = {}
         self._written_bytes = 0
 
-    def row(self, part: _Part, number: int, latents: Sequence[str]) -> dict[str, Any]:
-        """A row of a part, with those of these latents that it has."""
-        footer = self._footer(part)
-        group = int(np.searchsorted(footer.ends, number, side="right"))
-        wanted = {*COLUMNS, *(f"{latent}_{what}" for latent in latents for what in ("shape", "dtype", "bytes"))}
-        metadata = footer.metadata.row_group(group)
-        spans = [_span(metadata.column(place)) for place, name in enumerate(footer.columns) if name in wanted]
+    def row(self, part: _Part, number: int, wanted: Set[str]) -> dict[str, Any]:
+        """A row of a part: those of the columns that it has."""
+        footer, columns, ends = self._footer(part)
+        group = int(np.searchsorted(ends, number, side="right"))
+        spans = [_span(footer.row_group(group).column(at)) for at, name in enumerate(columns) if name in wanted]
         begin, end = min(spans)[0], max(spans)[1]
         with pa.PythonFile(_Span(begin, part.size_bytes, self._bytes(part, begin, end)), mode="r") as file:
-            parquet = pq.ParquetFile(file, metadata=footer.metadata)
-            rows = parquet.read_row_group(group, columns=sorted(wanted), use_threads=False)
-        row = len(rows) - int(footer.ends[group]) + number
+            rows = pq.ParquetFile(file, metadata=footer).read_row_group(group, sorted(wanted), use_threads=False)
+        row = len(rows) - int(ends[group]) + number
         return {
             name: rows[name][row].as_buffer() if name.endswith("_bytes") else rows[name][row].as_py()
             for name in rows.column_names
         }
 
-    def _footer(self, part: _Part) -> "_Footer":
-        if (footer := self._footers.get(part.path)) is None:
+    def _footer(self, part: _Part) -> Footer:
+        if (found := self._footers.get(part.path)) is None:
             data = self._bytes(part, part.size_bytes - part.footer_bytes - 8, part.size_bytes)
-            metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + data))
-            columns = [metadata.schema.column(place).path.partition(".")[0] for place in range(metadata.num_columns)]
-            counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            footer = _keep(self._footers, part.path, _Footer(metadata, columns, np.cumsum(counts)), OPEN_FOOTERS)
-        return footer
+            footer = pq.read_metadata(pa.BufferReader(b"PAR1" + data))
+            columns = [footer.schema.column(at).path.partition(".")[0] for at in range(footer.num_columns)]
+            ends = np.cumsum([footer.row_group(group).num_rows for group in range(footer.num_row_groups)])
+            found = _keep(self._footers, part.path, (footer, columns, ends), OPEN_FOOTERS)
+        return found
 
     def text(self, path: str, wanted: Mapping[str, Sequence[Any]]) -> Tensor:
         """The text embedding `n d` of the only row of a file that has one of the `wanted` values in each column."""
@@ -351,21 +351,16 @@ class _Files:
         self._written_bytes += needed_bytes
         if self._cache is None or self._written_bytes < 0.1 * self._cache_bytes:
             return
-        found = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self._cache.glob("*/*"))
+        found = []
+        for file in self._cache.glob("*/*"):
+            with suppress(FileNotFoundError):
+                found.append((file.stat().st_mtime, file.stat().st_size, file))
         used = sum(size for _, size, _ in found)
-        for _, size, file in found:
+        for _, size, file in sorted(found):
             if used > 0.8 * self._cache_bytes:
                 file.unlink(missing_ok=True)
                 used -= size
         self._written_bytes = 0
-
-
-class _Footer(NamedTuple):
-    """The footer of a part, the name of each of its columns in the file, and the row after each row group."""
-
-    metadata: pq.FileMetaData
-    columns: list[str]
-    ends: npt.NDArray[np.int64]
 
 
 class _Span(io.BytesIO):
@@ -386,8 +381,8 @@ class _Span(io.BytesIO):
 def _keep(kept: dict[str, Any], name: str, value: Any, most: int) -> Any:
     """Keeps a value among at most so many, and returns it."""
     kept[name] = value
-    if len(kept) > most:
-        kept.pop(next(iter(kept)))
+    for oldest in list(kept)[:-most]:
+        kept.pop(oldest, None)  # several threads may be here
     return value
 
 
@@ -444,11 +439,7 @@ def _read_shard(filesystem: Any, path: str) -> tuple[npt.NDArray[np.uint64], dic
     options = {"max_concurrency": 1} if hasattr(filesystem, "max_concurrency") else {}
     with pq.ParquetFile(pa.BufferReader(filesystem.cat_file(path, **options))) as file:
         table = file.read(["row_hash"], use_threads=False)
-    return _hashes(table), json.loads(table.schema.metadata[b"latentmill"])
-
-
-def _hashes(table: pa.Table) -> npt.NDArray[np.uint64]:
-    return np.asarray(table["row_hash"], np.int64).view(np.uint64)
+    return np.asarray(table["row_hash"], np.int64).view(np.uint64), json.loads(table.schema.metadata[b"latentmill"])
 
 
 def _selected(selection: str, split: str | None) -> npt.NDArray[np.uint64]:
@@ -459,7 +450,7 @@ def _selected(selection: str, split: str | None) -> npt.NDArray[np.uint64]:
         if split not in splits:
             raise ValueError(f"{selection} has no split {split!r}: it has {', '.join(splits) or 'none'}")
         table = table.filter(pc.equal(table["split"], split))
-    return _hashes(table)
+    return np.asarray(table["row_hash"], np.int64).view(np.uint64)
 
 
 def _batch_sizes(batch: int | Mapping[str, int], step_batches: int, rows: Mapping[str, Any]) -> dict[str, int]:
@@ -482,19 +473,17 @@ def _factors(scale: str | None, posterior: str, about: Mapping[str, Any], roots:
     if scale is None:
         return None
     if scale == "statistics":
-        return _per_channel(*_statistics(roots, "samples" if posterior == "sample" else "means"))
-    if encoder.get("latents_mean") is not None:
-        return _per_channel(encoder["latents_mean"], encoder["latents_std"])
-    return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
+        mean, std = _statistics(roots, "samples" if posterior == "sample" else "means")
+    elif encoder.get("latents_mean") is not None:
+        mean, std = encoder["latents_mean"], encoder["latents_std"]
+    else:
+        return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
+    return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
 
 
 def _scaled(latent: Tensor, factors: Any) -> Tensor:
     """Changes a latent `c t h w` in place."""
     return latent if factors is None else latent.sub_(factors[0]).mul_(factors[1])
-
-
-def _per_channel(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
-    return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
 
 
 def _statistics(roots: Sequence[str], of: str) -> tuple[Any, Any]:

@@ -4,20 +4,26 @@ import ast
 import json
 import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+import s3fs
 import torch
 from support.makers import TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
 from support.paths import ROOT
 from torch.utils.data import DataLoader
 
 from pipeline.dataset.loader import Latents
+from pipeline.dataset.remove import deny, finish_removals, rows_named
+from pipeline.dataset.select import read_index
+from pipeline.storage.store import Store
 
 ENCODER = {"name": "made up", "scaling_factor": 0.5, "shift_factor": 0.25, "latents_mean": None, "latents_std": None}
 WORLDS = (1, 2, 3, 4, 6, 12)
@@ -184,8 +190,62 @@ def test_what_was_read_is_kept_in_the_cache(root: str, tmp_path: Path) -> None:
     assert ids_of(once) == ids_of(again)
 
 
+def test_the_cache_stays_within_its_bound(root: str, tmp_path: Path) -> None:
+    list(Latents(root, batch=2, step_batches=12, cache=str(tmp_path), cache_bytes=50_000))
+    assert 25_000 < sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 50_000
+
+
 def test_the_loader_is_one_file_that_imports_nothing_of_ours() -> None:
     tree = ast.parse((ROOT / "pipeline" / "dataset" / "loader.py").read_text())
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {module.split(".")[0] for module in modules} & {"pipeline", "encoder", "jobs"}
+
+
+def test_two_roots_are_one_set_whichever_has_which_shard(
+    root: str, undisturbed: list[list[list[str]]], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        for file in Path(root).rglob("*.parquet"):
+            if file.name.startswith(name):
+                target = tmp_path / name / file.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.hardlink_to(file)
+    latents = Latents([str(tmp_path / "b"), str(tmp_path / "a")], batch=2, step_batches=12)
+    assert [batch["id"] for batch in latents] == undisturbed[0]
+    with pytest.raises(ValueError, match=r"a\.parquet is in several roots"):
+        Latents([root, str(tmp_path / "a")])
+
+
+def test_a_run_on_s3_has_the_same_order(
+    root: str, undisturbed: list[list[list[str]]], s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"ENDPOINT_URL": f"http://{s3_server}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()  # of other servers
+    filesystem = fsspec.filesystem("s3")
+    filesystem.mkdir("bucket-of-loading")
+    filesystem.put(f"{root}/index", "bucket-of-loading/out/index", recursive=True)
+    filesystem.put(f"{root}/latents", "bucket-of-loading/out/latents", recursive=True)
+    (latents,) = loaders("s3://bucket-of-loading/out", 1)
+    assert [batch["id"] for batch in islice(latents, 12)] == undisturbed[0][:12]
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_of_less_than_a_step_is_refused(root: str) -> None:
+    with pytest.raises(ValueError, match=r"too few rows .*\(2x2x5x3 has 60 of 96\)"):
+        Latents(root, batch=8, step_batches=12)
+
+
+def test_rows_that_were_removed_since_are_refused_and_not_taken_from_the_cache(root: str, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "out")
+    store = Store(str(tmp_path / "out"))
+    options: dict[str, Any] = {"batch": 1, "step_batches": 1, "shuffle": False, "cache": str(tmp_path / "cache")}
+    ids = ids_of(list(Latents(store.root, **options)))
+    begun = Latents(store.root, **options | {"cache": None})
+    deny(store, rows_named(read_index(store), [ids[0]]), "asked")
+    finish_removals(store)
+    assert ids_of(list(Latents(store.root, **options))) == ids[1:]
+    with pytest.raises(ValueError, match=r"shorter than its index says|changed since"):
+        list(begun)
