@@ -24,6 +24,7 @@ from pipeline.dataset.card import describe_dataset
 from pipeline.input.listing import shards_of
 from pipeline.latents.load import load_encoder, load_to_look_at
 from pipeline.monitor.events import Event, ShardFailed
+from pipeline.output.manifests import read_manifests
 from pipeline.output.paths import done_shards
 from pipeline.output.run_file import RunFile, Summary, check_run, claim_run, create_success, find_run, read_run
 from pipeline.output.schema import check_columns
@@ -206,11 +207,11 @@ def note_failure(failed: dict[str, str], event: Event) -> None:
 def conclude(prepared: Prepared, store: Store, failed: Mapping[str, str]) -> Outcome:
     """Sums up what stands in storage; writes summary.json, report.html and, where all is done, _SUCCESS.json."""
     done = done_shards(store)
-    names = [shard.name for shard in prepared.shards if shard.name in done]
+    manifests = list(read_manifests(store, [shard.name for shard in prepared.shards if shard.name in done]))
     left = len(shards_left(prepared.shards, done))
     run = read_run(store)
-    summary = write_report(store, run, names, left, failed)
-    describe_dataset(store, run, names)
+    summary = write_report(store, run, manifests, left, failed)
+    describe_dataset(store, run, manifests)
     outcome = Outcome(
         run=run_name(run["fingerprint"], prepared.config.output.path),
         summary=summary,

@@ -8,7 +8,7 @@ from jobs.commands.inspect import report
 from jobs.console import say
 from pipeline.errors import UserError
 from pipeline.output.paths import CARD_FILE, done_shards
-from pipeline.output.run_file import read_run
+from pipeline.output.run_file import read_run, renew_success
 from pipeline.storage.store import Store
 
 
@@ -57,9 +57,10 @@ def index(chosen: argparse.Namespace) -> int:
 
 def card(chosen: argparse.Namespace) -> int:
     from pipeline.dataset.card import describe_dataset
+    from pipeline.output.manifests import read_manifests
 
     store = Store(chosen.out)
-    describe_dataset(store, read_run(store), sorted(done_shards(store)))
+    describe_dataset(store, read_run(store), list(read_manifests(store, sorted(done_shards(store)))))
     say(store.url(CARD_FILE))
     return 0
 
@@ -106,4 +107,5 @@ def remove(chosen: argparse.Namespace) -> int:
     changed = removal.finish_removals(store)
     say(f"{len(changed):,} shards are changed")
     report(chosen)
+    renew_success(store)
     return card(chosen)

@@ -11,6 +11,7 @@ from pipeline.audit.status import ShardStatus, read_status
 from pipeline.audit.summary import mixed_devices, write_report
 from pipeline.errors import LatentmillError
 from pipeline.output.latent_bytes import latent_of
+from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import Footer
 from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
@@ -58,7 +59,8 @@ def report(chosen: argparse.Namespace) -> int:
     store = Store(chosen.out)
     run = read_run(store)
     shards = {shard.name: shard.state == "done" for shard in read_status(store)}
-    write_report(store, run, [name for name, done in shards.items() if done], list(shards.values()).count(False), {})
+    manifests = read_manifests(store, [name for name, done in shards.items() if done])
+    write_report(store, run, manifests, list(shards.values()).count(False), {})
     say(store.url("report.html"))
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from pipeline.audit.report import render_report
 from pipeline.output.accounts import reject_from_json
-from pipeline.output.manifests import Manifest, read_manifests, reject_count
+from pipeline.output.manifests import Manifest, reject_count
 from pipeline.output.paths import REPORT_FILE
 from pipeline.output.run_file import RunFile, Simulated, Summary, Totals, write_summary
 from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
@@ -14,14 +14,16 @@ from pipeline.storage.store import Store
 IDLE_STAGE = "device_idle"
 
 
-def write_report(store: Store, run: RunFile, done: Iterable[str], left: int, failed: Mapping[str, str]) -> Summary:
+def write_report(
+    store: Store, run: RunFile, manifests: Iterable[Manifest], left: int, failed: Mapping[str, str]
+) -> Summary:
     """Writes summary.json and report.html anew and returns the summary.
 
     Args:
-        done: names of the shards that have a manifest; `left` counts those that have none.
+        manifests: of the finished shards; `left` counts the others.
         failed: the last error of each shard that was given up.
     """
-    totals = summarise(read_manifests(store, done))
+    totals = summarise(manifests)
     simulated: Simulated = {"simulated": True} if run["identity"].get("simulated") else {}
     summary: Summary = {**totals, **simulated, "shards_left": left, "shards_failed": dict(failed)}
     write_summary(store, summary)

@@ -1,13 +1,13 @@
 """README.md of an output root: a dataset card, with which the hub's viewer and `load_dataset(OUT)` read the latents."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from pipeline.dataset.statistics import write_statistics
-from pipeline.output.manifests import Manifest, read_manifests
+from pipeline.output.manifests import Manifest
 from pipeline.output.paths import CARD_FILE, INDEX, LATENTS, bucket_path
 from pipeline.output.run_file import RunFile
 from pipeline.storage.store import Store
@@ -15,9 +15,8 @@ from pipeline.storage.store import Store
 OURS, YOURS = ("license", "pretty_name"), "<!-- What stands below this line is kept when the card is written again. -->"
 
 
-def describe_dataset(store: Store, run: RunFile, shards: Iterable[str]) -> None:
+def describe_dataset(store: Store, run: RunFile, manifests: Sequence[Manifest]) -> None:
     """Writes statistics.json and the card anew, from the manifests of the finished shards."""
-    manifests = list(read_manifests(store, shards))
     write_statistics(store, run["identity"].get("output", {}).get("posterior", "moments"), manifests)
     write_card(store, run, manifests)
 

@@ -2,19 +2,23 @@
 
 It needs torch, numpy, PyArrow and fsspec, and imports nothing of Latentmill. The order of batches is a pure function of
 the index, the seed, the epoch and the batch sizes, so that resuming is exact with another world size or other workers.
+
+The rows of a bucket seldom fill whole steps. Each epoch leaves out as many as do not, and the next leaves out others:
+no row comes twice in an epoch or is missing from two in succession, and all epochs have the same number of steps.
 """
 
 import hashlib
 import io
 import json
 import os
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import fsspec
@@ -28,16 +32,47 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 FORMAT_VERSION = 2
-PLACES = ("bucket", "part", "part_bytes", "footer_bytes", "row_group", "row_in_group", "offset", "bytes", "row_hash")
-THREADS, AHEAD_BATCHES, OPEN_FOOTERS, OPEN_TABLES, MOST_WORKERS = 4, 3, 256, 16, 1024
+COLUMNS = ("id", "caption", "captions", "num_frames", "fps", "width", "height", "sample_index", "window_index")
+THREADS, INDEX_THREADS, AHEAD_BATCHES, OPEN_FOOTERS, OPEN_TABLES, MOST_WORKERS = 4, 16, 3, 256, 16, 1024
 Step = tuple[str, npt.NDArray[np.int64]]  # a bucket, and the rows of all batches of the step
+Footer = tuple[pq.FileMetaData, list[str], npt.NDArray[np.int64]]  # with the names of columns, and where groups end
+
+
+class _Position(NamedTuple):
+    """How far an epoch is: all ranks together used `done` batches, `begun_at` of them before this loader was begun."""
+
+    epoch: int = 0
+    done: int = 0
+    begun_at: int = 0
+
+
+class _Part(NamedTuple):
+    path: str
+    size_bytes: int
+    footer_bytes: int
+
+
+class _Index(NamedTuple):
+    """All rows of the roots, shard by shard: their hashes, their parts and where those begin; the rows to be used."""
+
+    hashes: npt.NDArray[np.uint64]
+    paths: list[str]  # of parts
+    sizes: npt.NDArray[np.int64]  # of each part: first row, bytes, the footer's bytes
+    rows: dict[str, npt.NDArray[np.int64]]  # by bucket
+    about: dict[str, Any]  # what the footer of an index says
+
+    def place(self, row: int) -> tuple[_Part, int]:
+        """The part of a row, and which of its rows it is."""
+        number = int(np.searchsorted(self.sizes[:, 0], row, side="right")) - 1
+        first, size, footer = self.sizes[number].tolist()
+        return _Part(self.paths[number], size, footer), row - first
 
 
 class Latents(IterableDataset[dict[str, Any]]):
     """Batches `{"latent": b c t h w, "id": [...], "caption": [...], "bucket": "cxtxhxw", "state": {...}, ...}`.
 
     A step is `step_batches` batches of one bucket, for all ranks together: rank r takes `step[r::world]`. What fills no
-    step is carried into the next epoch. One `iter()` gives what is left of this epoch, the next one the next epoch.
+    step comes in the next epoch. One `iter()` gives what is left of this epoch, the next one the next epoch.
     `batch["state"]` is the state once that batch and all before it have been used, also with a DataLoader's workers.
 
     Args:
@@ -88,104 +123,98 @@ class Latents(IterableDataset[dict[str, Any]]):
         ):
             if value not in allowed:
                 raise ValueError(f"unknown {name} {value!r}: use one of {allowed}")
-        self._roots = [roots] if isinstance(roots, str) else sorted(roots)
+        roots = [roots] if isinstance(roots, str) else list(roots)
         self._rank, self._world, self._seed, self._shuffle = rank, world, seed, shuffle
         self._step_batches, self._text, self._caption = step_batches, text, caption
-        self._dropout, self._uncond, self._posterior = caption_dropout, uncond, posterior
+        self._dropout, self._uncond = caption_dropout, uncond
         self._files = _Files(cache, cache_bytes)
-        self._rows, self._about = _read_index(self._roots, selection, split)
-        self._sizes = _batch_sizes(batch, self._buckets)
-        _check_posterior(posterior, self._about["posterior"])
-        self._factors = _factors(scale, posterior, self._about, self._roots)
-        self._epoch, self._done, self._begun_at = 0, 0, 0
+        self._index = _read_index(roots, selection, split)
+        self._sizes = _batch_sizes(batch, step_batches, self._index.rows)
+        about = self._index.about
+        if about["posterior"] not in (posterior, "moments"):
+            raise ValueError(f"posterior={posterior!r} is not stored: the rows hold {about['posterior']}")
+        latents = ("vae_latent", "image_latent", *["vae_logvar"][: posterior == "sample"])
+        self._columns = {*COLUMNS, *(f"{name}_{what}" for name in latents for what in ("shape", "dtype", "bytes"))}
+        self._factors = self._image_factors = _factors(scale, posterior, about, roots)
+        if scale == "footer" and about["encoder"].get("invert_scale_latents"):
+            self._image_factors = self._factors[0], 1 / self._factors[1]
+        self._start = self._at = _Position()
         self._ended = torch.zeros(MOST_WORKERS, dtype=torch.int64)  # epochs that each worker has ended
         self._ended.share_memory_()  # type: ignore[no-untyped-call]
-
-    @property
-    def _buckets(self) -> list[str]:
-        return sorted(self._rows["bucket"].dictionary.to_pylist())
-
-    @cached_property
-    def _hashes(self) -> npt.NDArray[np.uint64]:
-        return np.asarray(self._rows["row_hash"]).view(np.uint64)
-
-    @cached_property
-    def _rows_by_bucket(self) -> dict[str, npt.NDArray[np.int64]]:
-        codes = np.asarray(self._rows["bucket"].indices)
-        return {
-            bucket: np.flatnonzero(codes == code)
-            for code, bucket in sorted(enumerate(self._rows["bucket"].dictionary.to_pylist()), key=lambda one: one[1])
-        }
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """What the order of batches follows from, as plain JSON."""
-        digest = hashlib.sha256(self._hashes.tobytes())
-        digest.update(np.asarray(self._rows["bucket"].indices, np.int32).tobytes())
+        digest = hashlib.sha256()
+        for bucket, rows in self._index.rows.items():
+            digest.update(bucket.encode() + self._index.hashes[rows].tobytes())
         return {
             "index": digest.hexdigest(),
-            "rows": len(self._hashes),
+            "rows": sum(map(len, self._index.rows.values())),
             "seed": self._seed,
             "shuffle": self._shuffle,
             "batch": self._sizes,
             "step_batches": self._step_batches,
         }
 
+    def __len__(self) -> int:
+        """Batches of an epoch for this rank."""
+        steps = sum(len(rows) // self._step_rows(bucket) for bucket, rows in self._index.rows.items())
+        return steps * self._step_batches // self._world
+
     def steps(self, epoch: int) -> list[Step]:
         """The steps of an epoch in order, the same for every rank."""
-        steps = [step for bucket in self._rows_by_bucket for step in self._steps_of(bucket, epoch)]
+        steps: list[Step] = []
+        for bucket in self._index.rows:
+            rows, size = self._order(bucket, epoch), self._step_rows(bucket)
+            steps += [(bucket, rows[first : first + size]) for first in range(0, len(rows), size)]
         if not self._shuffle:
             return steps
         keys = _mixed(np.arange(len(steps), dtype=np.uint64) ^ _number(self._seed, epoch, "steps"))
         return [steps[position] for position in np.argsort(keys, kind="stable")]
 
-    def _steps_of(self, bucket: str, epoch: int) -> Iterator[Step]:
-        """Steps cut the passes over a bucket's rows, one after the other, into equal pieces, across their seams."""
-        rows = self._rows_by_bucket[bucket]
-        size, count = self._step_batches * self._sizes[bucket], len(rows)
-        begin, end = count * epoch // size * size, count * (epoch + 1) // size * size
-        passes = range(begin // count, -(-end // count)) if end > begin else range(0)
-        if not passes:
-            return
-        stream = np.concatenate([self._pass(rows, bucket, number) for number in passes])
-        for first in range(begin - passes[0] * count, end - passes[0] * count, size):
-            yield bucket, stream[first : first + size]
+    def _step_rows(self, bucket: str) -> int:
+        return self._step_batches * self._sizes[bucket]
 
-    def _pass(self, rows: npt.NDArray[np.int64], bucket: str, number: int) -> npt.NDArray[np.int64]:
+    def _order(self, bucket: str, epoch: int) -> npt.NDArray[np.int64]:
+        """The rows of a bucket that an epoch shows: all but those that fill no step, whose place moves on each time."""
+        rows = self._index.rows[bucket]
+        left_out = len(rows) % self._step_rows(bucket)
+        shown = np.delete(rows, (np.arange(left_out) - (epoch + 1) * left_out) % len(rows))
         if not self._shuffle:
-            return rows
-        keys = _mixed(self._hashes[rows] ^ _number(self._seed, number, bucket))
-        return rows[np.argsort(keys, kind="stable")]
+            return shown
+        keys = _mixed(self._index.hashes[shown] ^ _number(self._seed, epoch, bucket))
+        return shown[np.argsort(keys, kind="stable")]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        ended = int(self._ended[number]) if worker else int(self._ended.max())
-        if ended > self._epoch:
-            self._epoch, self._done, self._begun_at = ended, 0, 0
-        epoch, steps = self._epoch, self.steps(self._epoch)
-        first = self._done // self._world
-        phase = self._begun_at // self._world
+        number, workers = _worker()
+        start = self._start
+        if (ended := int(self._ended.min())) > start.epoch:
+            start = _Position(ended)
+        steps = self.steps(start.epoch)
+        first, phase = start.done // self._world, start.begun_at // self._world
         first += (phase + number - first) % workers
         places = range(first, len(steps) * self._step_batches // self._world, workers)
         with ThreadPoolExecutor(THREADS) as pool:
-            waiting: deque[tuple[int, str, list[Future[dict[str, Any]]]]] = deque()
-            ahead = iter(places)
-            while True:
-                for place in ahead:
-                    waiting.append((place, *self._submit(pool, steps, epoch, place)))
-                    if len(waiting) == AHEAD_BATCHES:
-                        break
-                if not waiting:
-                    break
-                place, bucket, futures = waiting.popleft()
-                batch = _batch([future.result() for future in futures], bucket)
-                self._epoch, self._done = epoch, (place + 1) * self._world
-                yield batch | {"state": self._state(self._done, self._done)}
-        self._epoch, self._done, self._begun_at = epoch + 1, 0, 0
-        self._ended[number::workers] = epoch + 1
+            begun = ((place, *self._begin(pool, steps, start.epoch, place)) for place in places)
+            waiting = deque(islice(begun, AHEAD_BATCHES))
+            while waiting:
+                place, bucket, rows = waiting.popleft()
+                batch = _batch([row.result() for row in rows], bucket)
+                waiting.extend(islice(begun, 1))
+                done = (place + 1) * self._world
+                self._go_to(_Position(start.epoch, done, start.begun_at))
+                yield batch | {"state": self._state(_Position(start.epoch, done, done))}
+        self._go_to(_Position(start.epoch + 1))
+        self._ended[number::workers] = start.epoch + 1
 
-    def _submit(
+    def _go_to(self, at: _Position) -> None:
+        """A worker is ahead of what was used of its batches: when it begins again, it begins where it was started."""
+        self._at = at
+        if not get_worker_info():
+            self._start = at._replace(begun_at=at.done)
+
+    def _begin(
         self, pool: ThreadPoolExecutor, steps: Sequence[Step], epoch: int, place: int
     ) -> tuple[str, list[Future[dict[str, Any]]]]:
         step, batch = divmod(place * self._world + self._rank, self._step_batches)
@@ -193,57 +222,57 @@ class Latents(IterableDataset[dict[str, Any]]):
         size = self._sizes[bucket]
         return bucket, [pool.submit(self._row, int(row), epoch) for row in rows[batch * size : (batch + 1) * size]]
 
-    def _state(self, done: int, begun_at: int) -> dict[str, Any]:
-        step, batch = divmod(done, self._step_batches)
-        return {"plan": self.plan, "epoch": self._epoch, "step": step, "batch": batch, "begun_at": begun_at}
+    def _state(self, at: _Position) -> dict[str, Any]:
+        step, batch = divmod(at.done, self._step_batches)
+        return {"plan": self.plan, "epoch": at.epoch, "step": step, "batch": batch, "begun_at": at.begun_at}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, as plain JSON."""
-        if get_worker_info() is None and (ended := int(self._ended.max())) > self._epoch:
-            self._epoch, self._done, self._begun_at = ended, 0, 0
-        return self._state(self._done, self._begun_at)
+        """Where the loader stands, as plain JSON; beside a DataLoader with workers use the last batch's `state`."""
+        ended = int(self._ended.min())
+        return self._state(_Position(ended) if ended > self._at.epoch else self._at)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state of any rank, of any world size and number of workers.
 
         Raises:
-            ValueError: the state is of another plan, or lies inside a step at a place that this world cannot share.
+            ValueError: the state is of another plan, or this world cannot share evenly what is left of its step. To go
+                on there would leave some ranks a batch less, and they would wait for each other for ever.
         """
-        theirs = state["plan"]
+        theirs, batch = state["plan"], state["batch"]
         if differing := [
             f"{key}: {theirs.get(key)} there, {now} here" for key, now in self.plan.items() if theirs.get(key) != now
         ]:
             raise ValueError(f"the state is of another plan ({'; '.join(differing)})")
-        if state["batch"] % self._world:
+        if batch % self._world:
+            worlds = [str(w) for w in range(1, batch + 1) if batch % w == 0 == self._step_batches % w]
             raise ValueError(
-                f"the state lies {state['batch']} batches into a step, which world {self._world} cannot share evenly: "
-                f"use a world that divides {state['batch']}, or a state from the end of a step"
+                f"the state lies {batch} batches into a step, whose rest world {self._world} cannot share evenly: use "
+                f"world {', '.join(worlds)}, or a state whose `batch` is 0, which any world can take"
             )
-        self._epoch, self._done = state["epoch"], state["step"] * self._step_batches + state["batch"]
-        self._begun_at = state["begun_at"] if get_worker_info() else self._done
-        if get_worker_info() is None:
-            self._ended[:] = self._epoch
+        done = state["step"] * self._step_batches + batch
+        self._start = self._at = _Position(state["epoch"], done, state["begun_at"] if get_worker_info() else done)
+        number, workers = _worker()
+        self._ended[number::workers] = state["epoch"]
 
     def _row(self, row: int, epoch: int) -> dict[str, Any]:
-        place = {name: self._rows[name][row].as_py() for name in PLACES}
-        values = self._files.row(place)
+        part, number = self._index.place(row)
+        values = self._files.row(part, number, self._columns)
+        if _number(values["id"]) != self._index.hashes[row]:
+            raise ValueError(f"{part.path} is not what its index says: it was changed since it was loaded")
         draw = partial(_number, self._seed, epoch, values["id"])
         latent = _tensor(values, "vae_latent")
-        if self._posterior == "sample" and "vae_logvar_bytes" in values:
+        if "vae_logvar_bytes" in values:
             noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(int(draw("noise")) >> 1))
-            latent = latent + torch.exp(0.5 * _tensor(values, "vae_logvar").clamp(-30, 20)) * noise
-        if self._factors is not None:
-            latent = (latent - self._factors[0]) * self._factors[1]
+            latent += torch.exp(0.5 * _tensor(values, "vae_logvar").clamp(-30, 20)) * noise
         captions = values["captions"] or [values["caption"]]
         which = int(draw("caption")) % len(captions) if self._caption == "random" else 0
         dropped = float(draw("dropout")) / 2**64 < self._dropout
-        found = {"latent": latent, "caption": "" if dropped else captions[which]}
+        found = {"latent": _scaled(latent, self._factors), "caption": "" if dropped else captions[which]}
         found |= {name: values[name] for name in ("id", "num_frames", "fps", "width", "height")}
         if "image_latent_bytes" in values:
-            image = _tensor(values, "image_latent")
-            found["image_latent"] = image if self._factors is None else (image - self._factors[0]) * self._factors[1]
+            found["image_latent"] = _scaled(_tensor(values, "image_latent"), self._image_factors)
         if self._text:
-            found["text_embedding"] = self._embedding(place["part"], values, which, dropped)
+            found["text_embedding"] = self._embedding(part.path, values, which, dropped)
         return found
 
     def _embedding(self, part: str, values: Mapping[str, Any], which: int, dropped: bool) -> Tensor:
@@ -261,56 +290,55 @@ class _Files:
 
     def __init__(self, cache: str | None, cache_bytes: int) -> None:
         self._cache, self._cache_bytes = Path(cache).expanduser() if cache else None, cache_bytes
-        self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
-        self._tables: OrderedDict[str, pa.Table] = OrderedDict()
+        self._footers: dict[str, Footer] = {}
+        self._tables: dict[str, pa.Table] = {}
         self._written_bytes = 0
 
-    def __getstate__(self) -> dict[str, Any]:  # a worker that is spawned opens its own
-        return self.__dict__ | {"_footers": OrderedDict(), "_tables": OrderedDict()}
+    def row(self, part: _Part, number: int, wanted: Set[str]) -> dict[str, Any]:
+        """A row of a part: those of the columns that it has."""
+        footer, columns, ends = self._footer(part)
+        group = int(np.searchsorted(ends, number, side="right"))
+        spans = [_span(footer.row_group(group).column(at)) for at, name in enumerate(columns) if name in wanted]
+        begin, end = min(spans)[0], max(spans)[1]
+        with pa.PythonFile(_Span(begin, part.size_bytes, self._bytes(part, begin, end)), mode="r") as file:
+            rows = pq.ParquetFile(file, metadata=footer).read_row_group(group, sorted(wanted), use_threads=False)
+        row = len(rows) - int(ends[group]) + number
+        return {
+            name: rows[name][row].as_buffer() if name.endswith("_bytes") else rows[name][row].as_py()
+            for name in rows.column_names
+        }
 
-    def row(self, place: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of a part, by its place in the index."""
-        path, begin, end = place["part"], place["offset"], place["offset"] + place["bytes"]
-        footer = self._footer(path, place["part_bytes"], place["footer_bytes"])
-        data = _Span(begin, place["part_bytes"], self._bytes(path, begin, end))
-        with pa.PythonFile(data, mode="r") as file:
-            group = pq.ParquetFile(file, metadata=footer).read_row_group(place["row_group"], use_threads=False)
-        (row,) = group.slice(place["row_in_group"], 1).to_pylist()
-        return dict(row)
-
-    def _footer(self, path: str, size: int, footer_bytes: int) -> pq.FileMetaData:
-        if (footer := self._footers.get(path)) is None:
-            data = self._bytes(path, size - footer_bytes - 8, size)
+    def _footer(self, part: _Part) -> Footer:
+        if (found := self._footers.get(part.path)) is None:
+            data = self._bytes(part, part.size_bytes - part.footer_bytes - 8, part.size_bytes)
             footer = pq.read_metadata(pa.BufferReader(b"PAR1" + data))
-            self._footers[path] = footer
-            while len(self._footers) > OPEN_FOOTERS:
-                self._footers.popitem(last=False)
-        return footer
+            columns = [footer.schema.column(at).path.partition(".")[0] for at in range(footer.num_columns)]
+            ends = np.cumsum([footer.row_group(group).num_rows for group in range(footer.num_row_groups)])
+            found = _keep(self._footers, part.path, (footer, columns, ends), OPEN_FOOTERS)
+        return found
 
     def text(self, path: str, wanted: Mapping[str, Sequence[Any]]) -> Tensor:
         """The text embedding `n d` of the only row of a file that has one of the `wanted` values in each column."""
         if (table := self._tables.get(path)) is None:
             with fsspec.open(path, "rb") as file:
                 table = pq.read_table(file, partitioning=None)
-            self._tables[path] = table
-            while len(self._tables) > OPEN_TABLES:
-                self._tables.popitem(last=False)
+            _keep(self._tables, path, table, OPEN_TABLES)
         for name, values in wanted.items():
             table = table.filter(pc.is_in(table[name], pa.array(values, table[name].type)))
         if len(table) != 1:
             raise ValueError(f"{path} has {len(table)} rows with {dict(wanted)}: run latentmill text again")
         return _tensor(table.to_pylist()[0], "text_embedding")
 
-    def _bytes(self, path: str, begin: int, end: int) -> bytes:
-        """A range of a file, from the local cache where it is there."""
+    def _bytes(self, part: _Part, begin: int, end: int) -> bytes:
+        """A range of a part, from the local cache where it is there; what is removed from a part changes its size."""
         if self._cache is None:
-            return _read(path, begin, end)
-        name = hashlib.sha256(f"{path} {begin} {end}".encode()).hexdigest()
+            return _read(part.path, begin, end)
+        name = hashlib.sha256(f"{part.path} {part.size_bytes} {begin} {end}".encode()).hexdigest()
         file = self._cache / name[:2] / name
         try:
             return file.read_bytes()
         except FileNotFoundError:
-            data = _read(path, begin, end)
+            data = _read(part.path, begin, end)
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_name(f".tmp-{uuid4().hex}")
         scratch.write_bytes(data)
@@ -323,39 +351,44 @@ class _Files:
         self._written_bytes += needed_bytes
         if self._cache is None or self._written_bytes < 0.1 * self._cache_bytes:
             return
-        found = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self._cache.glob("*/*"))
+        found = []
+        for file in self._cache.glob("*/*"):
+            with suppress(FileNotFoundError):
+                found.append((file.stat().st_mtime, file.stat().st_size, file))
         used = sum(size for _, size, _ in found)
-        for _, size, file in found:
+        for _, size, file in sorted(found):
             if used > 0.8 * self._cache_bytes:
                 file.unlink(missing_ok=True)
                 used -= size
         self._written_bytes = 0
 
 
-class _Span(io.RawIOBase):
-    """A file of which only the bytes of one span are there."""
+class _Span(io.BytesIO):
+    """A file of some size of which only a span of bytes is there."""
 
     def __init__(self, begin: int, size: int, data: bytes) -> None:
-        self._begin, self._size, self._data, self._at = begin, size, data, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        super().__init__(data)
+        self._begin, self._size = begin, size
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
+        return super().seek(start + offset - self._begin) + self._begin
 
     def tell(self) -> int:
-        return self._at
+        return super().tell() + self._begin
 
-    def read(self, size: int = -1) -> bytes:
-        begin = self._at - self._begin
-        data = self._data[begin : begin + size] if size >= 0 else self._data[begin:]
-        self._at += len(data)
-        return data
+
+def _keep(kept: dict[str, Any], name: str, value: Any, most: int) -> Any:
+    """Keeps a value among at most so many, and returns it."""
+    kept[name] = value
+    for oldest in list(kept)[:-most]:
+        kept.pop(oldest, None)  # several threads may be here
+    return value
+
+
+def _span(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    begin = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    return begin, begin + column.total_compressed_size
 
 
 def _read(path: str, begin: int, end: int) -> bytes:
@@ -366,58 +399,50 @@ def _read(path: str, begin: int, end: int) -> bytes:
     return data
 
 
-def _read_index(
-    roots: Sequence[str], selection: str | None, split: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The places of all rows as arrays, by shard over all roots, and what the footers of the indices say."""
-    files = sorted((path.rpartition("/")[2], root, path) for root in roots for path in _index_files(root))
-    twice = [name for (name, *_), (following, *_) in pairwise(files) if name == following]
-    if twice:
-        raise ValueError(f"{twice[0]} is in several roots: name each shard once")
+def _read_index(roots: Sequence[str], selection: str | None, split: str | None) -> _Index:
+    files = sorted((file for root in roots for file in _index_files(root)), key=lambda file: file[0])
     if not files:
         raise ValueError(f"no index below {', '.join(roots)}: run latentmill index")
-    with ThreadPoolExecutor(THREADS) as pool:
-        tables = list(pool.map(lambda file: _read_places(file[2], file[1]), files))
-    abouts = [json.loads(table.schema.metadata[b"latentmill"]) for table in tables]
-    for (name, root, _), about in zip(files, abouts, strict=True):
+    if twice := [name for (name, *_), (following, *_) in pairwise(files) if name == following]:
+        raise ValueError(f"{twice[0]} is in several roots: name each shard once")
+    with ThreadPoolExecutor(INDEX_THREADS) as pool:
+        hashes, abouts = zip(*pool.map(lambda file: _read_shard(*file[2:]), files), strict=True)
+    for (name, root, *_), about in zip(files, abouts, strict=True):
         if about["format_version"] != FORMAT_VERSION:
             raise ValueError(f"{root} is of format {about['format_version']}, this loader reads {FORMAT_VERSION}")
         if about["fingerprint"] != abouts[0]["fingerprint"]:
             raise ValueError(f"{name} was made with another configuration than {files[0][0]}: use roots of one")
-    table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
-    if selection:
-        table = table.filter(pc.is_in(table["row_hash"], _selected(selection, split)))
-        if not len(table):
-            raise ValueError(f"{selection} selects no row{f' of split {split!r}' if split else ''} of these roots")
-    table = table.unify_dictionaries().combine_chunks()
-    return {name: _flat(table[name]) for name in PLACES}, abouts[0]
+    every, parts = np.concatenate(hashes), [about["parts"] for about in abouts]
+    wanted = np.isin(every, _selected(selection, split)) if selection else np.ones(len(every), bool)
+    if not wanted.any():
+        raise ValueError(f"{selection} selects no row{f' of split {split!r}' if split else ''} of these roots")
+    paths = [f"{file[1]}/{path}" for file, each in zip(files, parts, strict=True) for path in each["path"]]
+    counts, *sizes = (np.concatenate([each[name] for each in parts]) for name in ("rows", "size_bytes", "footer_bytes"))
+    names, codes = np.unique(np.concatenate([each["bucket"] for each in parts]), return_inverse=True)
+    codes = np.repeat(codes.astype(np.int32), counts)
+    rows = {str(name): np.flatnonzero(wanted & (codes == code)) for code, name in enumerate(names)}
+    rows = {bucket: numbers for bucket, numbers in rows.items() if len(numbers)}
+    return _Index(every, paths, np.stack([np.cumsum(counts) - counts, *sizes], axis=1), rows, abouts[0])
 
 
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-
-
-def _index_files(root: str) -> list[str]:
+def _index_files(root: str) -> Iterator[tuple[str, str, Any, str]]:
+    """(name, root, file system, path) of each index."""
     filesystem, path = fsspec.core.url_to_fs(root)
     filesystem.invalidate_cache()
-    found = filesystem.glob(f"{path.rstrip('/')}/index/*.parquet")
-    return [filesystem.unstrip_protocol(name) if "://" in root else name for name in found]
+    for found in filesystem.glob(f"{path.rstrip('/')}/index/*.parquet"):
+        yield found.rpartition("/")[2], root.rstrip("/"), filesystem, found
 
 
-def _read_places(path: str, root: str) -> pa.Table:
-    with fsspec.open(path, "rb") as file:
-        table = pq.read_table(file, columns=list(PLACES), read_dictionary=["part"], partitioning=None)
-    part = table["part"].combine_chunks()
-    part = part.chunk(0) if isinstance(part, pa.ChunkedArray) else part
-    base = path.rpartition("/index/")[0]
-    urls = pa.array([f"{base}/{name}" for name in part.dictionary.to_pylist()])
-    return table.set_column(
-        table.schema.get_field_index("part"), "part", pa.DictionaryArray.from_arrays(part.indices, urls)
-    )
+def _read_shard(filesystem: Any, path: str) -> tuple[npt.NDArray[np.uint64], dict[str, Any]]:
+    """The hashes of the rows of an index, and what its footer says."""
+    # s3fs would ask for the size first, to read large files in pieces
+    options = {"max_concurrency": 1} if hasattr(filesystem, "max_concurrency") else {}
+    with pq.ParquetFile(pa.BufferReader(filesystem.cat_file(path, **options))) as file:
+        table = file.read(["row_hash"], use_threads=False)
+    return np.asarray(table["row_hash"], np.int64).view(np.uint64), json.loads(table.schema.metadata[b"latentmill"])
 
 
-def _selected(selection: str, split: str | None) -> pa.Array:
+def _selected(selection: str, split: str | None) -> npt.NDArray[np.uint64]:
     with fsspec.open(selection, "rb") as file:
         table = pq.read_table(file, partitioning=None)
     if split:
@@ -425,48 +450,52 @@ def _selected(selection: str, split: str | None) -> pa.Array:
         if split not in splits:
             raise ValueError(f"{selection} has no split {split!r}: it has {', '.join(splits) or 'none'}")
         table = table.filter(pc.equal(table["split"], split))
-    return table["row_hash"].combine_chunks()
+    return np.asarray(table["row_hash"], np.int64).view(np.uint64)
 
 
-def _batch_sizes(batch: int | Mapping[str, int], buckets: Sequence[str]) -> dict[str, int]:
-    sizes = {bucket: batch if isinstance(batch, int) else batch.get(bucket, 0) for bucket in buckets}
-    if wrong := sorted(bucket for bucket, size in sizes.items() if size < 1):
+def _batch_sizes(batch: int | Mapping[str, int], step_batches: int, rows: Mapping[str, Any]) -> dict[str, int]:
+    """Samples a batch by bucket."""
+    sizes = {bucket: batch if isinstance(batch, int) else batch.get(bucket, 0) for bucket in rows}
+    if wrong := [bucket for bucket, size in sizes.items() if size < 1]:
         raise ValueError(f"batch gives no samples for {', '.join(wrong)}: use a number, or one for each bucket")
+    steps = {bucket: step_batches * size for bucket, size in sizes.items()}
+    if small := [f"{each} has {len(rows[each])} of {steps[each]}" for each in rows if len(rows[each]) < steps[each]]:
+        raise ValueError(
+            f"too few rows for a step of step_batches * batch ({'; '.join(small)}): use smaller ones, or leave the "
+            "bucket out by a selection (latentmill select)"
+        )
     return sizes
 
 
-def _check_posterior(wanted: str, stored: str) -> None:
-    if wanted != stored and stored != "moments":
-        raise ValueError(f"posterior={wanted!r} asks for what is not stored: the rows hold {stored}")
-
-
 def _factors(scale: str | None, posterior: str, about: Mapping[str, Any], roots: Sequence[str]) -> Any:
-    """What to subtract, then to multiply by, as `c 1 1 1` or numbers; None for neither."""
+    """What to subtract from a latent, then to multiply it by: `c 1 1 1`, or numbers; None for neither."""
     encoder = about["encoder"]
     if scale is None:
         return None
     if scale == "statistics":
-        return _per_channel(*_statistics(roots, "samples" if posterior == "sample" else "means"))
-    if encoder.get("latents_mean") is not None:
-        return _per_channel(encoder["latents_mean"], encoder["latents_std"])
-    return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
-
-
-def _per_channel(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+        mean, std = _statistics(roots, "samples" if posterior == "sample" else "means")
+    elif encoder.get("latents_mean") is not None:
+        mean, std = encoder["latents_mean"], encoder["latents_std"]
+    else:
+        return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
     return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
 
 
-def _statistics(roots: Sequence[str], of: str) -> tuple[list[float], list[float]]:
+def _scaled(latent: Tensor, factors: Any) -> Tensor:
+    """Changes a latent `c t h w` in place."""
+    return latent if factors is None else latent.sub_(factors[0]).mul_(factors[1])
+
+
+def _statistics(roots: Sequence[str], of: str) -> tuple[Any, Any]:
     """Mean and standard deviation by channel over all roots, each with its share of the values."""
     found = []
     for root in roots:
         with fsspec.open(f"{root.rstrip('/')}/statistics.json", "rb") as file:
             found.append(json.load(file)["all"])
     weights = np.array([one["count"] for one in found], np.float64)
-    means = np.array([one[of]["mean"] for one in found])
-    squares = np.array([np.square(one[of]["std"]) + np.square(one[of]["mean"]) for one in found])
+    means, stds = (np.array([one[of][what] for one in found]) for what in ("mean", "std"))
     mean = np.average(means, axis=0, weights=weights)
-    return mean.tolist(), np.sqrt(np.average(squares, axis=0, weights=weights) - mean**2).tolist()
+    return mean, np.sqrt(np.average(stds**2 + means**2, axis=0, weights=weights) - mean**2)
 
 
 def _tensor(values: Mapping[str, Any], name: str) -> Tensor:
@@ -486,6 +515,12 @@ def _batch(rows: Sequence[Mapping[str, Any]], bucket: str) -> dict[str, Any]:
         batch["text_embedding"] = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
         batch["text_mask"] = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     return batch | {"bucket": bucket}
+
+
+def _worker() -> tuple[int, int]:
+    """The number of this worker of a DataLoader, of how many; the first of one where there is none."""
+    worker = get_worker_info()
+    return (worker.id, worker.num_workers) if worker else (0, 1)
 
 
 def _number(*words: object) -> np.uint64:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.accounts import (
+    SliceNumbers,
     SliceRecord,
     merge_records,
     record_from_json,
@@ -21,6 +22,7 @@ from pipeline.output.accounts import (
     slice_numbers,
 )
 from pipeline.output.index import write_index
+from pipeline.output.ledger import read_part
 from pipeline.output.manifests import (
     Manifest,
     PartJson,
@@ -28,6 +30,7 @@ from pipeline.output.manifests import (
     RemovedJson,
     denying_shards,
     is_finished,
+    part_to_json,
     read_manifest,
     read_removed,
     write_removed,
@@ -35,7 +38,7 @@ from pipeline.output.manifests import (
 from pipeline.output.parts import Footer, PartWriter, read_footer, read_rows, sha256_of
 from pipeline.output.paths import TEXT, done_shards, index_path, manifest_path, rejects_path, shard_files, slice_of_file
 from pipeline.output.run_file import read_run
-from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
+from pipeline.output.statistics import statistics_from_json, statistics_to_json, total
 from pipeline.records import Reject
 from pipeline.storage.store import Store
 
@@ -67,25 +70,25 @@ def deny(store: Store, rows: pa.Table, reason: str) -> None:
 
 def finish_removals(store: Store) -> list[str]:
     """Takes out what the deny lists name and is still there. Returns the shards that were changed."""
-    done, changed = done_shards(store), []
+    done, changed, numbers = done_shards(store), [], slice_numbers(read_run(store)["identity"])
     for shard in denying_shards(store):
         if shard in done and not is_finished(store, shard, manifest := read_manifest(store, shard)):
-            _finish(store, shard, manifest)
+            _finish(store, shard, manifest, numbers)
             changed.append(shard)
     return changed
 
 
-def _finish(store: Store, shard: str, manifest: Manifest) -> None:
+def _finish(store: Store, shard: str, manifest: Manifest, numbers: SliceNumbers) -> None:
     denied = read_removed(store, shard)
-    numbers = slice_numbers(read_run(store)["identity"])
     slices = sorted({index for sample, _ in denied for index in numbers.slices(sample)})
-    for index in slices:
-        paths = [path for path in shard_files(store, shard) if slice_of_file(path) == (shard, index)]
-        _rewrite_slice(store, sorted(path for path in paths if path.endswith(".parquet")), denied)
-        _rewrite_texts(store, shard, index, denied)
-    untouched = [part for part in manifest["parts"] if part["slice_index"] not in slices]
+    left = {sample for sample, window in _clips(store, shard) if (sample, window) not in denied}
     parts = [path for path in shard_files(store, shard) if path.endswith(".parquet")]
-    again = [_part(store, path) for path in sorted(parts) if (slice_of_file(path) or ("", -1))[1] in slices]
+    again: list[PartJson] = []
+    for index in slices:
+        paths = sorted(path for path in parts if slice_of_file(path) == (shard, index))
+        again += [part_to_json(read_part(store, path)[0]) for path in _rewrite_slice(store, paths, denied)]
+        _rewrite_texts(store, shard, index, denied, left)
+    untouched = [part for part in manifest["parts"] if part["slice_index"] not in slices]
     known = sorted([*untouched, *again], key=lambda part: (part["slice_index"], part["bucket"]))
     new = _manifest(store, manifest, known, denied)
     store.replace(manifest_path(shard), json.dumps(new, indent=1).encode())
@@ -103,14 +106,14 @@ def without(record: SliceRecord, denied: Mapping[Place, Reject]) -> SliceRecord:
     )
 
 
-def _rewrite_slice(store: Store, paths: Iterable[str], denied: Mapping[Place, Reject]) -> None:
-    """Parts without their denied rows; those that have no other are deleted, last of all."""
+def _rewrite_slice(store: Store, paths: Iterable[str], denied: Mapping[Place, Reject]) -> list[str]:
+    """Parts without their denied rows; those that have no other are deleted, last of all. Returns what is left."""
     footers: dict[str, Footer] = {}
     for path in paths:
         with store.open(path) as file:
             footers[path] = read_footer(file)
     if not footers:
-        return
+        return []
     own = {footer["bucket"]: record_from_json(footer["slice"]) for footer in footers.values()}
     record = without(merge_records(own), denied)
     for path, footer in footers.items():
@@ -124,6 +127,7 @@ def _rewrite_slice(store: Store, paths: Iterable[str], denied: Mapping[Place, Re
     for path, footer in footers.items():
         if footer["bucket"] not in record.clips:
             store.delete(path)
+    return [path for path, footer in footers.items() if footer["bucket"] in record.clips]
 
 
 def _without_rows(
@@ -141,30 +145,11 @@ def _without_rows(
     return scratch.getvalue()
 
 
-def _part(store: Store, path: str) -> PartJson:
-    with store.open(path) as file:
-        footer = read_footer(file)
-        file.seek(0)
-        digest, size_bytes = sha256_of(file)
-    return {
-        "path": path,
-        "slice_index": footer["slice"]["index"],
-        "bucket": footer["bucket"],
-        "rows": len(footer["slice"]["clips"][footer["bucket"]]),
-        "size_bytes": size_bytes,
-        "sha256": digest,
-        "computed_by": footer.get("computed_by", {}),
-        "statistics": footer["statistics"],
-    }
-
-
 def _manifest(store: Store, before: Manifest, parts: list[PartJson], denied: Mapping[Place, Reject]) -> Manifest:
     """The manifest with these parts; the index is written on the way."""
     rejects = {(reject["sample_index"], reject["window_index"]): reject for reject in before["rejects"]}
     rejects |= {place: reject_to_json(reject) for place, reject in denied.items()}
-    statistics = LatentStatistics()
-    for part in parts:
-        statistics = merged(statistics, statistics_from_json(part["statistics"]))
+    statistics = total(statistics_from_json(part["statistics"]) for part in parts)
     new: Manifest = {
         **before,
         "parts": parts,
@@ -189,9 +174,10 @@ def _manifest(store: Store, before: Manifest, parts: list[PartJson], denied: Map
     return new
 
 
-def _rewrite_texts(store: Store, shard: str, slice_index: int, denied: Mapping[Place, Reject]) -> None:
-    """Text embeddings without those of denied rows; one for all windows of a sample goes with its last window."""
-    left = {sample for sample, window in _clips(store, shard) if (sample, window) not in denied}
+def _rewrite_texts(
+    store: Store, shard: str, slice_index: int, denied: Mapping[Place, Reject], left: Collection[int]
+) -> None:
+    """Text embeddings without those of denied rows; one for all windows goes with the last of a sample (not `left`)."""
     for name in store.names(TEXT):
         path = f"{TEXT}/{name}/parts/{shard}-{slice_index:05d}.parquet"
         if not store.exists(path):

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from pipeline.output.manifests import Manifest
 from pipeline.output.paths import STATISTICS_FILE
-from pipeline.output.statistics import LatentStatistics, channels, merged, statistics_from_json
+from pipeline.output.statistics import LatentStatistics, channels, statistics_from_json, total
 from pipeline.storage.store import Store
 
 
@@ -33,16 +33,13 @@ class StatisticsFile(TypedDict):
 
 def write_statistics(store: Store, posterior: str, manifests: Iterable[Manifest]) -> StatisticsFile:
     """Writes statistics.json anew from what the manifests say of each part."""
-    by_bucket: dict[str, LatentStatistics] = {}
+    parts: dict[str, list[LatentStatistics]] = {}
     for part in (part for manifest in manifests for part in manifest["parts"]):
-        before = by_bucket.get(part["bucket"], LatentStatistics())
-        by_bucket[part["bucket"]] = merged(before, statistics_from_json(part["statistics"]))
-    total = LatentStatistics()
-    for statistics in by_bucket.values():
-        total = merged(total, statistics)
+        parts.setdefault(part["bucket"], []).append(statistics_from_json(part["statistics"]))
+    by_bucket = {bucket: total(parts[bucket]) for bucket in sorted(parts)}
     file: StatisticsFile = {
-        "all": statistics_for(posterior, total),
-        "buckets": {bucket: statistics_for(posterior, found) for bucket, found in sorted(by_bucket.items())},
+        "all": statistics_for(posterior, total(by_bucket.values())),
+        "buckets": {bucket: statistics_for(posterior, found) for bucket, found in by_bucket.items()},
     }
     store.replace(STATISTICS_FILE, json.dumps(file, indent=1).encode())
     return file
@@ -57,5 +54,5 @@ def statistics_for(posterior: str, statistics: LatentStatistics) -> Statistics:
     variances = statistics.sum_variances
     if not variances:
         return Statistics(count=statistics.count, means=stored, samples=None)
-    of_samples = [math.sqrt(one**2 + total / statistics.count) for one, total in zip(std, variances, strict=True)]
+    of_samples = [math.sqrt(one**2 + noise / statistics.count) for one, noise in zip(std, variances, strict=True)]
     return Statistics(count=statistics.count, means=stored, samples=Channels(mean=mean, std=of_samples))

@@ -24,7 +24,7 @@ class PartInfo:
     size_bytes: int
     sha256: str
     computed_by: Mapping[str, str] = field(default_factory=dict, hash=False)
-    statistics: LatentStatistics | None = None
+    statistics: LatentStatistics = field(default_factory=LatentStatistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,6 @@ class CommittedSlice:
 
     record: SliceRecord
     parts: tuple[PartInfo, ...]
-    statistics: LatentStatistics
 
     @property
     def missing_buckets(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from pipeline.storage.store import Store
 
 # What the loader needs of a footer
 DESCRIPTION = ("format_version", "fingerprint", "encoder", "posterior", "image_latent", "dtype")
+OF_PARTS: tuple[Literal["path", "bucket", "rows", "size_bytes"], ...] = ("path", "bucket", "rows", "size_bytes")
 LATENT_COLUMNS = {f"{name}_{what}" for name in LATENTS for what in LATENT_TYPES}
 
 
@@ -34,8 +35,10 @@ def write_index(store: Store, manifest: Manifest) -> None:
 
 def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
     """The Parquet file of the index of these parts."""
-    tables, footers = zip(*(_index_of_part(store, part) for part in parts), strict=True)
+    tables, footers, footer_bytes = zip(*(_index_of_part(store, part) for part in parts), strict=True)
     description = {key: footers[0][key] for key in DESCRIPTION}
+    columns = {name: [part[name] for part in parts] for name in OF_PARTS}
+    description["parts"] = columns | {"footer_bytes": footer_bytes}
     table = pa.concat_tables(tables).unify_dictionaries()
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))
     file = io.BytesIO()
@@ -43,7 +46,8 @@ def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
     return file.getvalue()
 
 
-def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, Any]]:
+def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, Any], int]:
+    """The rows of a part, what its footer says, and the footer's size in bytes."""
     with store.open(part["path"]) as file:
         parquet = pq.ParquetFile(file)
         metadata = parquet.metadata
@@ -53,8 +57,6 @@ def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, An
     count = len(table)
     columns: dict[str, pa.Array] = {
         "part": pa.array([part["path"]] * count, pa.string()).dictionary_encode(),
-        "part_bytes": pa.array([part["size_bytes"]] * count, pa.int64()),
-        "footer_bytes": pa.array([metadata.serialized_size] * count, pa.int32()),
         "row": pa.array(range(count), pa.int32()),
         "row_group": pa.array([place[0] for place in places], pa.int32()),
         "row_in_group": pa.array([place[1] for place in places], pa.int32()),
@@ -68,7 +70,7 @@ def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, An
     columns["sample_hash"] = pa.array((hash_of(f"{shard}/{key}") for shard, key in names), pa.int64())
     for name, column in columns.items():
         table = table.append_column(name, column)
-    return table.replace_schema_metadata(), footer
+    return table.replace_schema_metadata(), footer, metadata.serialized_size
 
 
 def hash_of(name: str) -> int:

@@ -26,7 +26,7 @@ from pipeline.output.index import write_index
 from pipeline.output.manifests import Manifest, Place, manifest_of, read_manifest, read_removed
 from pipeline.output.parts import Footer, read_footer, sha256_of
 from pipeline.output.paths import manifest_path, part_path, rejects_path, shard_files, slice_of_file
-from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
+from pipeline.output.statistics import LatentStatistics, statistics_from_json, statistics_to_json
 from pipeline.records import FileInfo, Reject, ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
@@ -34,11 +34,32 @@ from pipeline.storage.urls import public_url
 
 @dataclass(frozen=True, slots=True)
 class CommittedPart:
-    """A part in storage: its line in the manifest, the record of its slice, and the statistics of its latents."""
+    """A part in storage: its line in the manifest, and the record of its slice."""
 
     info: PartInfo
     record: SliceRecord
-    statistics: LatentStatistics
+
+
+def read_part(store: Store, path: str) -> tuple[PartInfo, Footer]:
+    """What the manifest says of a part in storage, and the part's footer. Raises ShardError where it is damaged."""
+    try:
+        with store.open(path) as file:
+            footer = read_footer(file)
+            file.seek(0)
+            digest, size_bytes = sha256_of(file)
+    except ValueError as error:
+        raise damaged(path, error) from None
+    info = PartInfo(
+        path=path,
+        slice_index=footer["slice"]["index"],
+        bucket=footer["bucket"],
+        rows=len(footer["slice"]["clips"][footer["bucket"]]),
+        size_bytes=size_bytes,
+        sha256=digest,
+        computed_by=footer.get("computed_by", {}),  # older parts do not say
+        statistics=statistics_from_json(footer["statistics"]),
+    )
+    return info, footer
 
 
 @dataclass(frozen=True)
@@ -69,17 +90,15 @@ class ShardLedger:
         """
         own: dict[str, SliceRecord] = {}
         parts: list[PartInfo] = []
-        statistics = LatentStatistics()
         for path in sorted(path for path in self.files if slice_of_file(path) == (self.shard.name, slice_index)):
             if path != rejects_path(self.shard.name, slice_index):
                 part = self.adopt(path)
                 parts.append(part.info)
                 own[part.info.bucket] = part.record
-                statistics = merged(statistics, part.statistics)
         others = self._records_without_part(slice_index)
         if not own and not others:
             return None
-        return CommittedSlice(merge_records(own, others), tuple(parts), statistics)
+        return CommittedSlice(merge_records(own, others), tuple(parts))
 
     def _records_without_part(self, slice_index: int) -> list[SliceRecord]:
         path = rejects_path(self.shard.name, slice_index)
@@ -91,20 +110,9 @@ class ShardLedger:
 
     def adopt(self, path: str) -> CommittedPart:
         """Takes an existing part as this shard's own. Raises ShardError as `slice_of`."""
-        try:
-            with self.store.open(path) as file:
-                footer = read_footer(file)
-                file.seek(0)
-                digest, size_bytes = sha256_of(file)
-        except ValueError as error:
-            raise damaged(path, error) from None
+        info, footer = read_part(self.store, path)
         self._check_origin(path, footer)
-        record = record_from_json(footer["slice"])
-        rows = len(record.clips[footer["bucket"]])
-        computed_by = footer.get("computed_by", {})  # older parts do not say
-        statistics = statistics_from_json(footer["statistics"])
-        info = PartInfo(path, record.index, footer["bucket"], rows, size_bytes, digest, computed_by, statistics)
-        return CommittedPart(info, record, statistics)
+        return CommittedPart(info, record_from_json(footer["slice"]))
 
     def _check_origin(self, path: str, footer: RejectsFile) -> None:
         pairs = {
@@ -149,7 +157,7 @@ class ShardLedger:
         digest, size_bytes = sha256_of(scratch)
         rows, computed_by = len(record.clips[bucket]), self.description.get("computed_by", {})
         info = PartInfo(path, record.index, bucket, rows, size_bytes, digest, computed_by, statistics)
-        return CommittedPart(info, record, statistics)
+        return CommittedPart(info, record)
 
     def commit_rejects(self, record: SliceRecord) -> None:
         """Publishes the account of a slice that has no part."""

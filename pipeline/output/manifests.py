@@ -21,7 +21,7 @@ from pipeline.output.accounts import (
     reject_to_json,
 )
 from pipeline.output.paths import REMOVED, manifest_path
-from pipeline.output.statistics import LatentStatistics, StatisticsJson, merged, statistics_to_json
+from pipeline.output.statistics import StatisticsJson, statistics_to_json, total
 from pipeline.records import Reject
 from pipeline.storage.store import Store
 
@@ -71,9 +71,8 @@ def manifest_of(
     seconds: Mapping[str, float],
 ) -> Manifest:
     """The manifest of a shard that has these slices, all of which are complete."""
-    statistics, losses = LatentStatistics(), Counter[str]()
+    losses = Counter[str]()
     for committed in slices:
-        statistics = merged(statistics, committed.statistics)
         losses.update(committed.record.losses)
     # every segment of a sample that cannot be decoded has the same reject
     rejects = list({(r.sample_index, r.window_index): r for one in slices for r in one.record.rejects}.values())
@@ -92,7 +91,7 @@ def manifest_of(
         "losses": dict(sorted(losses.items())),
         "parts": [part_to_json(part) for committed in slices for part in committed.parts],
         "rejects": [reject_to_json(reject) for reject in rejects],
-        "latent_statistics": statistics_to_json(statistics),
+        "latent_statistics": statistics_to_json(total(part.statistics for one in slices for part in one.parts)),
         "seconds": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
     }
 
@@ -121,7 +120,7 @@ def part_to_json(part: PartInfo) -> PartJson:
         "size_bytes": part.size_bytes,
         "sha256": part.sha256,
         "computed_by": dict(part.computed_by),
-        "statistics": statistics_to_json(part.statistics or LatentStatistics()),
+        "statistics": statistics_to_json(part.statistics),
     }
 
 

@@ -110,6 +110,12 @@ def create_success(store: Store, summary: Summary) -> None:
     store.create(SUCCESS_FILE, json.dumps(summary, indent=1).encode())
 
 
+def renew_success(store: Store) -> None:
+    """Gives _SUCCESS.json, where it is, the totals of summary.json, which a removal has changed."""
+    if store.exists(SUCCESS_FILE):
+        store.replace(SUCCESS_FILE, store.read(SUMMARY_FILE))
+
+
 def completed_shards(store: Store) -> int | None:
     """How many shards _SUCCESS.json counts; None where the run was never complete."""
     return int(json.loads(store.read(SUCCESS_FILE))["shards"]) if store.exists(SUCCESS_FILE) else None

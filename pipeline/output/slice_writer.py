@@ -17,7 +17,6 @@ from pipeline.output.ledger import CommittedPart, ShardLedger
 from pipeline.output.ordered_rows import OrderedRows
 from pipeline.output.parts import PartWriter
 from pipeline.output.schema import row_values
-from pipeline.output.statistics import LatentStatistics, merged
 from pipeline.records import Reject, Row, Sample
 
 
@@ -148,17 +147,16 @@ class SliceWriter:
         self._ordered.end_all()
         record = self._record()
         parts = list(self.begun.parts) if self.begun else []
-        statistics = self.begun.statistics if self.begun else LatentStatistics()
         own = {part.bucket: record for part in parts}
         for bucket in sorted(self._parts):
             part = self._publish(bucket, record)
             parts.append(part.info)
             own[bucket] = part.record
-            statistics = merged(statistics, part.statistics)
         self.close()
         if not parts:
             self.ledger.commit_rejects(record)
-        committed = CommittedSlice(merge_records(own, [record]), tuple(parts), statistics)
+        in_order = tuple(sorted(parts, key=lambda part: part.bucket))
+        committed = CommittedSlice(merge_records(own, [record]), in_order)
         if committed.missing_buckets:
             raise TransientError(
                 f"another writer has begun slice {self.index}, and some of its parts are still missing"

@@ -1,8 +1,9 @@
 """Statistics of latents per channel: of one latent, merged, and as JSON."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypedDict
 
 import numpy as np
@@ -77,6 +78,11 @@ def merged(left: LatentStatistics, right: LatentStatistics) -> LatentStatistics:
         max=tuple(np.maximum(left.max, right.max).tolist()),
         sum_variances=tuple(np.add(left.sum_variances, right.sum_variances).tolist()),
     )
+
+
+def total(parts: Iterable[LatentStatistics]) -> LatentStatistics:
+    """The statistics of the latents of all parts, summed up in their order."""
+    return reduce(merged, parts, LatentStatistics())
 
 
 def channels(statistics: LatentStatistics) -> Iterator[tuple[float, float, float, float]]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 from support.paths import ROOT
 from support.runs import run_all, run_json, samples_of, write_tar
@@ -13,6 +14,9 @@ from support.runs import run_all, run_json, samples_of, write_tar
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.load import parse_config
 from pipeline.dataset.card import describe_dataset
+from pipeline.dataset.remove import deny, finish_removals, rows_named
+from pipeline.dataset.select import read_index
+from pipeline.output.manifests import read_manifests
 from pipeline.output.paths import done_shards
 from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
@@ -26,14 +30,18 @@ PROGRAMS = [
     )
     for program in programs
 ]
+ON_A_FOLDER = [one for one in PROGRAMS if one[0] not in ("Several roots", "S3")]
 LONGEST_PROGRAM = 25
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Path:
     """A finished run of eight clips in two buckets."""
-    folder = tmp_path_factory.mktemp("reading")
-    write_tar(folder / "s.tar", samples_of(videos))
+    return finished_run(tmp_path_factory.mktemp("reading"), "s", tiny, videos)
+
+
+def finished_run(folder: Path, shard: str, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Path:
+    write_tar(folder / f"{shard}.tar", samples_of(videos))
     tree = {
         "input": {"shards": f"{folder}/*.tar"},
         "output": {"path": str(folder / "out"), "part_samples": 3},
@@ -44,12 +52,31 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny: VideoEncoder, videos: tu
     run_all(config, tiny)
     store = Store(config.output.path)
     store.create("run.json", run_json(config, tiny))
-    describe_dataset(store, read_run(store), sorted(done_shards(store)))
+    describe_dataset(store, read_run(store), list(read_manifests(store, sorted(done_shards(store)))))
     return folder / "out"
 
 
+def output_of(program: str, folder: Path, *roots: str) -> str:
+    environment = os.environ | {"HF_HOME": str(folder), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
+    environment["RAY_ADDRESS"] = "local"  # `ray start` leaves behind where its cluster was, and Ray would wait for it
+    command = [sys.executable, "-c", program, *roots]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def program_of(heading: str) -> str:
+    (program,) = (program for name, program in PROGRAMS if name == heading)
+    return program
+
+
+def counts_in(output: str) -> dict[str, int]:
+    """What each reader counted."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) (\d+)$", output, re.MULTILINE)}
+
+
 def test_the_programs_are_short() -> None:
-    assert len(PROGRAMS) == 8
+    assert len(PROGRAMS) == 10
     assert max(len(program.splitlines()) for _, program in PROGRAMS) <= LONGEST_PROGRAM
 
 
@@ -57,16 +84,37 @@ def test_the_programs_are_short() -> None:
     ("heading", "program"),
     [
         pytest.param(*one, marks=[pytest.mark.ray] if one[0] == "Ray Data" else [], id=f"{number}-{one[0]}")
-        for number, one in enumerate(PROGRAMS)
+        for number, one in enumerate(ON_A_FOLDER)
     ],
 )
 def test_a_program_reads_every_row(out: Path, tmp_path: Path, heading: str, program: str) -> None:
-    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
-    environment["RAY_ADDRESS"] = "local"  # `ray start` leaves behind where its cluster was, and Ray would wait for it
-    command = [sys.executable, "-c", program, str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = output_of(program, tmp_path, str(out))
     if heading.startswith("For training"):
-        assert done.stdout.count("torch.Size([2, 16, 2,") == 4
+        assert printed.count("torch.Size([2, 16, 2,") == 4
     else:
-        assert re.search(r"^8 s-\w+/clip-\d+ \(16, 2, \d, \d\)$", done.stdout, re.MULTILINE)
+        assert re.search(r"^8 s-\w+/clip-\d+ \(16, 2, \d, \d\)$", printed, re.MULTILINE)
+
+
+def test_several_roots_are_read_together_and_without_a_row_that_was_removed(
+    out: Path, tmp_path: Path, tiny: VideoEncoder, videos: tuple[bytes, ...]
+) -> None:
+    other = finished_run(tmp_path, "t", tiny, videos[:3])
+    store = Store(str(other))
+    deny(store, rows_named(read_index(store), ["clip-001"]), "asked")
+    finish_removals(store)
+    printed = output_of(program_of("Several roots"), tmp_path, str(out), str(other))
+    assert counts_in(printed) == dict.fromkeys(["PyArrow", "pandas", "DuckDB", "Polars", "datasets"], 8 + 2)
+
+
+def test_a_run_on_s3_is_read_by_its_url(
+    out: Path, tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"ENDPOINT_URL": f"http://{s3_server}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
+    settings |= {"DEFAULT_REGION": "us-east-1", "CONFIG_FILE": os.devnull, "ALLOW_HTTP": "true"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
+    filesystem.mkdir("bucket-of-reading")
+    filesystem.put(str(out), "bucket-of-reading/out", recursive=True)
+    printed = output_of(program_of("S3"), tmp_path, "s3://bucket-of-reading/out")
+    assert counts_in(printed) == dict.fromkeys(["PyArrow", "pandas", "Polars", "datasets", "loader"], 8)

@@ -11,6 +11,7 @@ from jobs.cli import main
 from pipeline.audit.summary import write_report
 from pipeline.config.identity import fingerprint, identity
 from pipeline.config.load import Config
+from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_footer
 from pipeline.output.paths import done_shards
 from pipeline.storage.store import Store
@@ -39,7 +40,7 @@ def test_its_files_say_so_and_verify(made: Config, capsys: pytest.CaptureFixture
     path = next(iter(output_files(Path(made.output.path))))
     with store.open(path) as file:
         assert read_footer(file)["encoder"]["simulated"] is True
-    assert write_report(store, run, done_shards(store), 0, {})["simulated"] is True
+    assert write_report(store, run, read_manifests(store, done_shards(store)), 0, {})["simulated"] is True
     assert b"The encoder was simulated" in store.read("report.html")
     assert main(["verify", made.output.path]) == 0
 

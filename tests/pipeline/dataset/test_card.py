@@ -9,6 +9,7 @@ import yaml
 from support.makers import SLICES, TALL_BUCKET, WIDE, WIDE_BUCKET, commit_run, commit_shard, made_row
 
 from pipeline.dataset.card import YOURS, describe_dataset
+from pipeline.output.manifests import read_manifests
 from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
 
@@ -17,7 +18,7 @@ from pipeline.storage.store import Store
 def store(tmp_path: Path) -> Store:
     store = commit_run(tmp_path / "out", ["/data/videos.tar"])
     commit_shard(store)
-    describe_dataset(store, read_run(store), ["videos"])
+    describe_dataset(store, read_run(store), list(read_manifests(store, ["videos"])))
     return store
 
 
@@ -41,7 +42,7 @@ def test_a_card_names_the_files_of_rows_of_each_bucket_and_of_the_index(store: S
 def test_the_licence_and_the_users_text_are_kept(store: Store) -> None:
     card = store.read("README.md").decode()
     store.replace("README.md", (card.replace("---\n", "---\nlicense: cc-by-4.0\n", 1) + "Mine.\n").encode())
-    describe_dataset(store, read_run(store), ["videos"])
+    describe_dataset(store, read_run(store), list(read_manifests(store, ["videos"])))
     assert front_matter(store)["license"] == "cc-by-4.0"
     assert store.read("README.md").decode().endswith(f"{YOURS}\nMine.\n")
 

@@ -1,22 +1,33 @@
 """A loader that never repeats or loses a row: its order is a pure function, whatever stops it and whoever goes on."""
 
 import ast
+import json
+import os
 import random
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+import s3fs
 import torch
 from support.makers import TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
 from support.paths import ROOT
 from torch.utils.data import DataLoader
 
 from pipeline.dataset.loader import Latents
+from pipeline.dataset.remove import deny, finish_removals, rows_named
+from pipeline.dataset.select import read_index
+from pipeline.storage.store import Store
 
 ENCODER = {"name": "made up", "scaling_factor": 0.5, "shift_factor": 0.25, "latents_mean": None, "latents_std": None}
 WORLDS = (1, 2, 3, 4, 6, 12)
+STOPS = int(os.environ.get("LATENTMILL_SOAK", "8"))  # trials, of three stops each
 Batch = dict[str, Any]
 
 
@@ -63,13 +74,24 @@ def undisturbed(root: str) -> list[list[list[str]]]:
     return [[batch["id"] for batch in latents] for _ in range(4)]
 
 
-def test_two_epochs_show_every_row_and_differ(undisturbed: list[list[list[str]]]) -> None:
-    flat = [[clip for batch in epoch for clip in batch] for epoch in undisturbed]
-    assert len(set(flat[0]) | set(flat[1])) == 180
-    assert max(Counter(flat[0]).values()) == 1
-    assert flat[0] != flat[1]
-    seen = Counter(clip for epoch in flat for clip in epoch)
-    assert set(seen.values()) <= {3, 4}  # what filled no step of the last epoch is still to come
+def test_every_row_is_shown_once_in_an_epoch_and_never_left_out_twice_in_succession(
+    undisturbed: list[list[list[str]]],
+) -> None:
+    epochs = [[clip for batch in epoch for clip in batch] for epoch in undisturbed]
+    assert all(max(Counter(epoch).values()) == 1 for epoch in epochs)
+    assert all(len(set(one) | set(two)) == 180 for one, two in pairwise(epochs))
+    assert {len(epoch) for epoch in epochs} == {168}
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_over_many_epochs_all_rows_are_shown_equally_often(root: str, shuffle: bool) -> None:
+    (latents,) = loaders(root, 1, shuffle=shuffle)
+    rows = [np.concatenate([rows for _, rows in latents.steps(epoch)]) for epoch in range(10)]
+    shown = Counter(np.concatenate(rows).tolist())
+    assert Counter(shown.values()) == {10: 120, 8: 60}  # 12 of the 60 in the smaller bucket fill no step
+    if not shuffle:
+        assert all(sum(np.diff(epoch) < 0) == 1 for epoch in rows)  # once, where the second bucket begins
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -78,30 +100,48 @@ def test_any_world_has_the_same_order_and_equal_steps(
 ) -> None:
     ranks = [list(latents) for latents in loaders(root, world)]
     assert global_order(ranks) == undisturbed[0]
-    assert {len(batches) for batches in ranks} == {len(ranks[0])}
+    assert {len(batches) for batches in ranks} == {len(loaders(root, world)[0])}
     for together in zip(*ranks, strict=True):
         assert len({batch["bucket"] for batch in together}) == 1
 
 
-def test_random_stops_lose_and_repeat_nothing_with_other_worlds(root: str, undisturbed: list[list[list[str]]]) -> None:
-    draw = random.Random(0)
-    order = [batch for epoch in undisturbed[:2] for batch in epoch]
-    for _ in range(8):
-        seen: list[list[str]] = []
-        state: dict[str, Any] | None = None
-        while len(seen) < len(order):
-            ranks = loaders(root, draw.choice(WORLDS))
-            for latents in ranks:
-                if state:
-                    latents.load_state_dict(state)
-            iterators = [iter(latents) for latents in ranks]
-            stop = draw.choice((1, 2, 100)) * 12 // len(ranks)
-            for _, *together in zip(range(stop), *iterators, strict=False):
-                seen += [batch["id"] for batch in together]
-            state = ranks[draw.randrange(len(ranks))].state_dict()
-            for iterator in iterators:
-                iterator.close()
-        assert seen[: len(order)] == order
+def next_world(root: str, draw: random.Random, state: Batch) -> int:
+    """A world at random that can go on from a state; those that cannot share what is left of its step refuse it."""
+    while state["batch"] % (world := draw.choice(WORLDS)):
+        with pytest.raises(ValueError, match=r"use world 1, .*or a state whose `batch` is 0"):
+            loaders(root, world)[0].load_state_dict(state)
+    return world
+
+
+def endless(loader: "DataLoader[Batch]") -> Iterator[Batch]:
+    """Epoch after epoch, as a training job takes them."""
+    while True:
+        yield from loader
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(STOPS))
+def test_random_stops_lose_repeat_and_reorder_nothing(root: str, undisturbed: list[list[list[str]]], seed: int) -> None:
+    draw = random.Random(seed)
+    order = [batch for epoch in undisturbed for batch in epoch]
+    seen: list[list[str]] = []
+    state = loaders(root, 1)[0].state_dict()
+    for _ in range(3):
+        world, workers = next_world(root, draw, state), draw.choice((0, 0, 2))
+        stop = draw.randint(1, 100 // world)
+        ranks = loaders(root, world)
+        taken: list[list[Batch]] = []
+        for latents in ranks:
+            latents.load_state_dict(json.loads(json.dumps(state)))
+            taken.append(list(islice(endless(batches_of(latents, workers)), stop)))
+        seen += global_order(taken)
+        states = [batches[-1]["state"] for batches in taken]
+        assert states == states[:1] * world
+        assert workers or [latents.state_dict() | {"begun_at": 0} for latents in ranks] == [
+            state | {"begun_at": 0} for state in states
+        ]
+        state = states[0]
+    assert seen == order[: len(seen)]
 
 
 def test_workers_have_the_same_order_and_their_batches_say_where_they_stand(
@@ -150,8 +190,62 @@ def test_what_was_read_is_kept_in_the_cache(root: str, tmp_path: Path) -> None:
     assert ids_of(once) == ids_of(again)
 
 
+def test_the_cache_stays_within_its_bound(root: str, tmp_path: Path) -> None:
+    list(Latents(root, batch=2, step_batches=12, cache=str(tmp_path), cache_bytes=50_000))
+    assert 25_000 < sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 50_000
+
+
 def test_the_loader_is_one_file_that_imports_nothing_of_ours() -> None:
     tree = ast.parse((ROOT / "pipeline" / "dataset" / "loader.py").read_text())
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {module.split(".")[0] for module in modules} & {"pipeline", "encoder", "jobs"}
+
+
+def test_two_roots_are_one_set_whichever_has_which_shard(
+    root: str, undisturbed: list[list[list[str]]], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        for file in Path(root).rglob("*.parquet"):
+            if file.name.startswith(name):
+                target = tmp_path / name / file.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.hardlink_to(file)
+    latents = Latents([str(tmp_path / "b"), str(tmp_path / "a")], batch=2, step_batches=12)
+    assert [batch["id"] for batch in latents] == undisturbed[0]
+    with pytest.raises(ValueError, match=r"a\.parquet is in several roots"):
+        Latents([root, str(tmp_path / "a")])
+
+
+def test_a_run_on_s3_has_the_same_order(
+    root: str, undisturbed: list[list[list[str]]], s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"ENDPOINT_URL": f"http://{s3_server}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()  # of other servers
+    filesystem = fsspec.filesystem("s3")
+    filesystem.mkdir("bucket-of-loading")
+    filesystem.put(f"{root}/index", "bucket-of-loading/out/index", recursive=True)
+    filesystem.put(f"{root}/latents", "bucket-of-loading/out/latents", recursive=True)
+    (latents,) = loaders("s3://bucket-of-loading/out", 1)
+    assert [batch["id"] for batch in islice(latents, 12)] == undisturbed[0][:12]
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_of_less_than_a_step_is_refused(root: str) -> None:
+    with pytest.raises(ValueError, match=r"too few rows .*\(2x2x5x3 has 60 of 96\)"):
+        Latents(root, batch=8, step_batches=12)
+
+
+def test_rows_that_were_removed_since_are_refused_and_not_taken_from_the_cache(root: str, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "out")
+    store = Store(str(tmp_path / "out"))
+    options: dict[str, Any] = {"batch": 1, "step_batches": 1, "shuffle": False, "cache": str(tmp_path / "cache")}
+    ids = ids_of(list(Latents(store.root, **options)))
+    begun = Latents(store.root, **options | {"cache": None})
+    deny(store, rows_named(read_index(store), [ids[0]]), "asked")
+    finish_removals(store)
+    assert ids_of(list(Latents(store.root, **options))) == ids[1:]
+    with pytest.raises(ValueError, match=r"shorter than its index says|changed since"):
+        list(begun)

@@ -11,12 +11,14 @@ from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
 from pipeline.audit.repair import repair
+from pipeline.audit.summary import write_report
 from pipeline.audit.verify import Problem, Verified, verify
 from pipeline.config.load import Config
 from pipeline.dataset.remove import deny, finish_removals, rows_named
 from pipeline.dataset.select import read_index
 from pipeline.output.manifests import read_manifest
 from pipeline.output.paths import done_shards
+from pipeline.output.run_file import create_success, read_run
 from pipeline.storage.store import Store
 
 GONE = ("clip-001", "clip-003", "clip-004")  # one of two rows of a part, and all of another slice's
@@ -88,6 +90,8 @@ def test_a_rerun_does_not_bring_removed_rows_back(made: Config, tiny: VideoEncod
 def test_the_command_removes_what_a_file_names_and_writes_report_and_card_again(
     made: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_report(Store(made.output.path), read_run(Store(made.output.path)), [], 0, {})
+    create_success(Store(made.output.path), json.loads(Store(made.output.path).read("summary.json")))
     keys = tmp_path / "keys.txt"
     keys.write_text("\n".join(GONE))
     assert main(["remove", made.output.path, "--keys", str(keys)]) == 2
@@ -96,6 +100,7 @@ def test_the_command_removes_what_a_file_names_and_writes_report_and_card_again(
     assert "3 rows are removed" in capsys.readouterr().out
     summary = json.loads((Path(made.output.path) / "summary.json").read_text())
     assert (summary["rows"], summary["samples_rejected"], summary["rejects"]) == (2, 0, 0)
+    assert json.loads((Path(made.output.path) / "_SUCCESS.json").read_text()) == summary
 
 
 class KilledError(Exception):

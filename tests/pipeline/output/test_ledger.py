@@ -84,7 +84,7 @@ def test_a_part_cut_short_is_refused_by_name(store: Store, keep: int) -> None:
 def test_an_adopted_part_equals_the_committed_one(store: Store) -> None:
     committed = fill_slice(made_ledger(store), (WIDE, WIDE)).commit()
     part = made_ledger(store).adopt(PART)
-    assert ((part.info,), part.record, part.statistics) == (committed.parts, committed.record, committed.statistics)
+    assert ((part.info,), part.record) == (committed.parts, committed.record)
     with store.open(PART) as file:
         assert (part.info.sha256, part.info.size_bytes) == sha256_of(file)
     assert (part.info.slice_index, part.info.bucket, part.info.rows) == (0, A, 2)
@@ -164,5 +164,5 @@ def test_a_shard_without_samples_has_a_manifest_too(store: Store) -> None:
 
 def test_samples_with_several_clips_count_once(store: Store) -> None:
     record = made_record({A: ((0, 0), (0, 1)), B: ((0, 2), (1, 0))}, made_reject(0, 3), made_reject(2))
-    manifest = made_ledger(store).commit_manifest([CommittedSlice(record, (), LatentStatistics())], {})
+    manifest = made_ledger(store).commit_manifest([CommittedSlice(record, ())], {})
     assert (manifest["samples"], manifest["samples_with_clips"], len(manifest["rejects"])) == (3, 2, 2)

@@ -18,7 +18,6 @@ from support.makers import (
     made_ledger,
     made_row,
     made_sample,
-    numbers,
 )
 from support.runs import output_files
 
@@ -92,8 +91,7 @@ def test_a_begun_slice_is_finished_with_the_bytes_of_an_undisturbed_one(store: S
     finished = fill_slice(again(store), SHAPES, begun=begun).commit()
     assert output_files(Path(store.root)) == expected
     assert finished.record == undisturbed.record
-    assert set(finished.parts) == set(undisturbed.parts)
-    assert numbers(finished.statistics) == pytest.approx(numbers(undisturbed.statistics))
+    assert finished.parts == undisturbed.parts
 
 
 def test_only_samples_of_missing_buckets_are_wanted_and_others_are_not_written_twice(store: Store) -> None:
