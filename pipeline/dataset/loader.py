@@ -96,7 +96,8 @@ class Latents(IterableDataset[dict[str, Any]]):
         self._rows, self._about = _read_index(self._roots, selection, split)
         self._sizes = _batch_sizes(batch, self._buckets)
         _check_posterior(posterior, self._about["posterior"])
-        self._factors = _factors(scale, posterior, self._about, self._roots)
+        self._factors = _factors(scale, "scale", posterior, self._about, self._roots)
+        self._image_factors = _factors(scale, "image_scale", posterior, self._about, self._roots)
         self._epoch, self._done, self._begun_at = 0, 0, 0
         self._ended = torch.zeros(MOST_WORKERS, dtype=torch.int64)  # epochs that each worker has ended
         self._ended.share_memory_()  # type: ignore[no-untyped-call]
@@ -232,16 +233,14 @@ class Latents(IterableDataset[dict[str, Any]]):
         if self._posterior == "sample" and "vae_logvar_bytes" in values:
             noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(int(draw("noise")) >> 1))
             latent = latent + torch.exp(0.5 * _tensor(values, "vae_logvar").clamp(-30, 20)) * noise
-        if self._factors is not None:
-            latent = (latent - self._factors[0]) * self._factors[1]
+        latent = _scaled(latent, self._factors)
         captions = values["captions"] or [values["caption"]]
         which = int(draw("caption")) % len(captions) if self._caption == "random" else 0
         dropped = float(draw("dropout")) / 2**64 < self._dropout
         found = {"latent": latent, "caption": "" if dropped else captions[which]}
         found |= {name: values[name] for name in ("id", "num_frames", "fps", "width", "height")}
         if "image_latent_bytes" in values:
-            image = _tensor(values, "image_latent")
-            found["image_latent"] = image if self._factors is None else (image - self._factors[0]) * self._factors[1]
+            found["image_latent"] = _scaled(_tensor(values, "image_latent"), self._image_factors)
         if self._text:
             found["text_embedding"] = self._embedding(place["part"], values, which, dropped)
         return found
@@ -440,20 +439,29 @@ def _check_posterior(wanted: str, stored: str) -> None:
         raise ValueError(f"posterior={wanted!r} asks for what is not stored: the rows hold {stored}")
 
 
-def _factors(scale: str | None, posterior: str, about: Mapping[str, Any], roots: Sequence[str]) -> Any:
-    """What to subtract, then to multiply by, as `c 1 1 1` or numbers; None for neither."""
-    encoder = about["encoder"]
+def _factors(scale: str | None, key: str, posterior: str, about: Mapping[str, Any], roots: Sequence[str]) -> Any:
+    """What to subtract, then to multiply by, each to be broadcast to `c t h w`; None for neither."""
     if scale is None:
         return None
     if scale == "statistics":
-        return _per_channel(*_statistics(roots, "samples" if posterior == "sample" else "means"))
-    if encoder.get("latents_mean") is not None:
-        return _per_channel(encoder["latents_mean"], encoder["latents_std"])
-    return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
+        mean, std = _statistics(roots, "samples" if posterior == "sample" else "means")
+        return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
+    rule = about["encoder"].get("scaling")
+    if rule is None:
+        raise ValueError("the footers state no scaling, as the weights did not: use scale='statistics' or scale=None")
+    return tuple(torch.tensor(rule[name], dtype=torch.float64).view(rule["shape"]) for name in ("shift", key))
 
 
-def _per_channel(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
+def _scaled(latent: Tensor, factors: Any) -> Tensor:
+    """`c t h w`; factors by latent frame (Cosmos) are those of its first frames."""
+    if factors is None:
+        return latent
+    frames = latent.shape[1]
+    if 1 < factors[0].shape[1] < frames:
+        raise ValueError(f"the footers scale {factors[0].shape[1]} latent frames, and a latent has {frames}")
+    shift, scale = (factor[:, :frames] for factor in factors)
+    scaled: Tensor = (latent - shift) * scale
+    return scaled.float()
 
 
 def _statistics(roots: Sequence[str], of: str) -> tuple[list[float], list[float]]:

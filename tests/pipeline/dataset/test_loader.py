@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.makers import TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
+from support.makers import SCALING, TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
 from support.paths import ROOT
 from torch.utils.data import DataLoader
 
 from pipeline.dataset.loader import Latents
 
-ENCODER = {"name": "made up", "scaling_factor": 0.5, "shift_factor": 0.25, "latents_mean": None, "latents_std": None}
+ENCODER = {"name": "made up", "scaling": SCALING | {"shift": [0.25], "scale": [0.5]}}
 WORLDS = (1, 2, 3, 4, 6, 12)
 Batch = dict[str, Any]
 
