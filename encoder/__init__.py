@@ -70,6 +70,7 @@ def load(
     chunk_plan: str = "diffusers",
     tiles: tuple[int, int, int, int] | None = None,
     convolutions: str | Mapping[str, str] = "auto",
+    scaling_factor: float | None = None,
 ) -> "VideoEncoder":
     """Returns the encoder `name` with its weights on `device`, ready to encode.
 
@@ -90,15 +91,18 @@ def load(
             seconds for a full-size encoder); `direct`, `winograd_height`, `winograd` or, on a CPU with a C compiler,
             `winograd_c` for all; or an earlier result of `auto`, taken from `identity["convolutions"]`, to compute the
             same bits again.
+        scaling_factor: what the latents are multiplied by before training, where the weights do not say: a single
+            file of CogVideoX. It is recorded and changes no latent.
 
     Raises:
         ValueError: an argument is invalid, or the encoder does not support it; `WeightsError` if the weights are bad.
     """
     from encoder.diffusers_vae import load_diffusers  # lazily: torch takes seconds to import
-    from encoder.loading import Options, load_video_encoder
+    from encoder.families import Options
+    from encoder.loading import load_video_encoder
     from encoder.simulated import load_simulated
 
-    options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions)
+    options = Options(dtype, device, chunk_frames, norm_scope, chunk_plan, tiles, convolutions, scaling_factor)
     if name == SIMULATED:
         return load_simulated(weights, options)
     return load_diffusers(weights, options) if name == DIFFUSERS else load_video_encoder(name, weights, options)

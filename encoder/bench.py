@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 import encoder
+from encoder.checkpoints.known import LAYOUTS
 from encoder.computed_by import machine
 from encoder.device.timing import timed
-from encoder.loading import DTYPES, cuda_shadow, device_of, layout_of
+from encoder.families import DTYPES, family_of
+from encoder.loading import cuda_shadow, device_of
 from encoder.spec import DIFFUSERS
 from encoder.streaming.footprint import encode_flops
 from encoder.streaming.traffic import traffic
@@ -131,22 +133,17 @@ def _folder(bench: Bench) -> Iterator[str]:
     if not (compares and bench.weights.startswith("random:")):
         yield bench.weights
         return
-    import diffusers  # optional
-
-    layout = layout_of(bench.name)
+    family = family_of(bench.name)
     torch.manual_seed(int(bench.weights.removeprefix("random:")))
     with tempfile.TemporaryDirectory() as folder:
-        getattr(diffusers, layout.diffusers_class)(**layout.config).save_pretrained(folder)
+        _class(bench.name)(**family.config_of(family.presets[bench.name])).save_pretrained(folder)
         yield folder
 
 
 def _load(bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str] | None = None) -> Loaded:
     """`chosen` is the earlier result of `auto`."""
     if variant.convolutions == DIFFUSERS:
-        import diffusers
-
-        kind = getattr(diffusers, layout_of(bench.name).diffusers_class)
-        model = kind.from_pretrained(folder, torch_dtype=DTYPES[variant.dtype], low_cpu_mem_usage=False)
+        model = _class(bench.name).from_pretrained(folder, torch_dtype=DTYPES[variant.dtype], low_cpu_mem_usage=False)
         model = model.eval().to(device_of(bench.device))
         return lambda clip: iter([model.encode(whole_video(clip, model)).latent_dist.parameters]), {}
     convolutions = variant.convolutions if chosen is None else chosen
@@ -156,6 +153,13 @@ def _load(bench: Bench, folder: str, variant: Variant, chosen: Mapping[str, str]
     engine: Any = loaded.engine
     details = {"chosen": loaded.identity["convolutions"], "kernel_bytes": kernel_bytes(engine.model)}
     return partial(streamed, loaded), details
+
+
+def _class(name: str) -> Any:
+    """The class in diffusers of a native encoder."""
+    import diffusers  # optional
+
+    return getattr(diffusers, LAYOUTS[name].classes[0])
 
 
 def streamed(loaded: VideoEncoder, clip: Clip) -> Iterator[Tensor]:

@@ -1,79 +1,80 @@
 """From a name and options to a loaded encoder: model, weights, engine, device."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, cast, get_args
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from encoder.device.cuda import cuda_setup, known_bad, missing
+from encoder.families import DTYPES, Family, Kind, Options, family_of
 from encoder.kernels.fused_norms import has_triton
-from encoder.models import cogvideox, wan
-from encoder.models.layouts import Layout, cogvideox_layout, wan_layout
 from encoder.models.norms import fuse
-from encoder.spec import AUTO, ChunkPlan, Dtype, LatentSpec, NormScope, spec_of
-from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
-from encoder.streaming.engines import Engine, Streaming, WholeClip
+from encoder.spec import LatentSpec, spec_of
+from encoder.streaming.engines import Engine
 from encoder.streaming.tiles import Tiled, Tiles
-from encoder.tuning import Convolutions, apply, check_names, choose, conv_shapes
+from encoder.tuning import apply, choose, conv_shapes
 from encoder.video_encoder import VideoEncoder
-from encoder.weights import assign, read_weights
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of `encoder.load`, which describes them."""
-
-    dtype: str
-    device: str
-    chunk_frames: int
-    norm_scope: str
-    chunk_plan: str
-    tiles: tuple[int, int, int, int] | None
-    convolutions: Convolutions = AUTO
-
-    def check(self, temporal_ratio: int) -> None:
-        """Raises ValueError for a value that no encoder with this ratio accepts."""
-        check_chunk_frames(self.chunk_frames, temporal_ratio)
-        for option, value, choices in (
-            ("dtype", self.dtype, Dtype),
-            ("norm_scope", self.norm_scope, NormScope),
-            ("chunk_plan", self.chunk_plan, ChunkPlan),
-        ):
-            if value not in (allowed := get_args(choices)):
-                raise ValueError(f"{option} is {value!r}, but it must be one of: {', '.join(allowed)}")
-        check_names(self.convolutions)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How to build one kind of encoder: its module, its engine, and the options that change its latents."""
-
-    build: Callable[[], nn.Module]
-    engine: Callable[[Any], Engine]
-    choices: dict[str, Any]
+from encoder.weights import RANDOM, Checkpoint, WeightsError, assign, random_weights, read_checkpoint
 
 
 def load_video_encoder(name: str, weights: str, options: Options) -> VideoEncoder:
     """`encoder.load` for a native encoder."""
-    spec = spec_of(name)
-    options.check(spec.temporal_ratio)
-    kind, layout = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)
+    family = family_of(name)
+    if weights.startswith(RANDOM):
+        params, checkpoint = family.presets[name], None
+    else:
+        checkpoint = read_checkpoint(weights, name)
+        params = params_of(family, name, checkpoint)
+    options.check(params.temporal_ratio)
+    kind = family.kind(params, options)
     with torch.device("meta"):
         module = kind.build()
-    checkpoint = read_weights(weights, module, name, layout)
-    weights_sha256 = assign(module, checkpoint.tensors, weights)
-    return assemble(replace(spec, **checkpoint.scaling), module, weights_sha256, kind, options)
+    tensors = random_weights(module, weights) if checkpoint is None else checkpoint.tensors
+    spec = latent_spec(name, params, checkpoint, options.scaling_factor)
+    return assemble(spec, module, assign(module, tensors, weights), kind, options)
 
 
-def layout_of(name: str) -> Layout:
-    """The layout of a native encoder's checkpoints. Raises ValueError for an unknown encoder."""
-    spec_of(name)
-    return wan_layout(wan.PRESETS[name]) if name in wan.PRESETS else cogvideox_layout(cogvideox.PRESETS[name])
+def params_of(family: Family, name: str, checkpoint: Checkpoint) -> Any:
+    """The architecture that a checkpoint's config, or else the shapes of its tensors, describe."""
+    try:
+        if checkpoint.config:
+            return family.params_of_config(checkpoint.config)
+        shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+        return family.params_of_shapes(shapes, family.presets[name])
+    except ValueError as error:
+        raise WeightsError(f"{checkpoint.source} is not an encoder {name!r} that can be computed: {error}") from None
+
+
+def latent_spec(name: str, params: Any, checkpoint: Checkpoint | None, factor: float | None) -> LatentSpec:
+    """What the latents of an encoder are.
+
+    The scaling is that of the checkpoint's config or tensors, else that of the published models if the latents have
+    as many channels; `factor`, where given, is the scaling factor.
+
+    Raises:
+        WeightsError: CogVideoX without a config, whose releases differ in their factor alone, without a `factor`; a
+            factor where config gives another, or where the latents are scaled by channel.
+    """
+    ratios = {"temporal_ratio": params.temporal_ratio, "spatial_ratio": params.spatial_ratio}
+    published = spec_of(name)
+    if params.latent_channels != published.latent_channels:
+        published = LatentSpec(name, params.latent_channels, 1, 1)
+    stated = {} if checkpoint is None else checkpoint.scaling
+    spec = replace(published, **ratios, **stated)
+    if checkpoint is not None and name == "cogvideox" and factor is None and "scaling_factor" not in stated:
+        raise WeightsError(
+            f"{checkpoint.source} does not say how its latents are scaled, and the releases of CogVideoX differ: set "
+            "encoder.scaling_factor to 1.15258426 for CogVideoX-2b, or to 0.7 for 5b and 1.5"
+        )
+    if factor is None:
+        return spec
+    if spec.latents_mean is not None or stated.get("scaling_factor", factor) != factor:
+        raise WeightsError(
+            f"scaling_factor is {factor}, but the latents of {name!r} are scaled by `{spec.scaling_formula}` with "
+            f"the values of the weights (scaling_factor {spec.scaling_factor}): leave it out"
+        )
+    return replace(spec, scaling_factor=factor)
 
 
 def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kind, options: Options) -> VideoEncoder:
@@ -82,7 +83,7 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     if device.type == "cuda" and (problem := known_bad(cuda_setup(), options.dtype)):
         raise ValueError(problem)
     with torch.device("meta"):
-        shadow = kind.build().to("meta", dtype)
+        shadow = nn.Module.to(kind.build(), "meta", dtype)
     if device.type == "cuda" and has_triton():
         fuse(module)
         fuse(shadow)
@@ -93,7 +94,7 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     apply(module, shapes, choice)
     choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices, "convolutions": choice}
     tiles = None if options.tiles is None else list(options.tiles)
-    identity = asdict(spec) | {"scaling_formula": spec.scaling_formula} | choices | {"tiles": tiles}
+    identity = described(spec) | choices | {"tiles": tiles}
     return VideoEncoder(
         engine,
         shadow_engine,
@@ -105,12 +106,17 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     )
 
 
+def described(spec: LatentSpec) -> dict[str, Any]:
+    """What files record of a spec: its fields and how latents are scaled."""
+    return asdict(spec) | {"scaling_formula": spec.scaling_formula, "scaling": spec.scaling}
+
+
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Freezes the parameters and moves them to their device and precision, 3D kernels in channels-last order.
 
     They are copied even if nothing changes: parameters that were read from a file may be views of it.
     """
-    module.requires_grad_(False).to(device, dtype)
+    nn.Module.to(module.requires_grad_(False), device, dtype)  # diffusers' own `to` warns of nothing
     for parameter in module.parameters():
         memory_format = torch.channels_last_3d if parameter.ndim == 5 else torch.contiguous_format
         parameter.data = parameter.data.clone(memory_format=memory_format)
@@ -138,47 +144,12 @@ def _tiled(engine: Engine, options: Options, spec: LatentSpec) -> Engine:
     return Tiled(engine, tiles, spec.spatial_ratio)
 
 
-def _cogvideox(name: str, options: Options) -> tuple[Kind, Layout]:
-    params, scope = cogvideox.PRESETS[name], cast(NormScope, options.norm_scope)
-    kind = partial(Kind, lambda: cogvideox.Encoder(params, scope))
-    ratio, chunk_frames, rule = params.temporal_ratio, options.chunk_frames, options.chunk_plan
-    if scope == "chunk":
-        built = kind(
-            lambda module: Streaming(module, lambda frames: chunk_plan(frames, chunk_frames, ratio, rule)),
-            {"norm_scope": scope, "chunk_frames": chunk_frames, "chunk_plan": rule},
-        )
-    elif scope == "clip":
-        choices = {"norm_scope": scope, "chunk_frames": None, "chunk_plan": "whole"}
-        built = kind(lambda module: WholeClip(module, chunk_frames), choices)
-    else:
-        built = kind(_causal(ratio), _causal_choices(scope, ratio))
-    return built, cogvideox_layout(params)
-
-
-def _wan(name: str) -> tuple[Kind, Layout]:
-    """Wan normalises single pixels, so that norm scopes and chunk plans make no difference."""
-    params, ratio = wan.PRESETS[name], spec_of(name).temporal_ratio
-    kind = Kind(lambda: wan.WanEncoder(params), _causal(ratio), _causal_choices("pixel", ratio))
-    return kind, wan_layout(params)
-
-
-def _causal(temporal_ratio: int) -> Callable[[Any], Engine]:
-    """The engine of models in which no frame depends on a later one: always in the smallest chunks.
-
-    Other chunks would change the latents only by rounding; with one plan for all, they are the same to the bit.
-    """
-    return lambda module: Streaming(module, lambda frames: causal_plan(frames, temporal_ratio))
-
-
-def _causal_choices(norm_scope: str, temporal_ratio: int) -> dict[str, Any]:
-    return {"norm_scope": norm_scope, "chunk_frames": temporal_ratio, "chunk_plan": "causal"}
-
-
 def cuda_shadow(name: str, dtype: str) -> Engine:
     """The engine that a GPU would run, with a model on the meta device and no weights."""
-    options = Options(dtype, "cuda", 8, "chunk", "diffusers", None)
-    options.check(spec_of(name).temporal_ratio)
-    kind, _ = _wan(name) if name in wan.PRESETS else _cogvideox(name, options)
+    options, family = Options(dtype, "cuda", 8, "chunk", "diffusers", None), family_of(name)
+    params = family.presets[name]
+    options.check(params.temporal_ratio)
+    kind = family.kind(params, options)
     with torch.device("meta"):
         module = kind.build().to("meta", DTYPES[dtype]).requires_grad_(False)
     fuse(module)

@@ -8,7 +8,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from encoder.device.busy import Busy
 from encoder.device.simulated import Clock, SimulatedBusy, SimulatedDevice
-from encoder.loading import DTYPES, Options
+from encoder.families import DTYPES, Options
+from encoder.loading import described
 from encoder.spec import SIMULATED, LatentSpec, spec_of
 from encoder.streaming.chunks import chunk_plan
 from encoder.video_encoder import VideoEncoder
@@ -151,9 +152,7 @@ def load_simulated(weights: str, options: Options, clock: Clock | None = None) -
         return chunk_plan(frames, options.chunk_frames, spec.temporal_ratio, options.chunk_plan)
 
     engine = SimulatedEngine(spec, cut, SimulatedDevice(ms_per_frame / 1000, clock, record))
-    return SimulatedEncoder(
-        spec, asdict(spec) | {"scaling_formula": spec.scaling_formula} | choices, DTYPES[options.dtype], engine
-    )
+    return SimulatedEncoder(spec, described(spec) | choices, DTYPES[options.dtype], engine)
 
 
 def _parsed(weights: str) -> tuple[float, str]:

@@ -2,7 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # The allowed values of options of `encoder.load`
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -17,8 +17,10 @@ class LatentSpec:
     """The shape and scale of one encoder's latents.
 
     A clip of `1 + k * temporal_ratio` frames gives `1 + k` latent frames, the first of them for the first frame alone.
-    Readers of latents apply `scaling_formula` before training; the encoder only records it.
-    `invert_scale_latents`: the model divides the latent of a first frame, its condition, by `scaling_factor`.
+    Readers of latents apply `scaling` before training; the encoder only records it.
+    `latents_mean` and `latents_std` are by channel, for Cosmos by channel and latent frame; `sigma_data` is that of
+    Cosmos' scheduler. `invert_scale_latents`: the model divides the latent of a first frame, its condition, by
+    `scaling_factor`.
     """
 
     name: str
@@ -29,22 +31,38 @@ class LatentSpec:
     shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
+    sigma_data: float | None = None
     invert_scale_latents: bool = False
 
     @property
     def scaling_formula(self) -> str | None:
-        """What to do to a latent `z` of `c t h w` before training, in names of fields; None if it is unknown."""
-        if self.latents_mean is not None:
-            if len(self.latents_mean) != self.latent_channels:  # Cosmos: by channel and latent frame
-                return (
-                    "(z - latents_mean) * sigma_data / latents_std, sigma_data being the scheduler's, "
-                    f"latents_mean and latents_std as ({self.latent_channels}, -1, 1, 1) up to z's latent frames"
-                )
+        """The family's own formula for a latent `z`, in names of fields; None if it is unknown."""
+        sigma = "" if self.sigma_data is None else " * sigma_data"
+        if self.latents_mean is not None and self.latents_std is not None:
             factor = "" if self.scaling_factor is None else " * scaling_factor"
-            return f"(z - latents_mean){factor} / latents_std, latents_mean and latents_std as (-1, 1, 1, 1)"
+            return f"(z - latents_mean){factor}{sigma} / latents_std"
         if self.scaling_factor is None:
             return None
-        return "z * scaling_factor" if self.shift_factor is None else "(z - shift_factor) * scaling_factor"
+        shifted = "z" if self.shift_factor is None else "(z - shift_factor)"
+        return f"{shifted} * scaling_factor{sigma}"
+
+    @property
+    def scaling(self) -> dict[str, Any] | None:
+        """What to do to a latent `z` of `c t h w` before training, as plain JSON; None if it is unknown.
+
+        `(z - shift) * scale`, both reshaped to `shape`, whose second axis, where it is not 1, has a value for each
+        latent frame from the first on. `image_scale` takes the place of `scale` for the latent of a first frame.
+        """
+        if self.scaling_formula is None:
+            return None
+        factor = (1.0 if self.scaling_factor is None else self.scaling_factor) * (self.sigma_data or 1.0)
+        shift, scale, shape = [self.shift_factor or 0.0], [factor], [1, 1, 1, 1]
+        if self.latents_mean is not None and self.latents_std is not None:
+            shift, scale = list(self.latents_mean), [factor / std for std in self.latents_std]
+            shape = [self.latent_channels, len(scale) // self.latent_channels, 1, 1]
+        image_scale = [1 / one for one in scale] if self.invert_scale_latents else scale
+        rule = {"formula": "(z - shift) * scale", "shape": shape, "shift": shift, "scale": scale}
+        return rule | {"image_scale": image_scale}
 
     def is_legal_frames(self, frames: int) -> bool:
         """Whether a clip may have this many frames: 1 + k * temporal_ratio."""
@@ -87,6 +105,20 @@ WAN_STD = (
     *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
 
+# Of Wan 2.2 TI2V-5B
+WAN22_MEAN = (
+    *(-0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891),
+    *(0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502),
+    *(-0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723),
+    *(-0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667),
+)
+WAN22_STD = (
+    *(0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901),
+    *(0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659),
+    *(0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944),
+    *(0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
+)
+
 SIMULATED = "simulated"  # no model: it takes time and returns noise, to measure what feeds an encoder
 
 SPECS = {
@@ -95,6 +127,7 @@ SPECS = {
         LatentSpec("cogvideox", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.15258426),
         LatentSpec("tiny", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
         LatentSpec("wan", 16, temporal_ratio=4, spatial_ratio=8, latents_mean=WAN_MEAN, latents_std=WAN_STD),
+        LatentSpec("wan2.2", 48, temporal_ratio=4, spatial_ratio=16, latents_mean=WAN22_MEAN, latents_std=WAN22_STD),
         LatentSpec(SIMULATED, 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
     )
 }

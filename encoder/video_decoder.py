@@ -3,15 +3,21 @@
 Only the decoder's half of the VAE is read.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
 from encoder.diffusers_vae import ENCODER, build_half, half_tensors, spec_of_vae, vae_config
-from encoder.loading import DTYPES, device_of, place
+from encoder.families import DTYPES
+from encoder.loading import device_of, place
 from encoder.spec import LatentSpec
 from encoder.weights import assign
+
+# Of decoders that also remove noise (LTX-Video from 0.9.1 on): how much of it they expect, as LTX's examples do
+DECODE_TIMESTEP = 0.05
 
 
 class VideoDecoder:
@@ -31,7 +37,9 @@ class VideoDecoder:
         if latent.ndim != 4 or latent.shape[0] != self.spec.latent_channels:
             raise ValueError(f"the VAE decodes {self.spec.latent_channels} channels, the latent is {latent.shape}")
         z = torch.from_numpy(np.array(latent))[None].to(self._device, self._dtype)
-        video = self._model.decode(z).sample[0].float()  # type: ignore[operator]
+        model: Any = self._model
+        timestep = [torch.tensor([DECODE_TIMESTEP]).to(z)] if model.config.get("timestep_conditioning") else []
+        video = model.decode(z, *timestep).sample[0].float()
         levels = video.clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
         frames: npt.NDArray[np.uint8] = levels.permute(1, 2, 3, 0).cpu().numpy()
         return frames

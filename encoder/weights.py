@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,11 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from encoder.models.layouts import Layout
+from encoder.checkpoints.known import LAYOUTS, native_of_config, native_of_tensors
+from encoder.checkpoints.layout import Layout, Tensors
 
-Tensors = dict[str, Tensor]
+LOG = logging.getLogger(__name__)
 
-DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+RANDOM = "random:"
+VAE_CLASS = "(Autoencoder|VAE)"  # in the names of classes
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+DIFFUSERS_FILE = f"{DIFFUSERS_STEM}.safetensors"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 WRAPPERS = ("state_dict", "module", "model")  # keys under which training code puts the tensors
 SCALING_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "invert_scale_latents")
@@ -31,32 +36,68 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Tensors by our names, and the scaling values in the checkpoint's config (fields of LatentSpec)."""
+    """A diffusers config (empty if there is none), tensors by our names, and the scaling that either of them states.
 
+    `scaling` has fields of LatentSpec.
+    """
+
+    source: Path
+    config: dict[str, Any]
     tensors: Tensors
-    scaling: dict[str, Any] = field(default_factory=dict)
+    scaling: dict[str, Any]
 
 
-def read_weights(source: str, module: nn.Module, name: str, layout: Layout) -> Checkpoint:
-    """Reads `random:SEED`, a diffusers VAE folder, a safetensors file or a .pt file for the encoder `name`.
+def read_checkpoint(source: str, name: str) -> Checkpoint:
+    """Reads a diffusers VAE folder, a safetensors file or a file of pickled tensors for the native encoder `name`.
 
     Raises:
-        WeightsError: the source is missing or unreadable, or its config describes another architecture.
+        WeightsError: the source is missing or unreadable, or contains another model.
     """
-    if source.startswith("random:"):
-        return Checkpoint(random_weights(module, source))
+    path, layout = found_path(source), LAYOUTS[name]
+    config = read_config(path)
+    if config and not _fits(config, name):
+        raise WeightsError(_other_model(path, config.get("_class_name"), native_of_config(config), name))
+    published = read_published(path)
+    if not config and (native := native_of_tensors(published)) is not None and LAYOUTS[native] is not layout:
+        raise WeightsError(_other_model(path, None, native, name))
+    own, of_scaling = own_tensors(published, layout, path)
+    scaling = {key: _frozen(config[key]) for key in SCALING_FIELDS if config.get(key) is not None}
+    return Checkpoint(path, config, own, scaling | of_scaling)
+
+
+def _fits(config: Mapping[str, Any], name: str) -> bool:
+    native = native_of_config(config)
+    return native is not None and LAYOUTS[native] is LAYOUTS[name]
+
+
+def _other_model(path: Path, class_name: str | None, native: str | None, name: str) -> str:
+    what = f"the weights of {native!r}" if class_name is None else f"a {class_name}"
+    use = f"encoder.name: {native}" if native else "encoder.name: diffusers, if diffusers has this VAE"
+    return f"{path} contains {what}, not those of encoder {name!r}: use {use}"
+
+
+def found_path(source: str) -> Path:
+    """The file or folder of tensors that a user means: `source`, or its subfolder vae, which is then said.
+
+    Raises:
+        WeightsError: there is none, with what to give instead.
+    """
     path = Path(source)
     if not path.exists():
         hub = f" (from the Hugging Face hub: hf://{source}/vae)" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
         raise WeightsError(
             f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors{hub}"
         )
-    config = read_config(path)
-    check_config(config, name, layout)
-    if not config and name == "cogvideox":  # CogVideoX 2b and 5b differ in their factor alone, which no file states
-        return Checkpoint(read_tensors(path, layout), {"scaling_factor": None})
-    scaling = {key: config[key] for key in SCALING_FIELDS if config.get(key) is not None}
-    return Checkpoint(read_tensors(path, layout), {key: _frozen(value) for key, value in scaling.items()})
+    if path.is_dir() and not _is_vae(path) and _is_vae(path / "vae"):
+        LOG.warning("%s is the folder of a pipeline: its VAE is read from the subfolder vae", path)
+        return path / "vae"
+    return path
+
+
+def _is_vae(path: Path) -> bool:
+    config = path / "config.json"
+    pattern = rf'"_class_name": *"\w*{VAE_CLASS}'
+    return config.is_file() and re.search(pattern, config.read_text("utf-8", errors="replace")) is not None
 
 
 def random_weights(module: nn.Module, source: str) -> Tensors:
@@ -64,7 +105,7 @@ def random_weights(module: nn.Module, source: str) -> Tensors:
 
     Convolutions are uniform in +-1/sqrt(inputs of one output), as torch initialises them; norms are 1 and 0.
     """
-    seed = source.removeprefix("random:")
+    seed = source.removeprefix(RANDOM)
     if not re.fullmatch(r"\d{1,18}", seed):
         raise WeightsError(f"weights are {source!r}, but a seed is a whole number: write random:0, for example")
     generator = torch.Generator().manual_seed(int(seed))
@@ -81,37 +122,49 @@ def random_weights(module: nn.Module, source: str) -> Tensors:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a diffusers VAE folder; empty for a single file."""
+    """The config.json of a diffusers VAE folder, or of the one that a file lies in; empty for other files."""
     if path.is_file():
-        return {}
+        return read_config(path.parent) if path.name.startswith(DIFFUSERS_STEM) and _is_vae(path.parent) else {}
     config_path = path / "config.json"
     if not config_path.is_file():
-        inner = " (its subfolder vae has one: give that)" if (path / "vae" / "config.json").is_file() else ""
-        raise WeightsError(f"{path} contains no config.json{inner}: give a diffusers VAE folder or a file of tensors")
+        raise WeightsError(f"{path} contains no config.json: give a diffusers VAE folder{_files_beside(path)}")
     try:
         config = json.loads(config_path.read_text("utf-8"))
     except ValueError as error:
         raise WeightsError(f"{config_path} is not JSON: {error}") from None
     if not isinstance(config, dict) or "_class_name" not in config:
-        raise WeightsError(f"{config_path} has no _class_name: it is not the config of a diffusers VAE")
+        raise WeightsError(
+            f"{config_path} has no _class_name: it is not the config of a diffusers VAE{_files_beside(path)}"
+        )
+    if not re.search(VAE_CLASS, str(config["_class_name"])):
+        raise WeightsError(
+            f"{path} is the release of a {config['_class_name']}: give its VAE alone{_files_beside(path)}"
+        )
     return config
 
 
-def check_config(config: Mapping[str, Any], name: str, layout: Layout) -> None:
-    """Raises WeightsError naming each field of a diffusers config that describes another architecture."""
-    expected = {"_class_name": layout.diffusers_class, **layout.config}
-    differing = [
-        f"{key} is {config[key]}, not {value}" for key, value in expected.items() if config.get(key, value) != value
-    ]
-    if differing:
-        raise WeightsError(f"the checkpoint's config is not that of encoder {name!r}: {'; '.join(differing)}")
+def _files_beside(path: Path) -> str:
+    """What may be given instead of a folder: its files of tensors that are called a VAE."""
+    suffixes = (".safetensors", *PICKLES)
+    files = sorted(file for file in path.iterdir() if file.suffix in suffixes and "vae" in file.name.lower())
+    return f", or a file of tensors: {' or '.join(map(str, files))}" if files else " or a file of tensors"
 
 
-def read_tensors(path: Path, layout: Layout) -> Tensors:
-    """The encoder's tensors by our names, without those of a decoder, a loss or another model."""
+def read_published(path: Path) -> Tensors:
+    """All tensors of a file or folder, by the names that they have there."""
     published: Tensors = {}
     for file in _files(path):
         published |= _read_pickle(file) if file.suffix in PICKLES else _read_safetensors(file)
+    return {name: _computable(tensor) for name, tensor in published.items()}
+
+
+def _computable(tensor: Tensor) -> Tensor:
+    """8-bit floats as float32: torch computes nothing with them, not even whether they are finite."""
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize == 1 else tensor
+
+
+def own_tensors(published: Tensors, layout: Layout, path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """The encoder's tensors by our names, without those of a decoder, a loss or another model; then the scaling."""
     prefixes = {
         name.removesuffix(first)
         for name in published
@@ -122,7 +175,10 @@ def read_tensors(path: Path, layout: Layout) -> Tensors:
         raise WeightsError(f"{path} has several encoders, under {', '.join(sorted(prefixes))}: give a file with one")
     prefix = prefixes.pop() if prefixes else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
-    return layout.ours({name: tensor for name, tensor in own.items() if not name.startswith(layout.foreign)})
+    fields = layout.scaling or {}
+    scaling = {fields[name]: tuple(own[name].float().tolist()) for name in own.keys() & fields.keys()}
+    kept = {name: own[name] for name in own.keys() - fields.keys() if not name.startswith(layout.foreign)}
+    return layout.ours(kept), scaling
 
 
 def _read_safetensors(file: Path) -> Tensors:
@@ -191,7 +247,9 @@ def _files(path: Path) -> list[Path]:
         files = sorted({path / file for file in json.loads(index.read_text("utf-8"))["weight_map"].values()})
     else:
         variants = sorted(path.glob(DIFFUSERS_FILE.replace(".", ".*.")))
-        files = variants if len(variants) == 1 and not whole.is_file() else [whole]
+        pickles = [path / f"{DIFFUSERS_STEM}{suffix}" for suffix in PICKLES]
+        others = variants or [file for file in pickles if file.is_file()]
+        files = others if len(others) == 1 and not whole.is_file() else [whole]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         raise WeightsError(f"{path} is missing {', '.join(absent)}")

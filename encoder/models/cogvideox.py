@@ -27,6 +27,10 @@ class CogVideoXParams:
     middle_attention: bool = False
     double_latents: bool = True
 
+    @property
+    def spatial_ratio(self) -> int:
+        return 1 << len(self.channels) - 1
+
 
 PRESETS = {
     "cogvideox": CogVideoXParams(channels=(128, 256, 256, 512), blocks_per_level=3),

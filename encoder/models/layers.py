@@ -10,14 +10,16 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
+from encoder.device.threads import share
 from encoder.device.workspace import Workspace, empty_frames
 from encoder.kernels.direct import attention, convolve, linear
 from encoder.kernels.fused_norms import add_residual
 from encoder.kernels.torch_winograd import Convolution
-from encoder.kernels.winograd import TimePadding
+from encoder.kernels.winograd import TimePadding, cut
 from encoder.models.norms import GroupNorm, RmsNorm
 
 FEW_CHANNELS = 4  # the most that pixels have
+AVERAGED_ROWS = 16  # of a picture, by one thread
 Past = tuple[Tensor, ...]
 State = tuple[Past, ...]  # one for each layer of an encoder, in order
 Norm = GroupNorm | RmsNorm
@@ -105,19 +107,52 @@ def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class Stem(nn.Module):
-    """The first convolution: pixels to features."""
+    """The first convolution: pixels, or patches of `patch_px`, to features."""
 
-    def __init__(self, conv: CausalConv3d) -> None:
+    def __init__(self, conv: CausalConv3d, patch_px: int = 1) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv, self.patch_px = conv, patch_px
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """`b 3 t h w -> b c t h w`"""
+        """`b 3 t h w -> b c t h/patch w/patch`"""
         pad = self.conv.pad_frames
+        x = folded(x, self.patch_px)
         padded = empty_frames(x, pad + x.shape[2])
         padded[:, :, pad:] = x
         y: tuple[Tensor, Past] = self.conv(padded, past)
         return y
+
+
+def folded(x: Tensor, patch_px: int) -> Tensor:
+    """`b c t (h q) (w r) -> b (c r q) t h w` for patches of q x r pixels: the column counts before the row."""
+    if patch_px == 1:
+        return x
+    return unfolded(x, (1, patch_px, patch_px)).permute(0, 4, 7, 6, 5, 1, 2, 3).flatten(1, 4)
+
+
+def unfolded(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """A view `b t h w c p q r` of `b c (t p) (h q) (w r)`."""
+    for dim in (4, 3, 2):  # the last first, so that the others keep their numbers
+        x = torch.unflatten(x, dim, (-1, stride[dim - 2]))
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def average_down(x: Tensor, channels: int, stride: tuple[int, int, int]) -> Tensor:
+    """`b c t h w -> b channels t/p h/q w/r`, a new tensor: space and time to channels, then consecutive ones averaged.
+
+    The pixels `(c p q r)` of a box of `stride` are cut into as many groups as there are channels.
+    """
+    boxes = unfolded(x, stride)
+    out = torch.empty(*boxes.shape[:4], channels, dtype=x.dtype, device=x.device)
+
+    def compute(_: int, piece: tuple[int, tuple[int, int]]) -> None:
+        frame, (row, rows) = piece
+        source, target = (each[:, frame, row : row + rows] for each in (boxes, out))
+        target.copy_(torch.unflatten(source.flatten(3), 3, (channels, -1)).mean(-1, dtype=torch.float32))
+
+    rows = cut(out.shape[2], AVERAGED_ROWS)
+    share(compute, [(frame, run) for frame in range(out.shape[1]) for run in rows], x.device)
+    return out.permute(0, 4, 1, 2, 3)
 
 
 class ResidualBlock(nn.Module):

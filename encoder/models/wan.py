@@ -1,10 +1,11 @@
-"""The encoder of Wan 2.1's causal 3D VAE (arXiv:2503.20314, section 4.1), as parameters and one module.
+"""The encoders of the causal 3D VAEs of Wan 2.1 (arXiv:2503.20314, section 4.1) and 2.2, as parameters and one module.
 
-No frame depends on a later one, and only convolutions reach across frames, so that the cut of a clip into chunks
-changes nothing but rounding.
+Qwen-Image's is that of Wan 2.1 with other weights. No frame depends on a later one, and only convolutions reach across
+frames, so that the cut of a clip into chunks changes nothing but rounding.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from encoder.models.layers import (
     SpaceAttention,
     State,
     Stem,
+    average_down,
     remember,
     run,
 )
@@ -28,16 +30,35 @@ from encoder.models.norms import RmsNorm
 
 @dataclass(frozen=True, slots=True)
 class WanParams:
-    """The architecture. Each level but the last halves the picture; `halves_time` says which of them halve time too."""
+    """The architecture. Each level but the last halves the picture; `halves_time` says which of them halve time too.
+
+    `residual`, as Wan 2.2 is, adds the averaged input of each level to its result. Patches of `patch_px` are folded
+    into channels first.
+    """
 
     channels: tuple[int, ...] = (96, 192, 384, 384)
     blocks_per_level: int = 2
     halves_time: tuple[bool, ...] = (False, True, True)
     latent_channels: int = 16
-    in_channels: int = 3
+    stem_channels: int | None = None  # None: those of the first level
+    patch_px: int = 1
+    residual: bool = False
+
+    @property
+    def base_channels(self) -> int:
+        return self.stem_channels or self.channels[0]
+
+    @property
+    def temporal_ratio(self) -> int:
+        return 1 << sum(self.halves_time)
+
+    @property
+    def spatial_ratio(self) -> int:
+        return self.patch_px << len(self.channels) - 1
 
 
-PRESETS = {"wan": WanParams()}
+WAN22 = WanParams((160, 320, 640, 640), latent_channels=48, patch_px=2, residual=True)
+PRESETS = {"wan": WanParams(), "wan2.2": WAN22}
 
 
 def wan_conv(in_channels: int, out_channels: int, kernel: int = 3) -> CausalConv3d:
@@ -83,6 +104,37 @@ class TimeConv(nn.Module):
         return y, remember(x[:, :, -1:], past)
 
 
+class WanResidualLevel(nn.Module):
+    """Residual blocks, then a halving except in the last level, plus the level's averaged input."""
+
+    def __init__(self, blocks: Sequence[ResidualBlock], halve: WanDownsample | None) -> None:
+        super().__init__()
+        self.blocks, self.halve = nn.ModuleList(blocks), halve
+        self.out_channels = blocks[-1].conv2.weight.shape[0]
+        self.stride = (1 if halve is None or halve.time is None else 2, 1 if halve is None else 2)
+
+    def parts(self) -> list[nn.Module]:
+        return [*self.blocks, *([] if self.halve is None else [self.halve])]
+
+    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """`b c t h w -> b c' t' h' w'`; `x` is overwritten. The past is that of the parts, one after the other."""
+        average = self._average(x, begins=past is None)
+        left = past
+        pasts: list[Tensor] = []
+        for part in self.parts():
+            kept = 2 if isinstance(part, ResidualBlock) else int(self.stride[0] == 2)
+            x, of_part = part(x, None if left is None else left[:kept])
+            left = None if left is None else left[kept:]
+            pasts += of_part
+        return average.add_(x), tuple(pasts)
+
+    def _average(self, x: Tensor, begins: bool) -> Tensor:
+        """The input as the level's output is shaped; a clip's first frame is averaged with a frame of zeros."""
+        if begins and x.shape[2] % self.stride[0]:
+            x = torch.cat([torch.zeros_like(x[:, :, :1]), x], 2)
+        return average_down(x, self.out_channels, (self.stride[0], self.stride[1], self.stride[1]))
+
+
 class WanHead(nn.Module):
     """Norm, swish, the last convolution and a 1x1x1 convolution of the moments: features to moments."""
 
@@ -105,8 +157,9 @@ class WanEncoder(nn.Module):
     def __init__(self, params: WanParams) -> None:
         super().__init__()
         deep, workspace = params.channels[-1], Workspace()
-        self.stem = Stem(wan_conv(params.in_channels, params.channels[0]))
-        self.down = nn.ModuleList(_down(params, workspace))
+        self.params = params
+        self.stem = Stem(wan_conv(3 * params.patch_px**2, params.base_channels), params.patch_px)
+        self.down = nn.ModuleList((_residual_levels if params.residual else _down)(params, workspace))
         attention = SpaceAttention(RmsNorm(deep, swish=False), deep)
         self.middle = nn.ModuleList([_block(deep, deep, workspace), attention, _block(deep, deep, workspace)])
         self.head = WanHead(params)
@@ -121,19 +174,30 @@ class WanEncoder(nn.Module):
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """`b 3 t h w` in [-1, 1] to moments `b 2z t' h' w'` (mean, log-variance), and the state for the next chunk.
 
-        The chunk at a clip's start (`state` None) has 1 + 4k frames, later ones 4k.
+        The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
         """
         return run(self.layers(), x, state)
 
 
 def _down(params: WanParams, workspace: Workspace) -> Iterator[nn.Module]:
-    before = params.channels[0]
+    before = params.base_channels
     for index, channels in enumerate(params.channels):
         for _ in range(params.blocks_per_level):
             yield _block(before, channels, workspace)
             before = channels
         if index < len(params.channels) - 1:
             yield WanDownsample(channels, params.halves_time[index], workspace)
+
+
+def _residual_levels(params: WanParams, workspace: Workspace) -> Iterator[nn.Module]:
+    before = params.base_channels
+    for index, channels in enumerate(params.channels):
+        widths = [before] + [channels] * params.blocks_per_level
+        blocks = [_block(*pair, workspace) for pair in itertools.pairwise(widths)]
+        is_last = index == len(params.channels) - 1
+        halve = None if is_last else WanDownsample(channels, params.halves_time[index], workspace)
+        yield WanResidualLevel(blocks, halve)
+        before = channels
 
 
 def _block(in_channels: int, out_channels: int, workspace: Workspace) -> ResidualBlock:

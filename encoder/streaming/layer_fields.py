@@ -7,7 +7,7 @@ from torch import nn
 
 from encoder.models.cogvideox import Downsample, Encoder, Head
 from encoder.models.layers import CausalConv3d, ResidualBlock, SpaceAttention, Stem
-from encoder.models.wan import WanDownsample, WanEncoder, WanHead
+from encoder.models.wan import WanDownsample, WanEncoder, WanHead, WanResidualLevel
 from encoder.streaming.receptive_field import LayerField, ReceptiveField
 
 
@@ -26,12 +26,18 @@ def receptive_field_of(model: Callable[..., Any], identity: Mapping[str, Any]) -
 
 def _layer_fields(model: Encoder | WanEncoder) -> Iterator[LayerField]:
     stride_frames = 1
-    for layer in model.layers():
+    for layer in _parts(model):
         if past_frames := _halving_past_frames(layer):
             yield LayerField(stride_frames, past_frames, normed=False)
             stride_frames *= 2
         for past_frames, normed in _same_rate_fields(layer):
             yield LayerField(stride_frames, past_frames, normed)
+
+
+def _parts(model: Encoder | WanEncoder) -> Iterator[nn.Module]:
+    """The layers, with those inside a level: its averaged input looks no further back than they do."""
+    for layer in model.layers():
+        yield from layer.parts() if isinstance(layer, WanResidualLevel) else (layer,)
 
 
 def _halving_past_frames(layer: nn.Module) -> int:

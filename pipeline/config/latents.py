@@ -105,7 +105,7 @@ class EncoderConfig(Section):
 
     `tiles` are height, width and their strides in pixels: larger pictures are encoded in such overlapping tiles.
     `convolutions: auto` measures when a run begins which algorithm is fastest, and records it in run.json;
-    `winograd_c` is for CPUs with a C compiler.
+    `winograd_c` is for CPUs with a C compiler. `scaling_factor` is recorded where the weights do not say it.
     """
 
     name: str = "cogvideox"
@@ -116,14 +116,19 @@ class EncoderConfig(Section):
     norm_scope: NormScope = "chunk"
     tiles: tuple[int, int, int, int] | None = None
     convolutions: Convolutions | dict[str, str] = "auto"
+    scaling_factor: float | None = Field(None, gt=0)
 
     def load_options(self) -> dict[str, Any]:
         """The keyword arguments of `encoder.load`."""
         return self.model_dump(exclude={"name", "weights"})
 
     def rules(self) -> dict[str, Any]:
-        """Everything but the path of the weights, as plain values: what changes latents."""
-        return self.model_dump(mode="json", exclude={"weights"})
+        """Everything but the path of the weights, as plain values: what changes latents or what files say of them.
+
+        A scaling factor is there where it is set, so that outputs of runs without it keep their fingerprints.
+        """
+        unset = set() if self.scaling_factor is not None else {"scaling_factor"}
+        return self.model_dump(mode="json", exclude={"weights"} | unset)
 
 
 class OutputConfig(Section):

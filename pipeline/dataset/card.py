@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.dataset.statistics import write_statistics
 from pipeline.output.manifests import Manifest
+from pipeline.output.parts import read_footer
 from pipeline.output.paths import CARD_FILE, INDEX, LATENTS, bucket_path
 from pipeline.output.run_file import RunFile
 from pipeline.storage.store import Store
@@ -28,7 +29,8 @@ def write_card(store: Store, run: RunFile, manifests: Sequence[Manifest]) -> Non
     for part in (part for manifest in manifests for part in manifest["parts"]):
         rows[part["bucket"]] = rows.get(part["bucket"], 0) + part["rows"]
     head = yaml.safe_dump(_kept(before) | front_matter(rows), sort_keys=False)
-    text = f"---\n{head}---\n{_body(run, manifests, dict(sorted(rows.items())))}\n{YOURS}\n"
+    body = _body(run, manifests, dict(sorted(rows.items())), _scaling(store, manifests))
+    text = f"---\n{head}---\n{body}\n{YOURS}\n"
     store.replace(CARD_FILE, (text + before.partition(f"{YOURS}\n")[2]).encode())
 
 
@@ -45,6 +47,22 @@ def front_matter(rows: Mapping[str, int]) -> dict[str, Any]:
     return {"tags": ["video", "latents"], "configs": configs}
 
 
+def scaling_text(rule: Mapping[str, Any] | None) -> str:
+    """What a reader does to a latent before training, with its numbers."""
+    if rule is None:
+        return "The weights do not say how latents are scaled before training."
+    shift, scale, image_scale = (_numbers(rule[name]) for name in ("shift", "scale", "image_scale"))
+    of_image = "" if image_scale == scale else f" For the latent of a first frame `scale` is {image_scale}."
+    return (
+        f"Before training: `{rule['formula']}` with `shift` {shift} and `scale` {scale}, reshaped to "
+        f"{tuple(rule['shape'])}.{of_image} The footer of each file has this too, as `encoder.scaling`."
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{values[0]:.9g}" if len(values) == 1 else f"[{', '.join(f'{value:.6g}' for value in values)}]"
+
+
 def _kept(before: str) -> dict[str, Any]:
     """The keys of an earlier card that are the user's."""
     if not before.startswith("---\n"):
@@ -53,7 +71,17 @@ def _kept(before: str) -> dict[str, Any]:
     return {key: values[key] for key in OURS if key in values}
 
 
-def _body(run: RunFile, manifests: Sequence[Manifest], rows: Mapping[str, int]) -> str:
+def _scaling(store: Store, manifests: Sequence[Manifest]) -> Mapping[str, Any] | None:
+    """The rule in the footer of the first part, which all parts of a run share."""
+    paths = (part["path"] for manifest in manifests for part in manifest["parts"])
+    if (first := next(paths, None)) is None:
+        return None
+    with store.open(first) as file:
+        rule: Mapping[str, Any] | None = read_footer(file)["encoder"].get("scaling")
+    return rule
+
+
+def _body(run: RunFile, manifests: Sequence[Manifest], rows: Mapping[str, int], scaling: Any) -> str:
     encoder, output = (run["identity"].get(section, {}) for section in ("encoder", "output"))
     samples = sum(manifest["samples"] for manifest in manifests)
     lines = [
@@ -63,8 +91,8 @@ def _body(run: RunFile, manifests: Sequence[Manifest], rows: Mapping[str, int]) 
         f"- Encoder: {encoder.get('name', 'unknown')}, weights sha256 `{encoder.get('weights_sha256', 'unknown')}`",
         f"- Stored: posterior {output.get('posterior')}, {output.get('dtype')}, image latent "
         f"{output.get('image_latent')}; fingerprint `{run['fingerprint']}`",
-        "- Latents are row-major `c t h w` and **unscaled**: the footer of each file (metadata key `latentmill`) has",
-        "  the scaling factors, `statistics.json` mean and standard deviation of each channel.",
+        "- Latents are row-major `c t h w` and **unscaled**; `statistics.json` has mean and standard deviation of each",
+        "  channel. " + scaling_text(scaling),
         "- `vae_latent_bytes`, `_shape` and `_dtype` hold the latent; `id` is unique, `key` is the sample's own;",
         "  `caption` and the other columns describe the clip.",
         "",

@@ -135,9 +135,8 @@ class Latents(IterableDataset[dict[str, Any]]):
             raise ValueError(f"posterior={posterior!r} is not stored: the rows hold {about['posterior']}")
         latents = ("vae_latent", "image_latent", *["vae_logvar"][: posterior == "sample"])
         self._columns = {*COLUMNS, *(f"{name}_{what}" for name in latents for what in ("shape", "dtype", "bytes"))}
-        self._factors = self._image_factors = _factors(scale, posterior, about, roots)
-        if scale == "footer" and about["encoder"].get("invert_scale_latents"):
-            self._image_factors = self._factors[0], 1 / self._factors[1]
+        self._factors = _factors(scale, "scale", posterior, about, roots)
+        self._image_factors = _factors(scale, "image_scale", posterior, about, roots)
         self._start = self._at = _Position()
         self._ended = torch.zeros(MOST_WORKERS, dtype=torch.int64)  # epochs that each worker has ended
         self._ended.share_memory_()  # type: ignore[no-untyped-call]
@@ -467,23 +466,29 @@ def _batch_sizes(batch: int | Mapping[str, int], step_batches: int, rows: Mappin
     return sizes
 
 
-def _factors(scale: str | None, posterior: str, about: Mapping[str, Any], roots: Sequence[str]) -> Any:
-    """What to subtract from a latent, then to multiply it by: `c 1 1 1`, or numbers; None for neither."""
-    encoder = about["encoder"]
+def _factors(scale: str | None, key: str, posterior: str, about: Mapping[str, Any], roots: Sequence[str]) -> Any:
+    """What to subtract, then to multiply by, each to be broadcast to `c t h w`; None for neither."""
     if scale is None:
         return None
     if scale == "statistics":
         mean, std = _statistics(roots, "samples" if posterior == "sample" else "means")
-    elif encoder.get("latents_mean") is not None:
-        mean, std = encoder["latents_mean"], encoder["latents_std"]
-    else:
-        return encoder.get("shift_factor") or 0.0, encoder.get("scaling_factor") or 1.0
-    return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
+        return torch.tensor(mean).view(-1, 1, 1, 1), 1 / torch.tensor(std).view(-1, 1, 1, 1)
+    rule = about["encoder"].get("scaling")
+    if rule is None:
+        raise ValueError("the footers state no scaling, as the weights did not: use scale='statistics' or scale=None")
+    return tuple(torch.tensor(rule[name], dtype=torch.float64).view(rule["shape"]) for name in ("shift", key))
 
 
 def _scaled(latent: Tensor, factors: Any) -> Tensor:
-    """Changes a latent `c t h w` in place."""
-    return latent if factors is None else latent.sub_(factors[0]).mul_(factors[1])
+    """`c t h w`; factors by latent frame (Cosmos) are those of its first frames."""
+    if factors is None:
+        return latent
+    frames = latent.shape[1]
+    if 1 < factors[0].shape[1] < frames:
+        raise ValueError(f"the footers scale {factors[0].shape[1]} latent frames, and a latent has {frames}")
+    shift, scale = (factor[:, :frames] for factor in factors)
+    scaled: Tensor = (latent - shift) * scale
+    return scaled.float()
 
 
 def _statistics(roots: Sequence[str], of: str) -> tuple[Any, Any]:

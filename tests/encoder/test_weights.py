@@ -10,10 +10,9 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 
 import encoder
-from encoder.models import cogvideox
+from encoder.checkpoints import cogvideox as checkpoints
 from encoder.models.cogvideox import CogVideoXParams, Encoder
-from encoder.models.layouts import cogvideox_layout
-from encoder.weights import WeightsError, assign, random_weights, read_tensors, sha256_of
+from encoder.weights import WeightsError, assign, own_tensors, random_weights, read_published, sha256_of
 
 FILE = "diffusion_pytorch_model.safetensors"
 
@@ -89,20 +88,34 @@ def test_scaling_comes_from_the_checkpoints_config(folder: Path) -> None:
     assert (spec.scaling_factor, spec.invert_scale_latents) == (0.7, True)
 
 
-def test_a_single_file_of_cogvideox_has_no_scaling_as_its_releases_differ_in_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(cogvideox.PRESETS, "cogvideox", cogvideox.PRESETS["tiny"])
-    loaded = encoder.load("cogvideox", weights=str(folder / FILE))
-    assert (loaded.spec.scaling_factor, loaded.identity["scaling_formula"]) == (None, None)
+def test_a_single_file_of_cogvideox_asks_for_the_scaling_in_which_its_releases_differ(folder: Path) -> None:
+    params = CogVideoXParams((32, 64), 1)
+    with torch.device("meta"):
+        module = Encoder(params, "chunk")
+    torch.save(sat_of(random_weights(module, "random:0")), folder / "3d-vae.pt")
+    with pytest.raises(WeightsError, match=r"set encoder\.scaling_factor to 1\.15258426 for .*-2b, or to 0\.7 for 5b"):
+        encoder.load("cogvideox", weights=str(folder / "3d-vae.pt"))
+    loaded = encoder.load("cogvideox", weights=str(folder / "3d-vae.pt"), scaling_factor=0.7)
+    assert loaded.identity["scaling"]["scale"] == [0.7]
+    assert loaded.spec.spatial_ratio == 2
 
 
-def test_a_config_of_another_architecture_is_refused_by_its_fields(folder: Path) -> None:
-    with pytest.raises(WeightsError) as caught:
+def test_a_scaling_factor_that_the_weights_contradict_is_refused(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"scaling_factor is 1\.15, but .*\(scaling_factor 0\.7\): leave it out"):
+        encoder.load("tiny", weights=str(folder), scaling_factor=1.15)
+    assert encoder.load("tiny", weights=str(folder), scaling_factor=0.7).spec.scaling_factor == 0.7
+
+
+def test_the_file_of_a_diffusers_folder_is_scaled_as_the_folder(folder: Path) -> None:
+    assert encoder.load("cogvideox", weights=str(folder / FILE)).spec.scaling_factor == 0.7
+
+
+def test_other_channels_blocks_and_groups_are_those_of_the_config(folder: Path) -> None:
+    loaded, tiny = (encoder.load(name, weights=str(folder)) for name in ("cogvideox", "tiny"))
+    assert loaded.weights_sha256 == tiny.weights_sha256
+    edit_config(folder, act_fn="relu")
+    with pytest.raises(WeightsError, match="act_fn is relu, and only silu is supported"):
         encoder.load("cogvideox", weights=str(folder))
-    assert "not that of encoder 'cogvideox'" in str(caught.value)
-    assert "block_out_channels is [16, 32, 32, 64], not [128, 256, 256, 512]" in str(caught.value)
-    assert "layers_per_block is 1, not 3" in str(caught.value)
 
 
 def test_the_name_of_a_repository_is_answered_with_its_url() -> None:
@@ -110,10 +123,15 @@ def test_the_name_of_a_repository_is_answered_with_its_url() -> None:
         encoder.load("tiny", weights="zai-org/CogVideoX-2b")
 
 
-def test_a_config_of_another_model_is_refused_by_its_class(folder: Path) -> None:
-    edit_config(folder, _class_name="AutoencoderKLWan")
-    with pytest.raises(WeightsError, match="_class_name is AutoencoderKLWan, not AutoencoderKLCogVideoX"):
-        encoder.load("tiny", weights=str(folder))
+def test_a_config_of_another_model_is_answered_with_the_name_of_its_encoder(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"a AutoencoderKLCogVideoX, .* use encoder\.name: cogvideox"):
+        encoder.load("wan", weights=str(folder))
+    edit_config(folder, _class_name="AutoencoderKLWan", is_residual=True)
+    with pytest.raises(WeightsError, match=r"a AutoencoderKLWan, .* use encoder\.name: wan2\.2"):
+        encoder.load("wan", weights=str(folder))
+    edit_config(folder, _class_name="AutoencoderKLMochi")
+    with pytest.raises(WeightsError, match=r"a AutoencoderKLMochi, .* use encoder\.name: diffusers, if diffusers has"):
+        encoder.load("wan", weights=str(folder))
 
 
 def test_missing_extra_and_misshapen_tensors_are_named(folder: Path) -> None:
@@ -143,11 +161,29 @@ def test_the_only_variant_in_a_folder_is_read(folder: Path) -> None:
     assert encoder.load("tiny", weights=str(folder)).weights_sha256 == before
 
 
-def test_the_folder_of_a_whole_pipeline_is_answered_with_its_vae(folder: Path, tmp_path: Path) -> None:
+def test_the_vae_of_a_pipelines_folder_is_taken_and_that_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = encoder.load("tiny", weights=str(folder)).weights_sha256
     (tmp_path / "model" / "vae").mkdir(parents=True)
-    (folder / "config.json").rename(tmp_path / "model" / "vae" / "config.json")
-    with pytest.raises(WeightsError, match=r"model contains no config\.json \(its subfolder vae has one: give that\)"):
-        encoder.load("tiny", weights=str(tmp_path / "model"))
+    for file in ("config.json", FILE):
+        (folder / file).rename(tmp_path / "model" / "vae" / file)
+    assert encoder.load("tiny", weights=str(tmp_path / "model")).weights_sha256 == before
+    assert "its VAE is read from the subfolder vae" in caplog.text
+
+
+def test_the_folder_of_a_release_is_answered_with_the_file_of_its_vae(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "WanModel"}))
+    (tmp_path / "Wan2.1_VAE.pth").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"release of a WanModel: give its VAE alone, or a file.*Wan2\.1_VAE\.pth"):
+        encoder.load("wan", weights=str(tmp_path))
+
+
+def test_a_folder_with_pickled_tensors_is_read(folder: Path) -> None:
+    before = encoder.load("tiny", weights=str(folder)).weights_sha256
+    torch.save(load_file(folder / FILE), folder / "diffusion_pytorch_model.bin")
+    (folder / FILE).unlink()
+    assert encoder.load("tiny", weights=str(folder)).weights_sha256 == before
 
 
 def test_weights_do_not_change_when_their_file_does(folder: Path) -> None:
@@ -214,6 +250,26 @@ def sat_name(name: str) -> str:
     return name
 
 
+def sat_of(ours: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Our tensors by the names of the original layout."""
+    published = {}
+    for name, tensor in ours.items():
+        for pattern, theirs in (
+            (r"^levels\.(\d)\.block(\d)\.", r"encoder.down.\1.block.\2."),
+            (r"^levels\.(\d)\.down\.picture", r"encoder.down.\1.downsample.conv"),
+            (r"^middle\.0", "encoder.mid.block_1"),
+            (r"^middle\.1", "encoder.mid.block_2"),
+            (r"^stem\.conv", "encoder.conv_in.conv"),
+            (r"^head\.norm", "encoder.norm_out"),
+            (r"^head\.conv", "encoder.conv_out.conv"),
+            (r"\.conv([12])\.", r".conv\1.conv."),
+            (r"\.shortcut\.", ".nin_shortcut."),
+        ):
+            name = re.sub(pattern, theirs, name)
+        published[name] = tensor
+    return published
+
+
 def sat_tensors(folder: Path) -> dict[str, torch.Tensor]:
     tensors = load_file(folder / FILE)
     return {sat_name(name): tensor for name, tensor in tensors.items()} | {"loss.logvar": torch.zeros(1)}
@@ -252,8 +308,10 @@ def test_attention_of_the_original_layout_is_read_with_its_1x1_kernels(tmp_path:
         for part, letter in zip(parts, "qkv", strict=False):
             published[original.replace(".qkv.", f".{letter}.").replace(".project.", ".proj_out.")] = part
     torch.save(published, tmp_path / "vae.pt")
-    read = read_tensors(tmp_path / "vae.pt", cogvideox_layout(params))
+    read, _ = own_tensors(read_published(tmp_path / "vae.pt"), checkpoints.LAYOUT, tmp_path)
     assert assign(module, read, "vae.pt") == sha256_of(ours)
+    shapes = {name: tuple(tensor.shape) for name, tensor in read.items()}
+    assert checkpoints.params_of_shapes(shapes, CogVideoXParams((1,), 1, groups=4)) == params
 
 
 def test_a_file_with_two_encoders_is_refused_by_their_prefixes(folder: Path) -> None:

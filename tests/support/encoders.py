@@ -5,6 +5,10 @@ from typing import Any
 
 import diffusers
 import torch
+from torch import Tensor
+
+import encoder
+from encoder.video_encoder import VideoEncoder
 
 ENCODERS: list[tuple[str, dict[str, Any]]] = [
     ("tiny", {"norm_scope": "frame"}),
@@ -56,6 +60,14 @@ TINY: dict[str, dict[str, Any]] = {
         "spatial_compression_ratio": 32,
         "temporal_compression_ratio": 8,
     },
+    "AutoencoderKLQwenImage": {"base_dim": 4, "num_res_blocks": 1},
+    "AutoencoderKLKVAEVideo": {"ch": 32, "ch_mult": (1, 1, 1, 1), "num_res_blocks": 1, "z_channels": 4},
+    "Kandinsky6SRVAE": {
+        "encoder_block_out_channels": (8, 16, 32, 64, 128),
+        "decoder_block_out_channels": (8, 16, 32, 64, 128),
+        "layers_per_block": 1,
+        "latent_channels": 4,
+    },
     "AutoencoderKLMagvit": {
         "block_out_channels": (8, 8, 16, 16),
         "layers_per_block": 1,
@@ -65,8 +77,38 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def save(class_name: str, folder: Path) -> Any:
+def save(class_name: str, folder: Path, **config: Any) -> Any:
+    """A tiny VAE of random weights, saved in `folder`."""
     torch.manual_seed(1)
-    vae = getattr(diffusers, class_name)(**TINY[class_name]).eval()
+    vae = getattr(diffusers, class_name)(**(TINY[class_name] | config)).eval()
     vae.save_pretrained(folder)
     return vae
+
+
+Pair = tuple[Any, VideoEncoder]
+
+
+def pair_of(kind: Any, config: dict[str, Any], name: str, folder: Path, **options: Any) -> Pair:
+    """A diffusers VAE of random weights, norms included, and our encoder `name` read from its folder."""
+    torch.manual_seed(11)
+    theirs = kind(**config).eval()
+    for parameter in theirs.parameters():
+        if parameter.ndim == 1 or sum(side > 1 for side in parameter.shape) == 1:
+            parameter.data += torch.randn_like(parameter) * 0.2
+    theirs.save_pretrained(folder)
+    return theirs, encoder.load(name, weights=str(folder), **options)
+
+
+def video(batch: int, frames: int, height_px: int, width_px: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, 3, frames, height_px, width_px, generator=generator) * 2 - 1
+
+
+def relative_error(pair: Pair, clip: Tensor) -> float:
+    """The largest error of our moments over the largest value of diffusers'."""
+    theirs, ours = pair
+    with torch.no_grad():
+        expected = theirs.encode(clip).latent_dist.parameters
+    posterior = ours.encode(clip)
+    error = torch.cat([posterior.mean, posterior.logvar], 1) - expected
+    return float(error.abs().max() / expected.abs().max())

@@ -75,13 +75,14 @@ def made_record(clips: dict[str, tuple[tuple[int, int], ...]] | None = None, *re
 
 COMPUTED_BY = {"device": "cpu", "model": "made up"}
 DEVICE = "device cpu, model made up"
+SCALING = {"formula": "(z - shift) * scale", "shape": [1, 1, 1, 1], "shift": [0], "scale": [1], "image_scale": [1]}
 
 
 def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar", **changes: Any) -> ShardLedger:
     description = {
         "format_version": 2,
         "fingerprint": FINGERPRINT,
-        "encoder": {"name": "made up"},
+        "encoder": {"name": "made up", "scaling": SCALING},
         "posterior": "moments",
         "image_latent": "none",
         "columns": {},

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -155,7 +155,36 @@ def test_the_original_layout_is_the_same_weights(tmp_path: Path, monkeypatch: py
     assert original.weights_sha256 == ours.weights_sha256
 
 
-def test_other_wan_architectures_are_refused_by_their_fields(tmp_path: Path) -> None:
-    AutoencoderKLWan(base_dim=8, is_residual=True).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"base_dim is 8, not 96; is_residual is True, not False"):
+def test_other_channels_and_levels_are_those_of_the_config_or_the_shapes(tmp_path: Path) -> None:
+    config = {
+        "base_dim": 4,
+        "dim_mult": [2, 3, 4],
+        "num_res_blocks": 1,
+        "temperal_downsample": [True, False],
+        "z_dim": 5,
+    }
+    theirs, ours = make_pair(tmp_path, "wan", **config, latents_mean=[0.5] * 5, latents_std=[2.0] * 5)
+    assert (ours.spec.temporal_ratio, ours.spec.spatial_ratio, ours.spec.latent_channels) == (2, 4, 5)
+    clip = video(1, 1, 16, 24)  # diffusers cuts every clip as if time were halved twice
+    assert relative_error((theirs, ours), clip) < 1e-5
+    tensors = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    torch.save(tensors, tmp_path / "pruned.pth")
+    file = encoder.load("wan", weights=str(tmp_path / "pruned.pth"))
+    assert file.weights_sha256 == ours.weights_sha256
+    assert (file.spec.temporal_ratio, file.spec.spatial_ratio) == (2, 4)
+    assert (ours.identity["scaling"]["scale"], file.identity["scaling"]) == ([0.5] * 5, None)
+
+
+def test_qwen_images_vae_is_wans(tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    theirs = AutoencoderKLQwenImage(base_dim=8).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = encoder.load("wan", weights=str(tmp_path))
+    assert relative_error((theirs, ours), video(1, 9, 16, 24)) < 1e-5
+    assert ours.spec == encoder.spec_of("wan")
+
+
+def test_attention_between_levels_is_refused_by_its_field(tmp_path: Path) -> None:
+    AutoencoderKLWan(base_dim=8, attn_scales=[0.5]).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"attn_scales is \[0\.5\], and only \[\] is supported"):
         encoder.load("wan", weights=str(tmp_path))

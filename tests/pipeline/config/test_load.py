@@ -289,6 +289,7 @@ IDENTITY_VALUES = {
     "encoder.norm_scope": "frame",
     "encoder.tiles": [240, 360, 200, 288],
     "encoder.convolutions": "winograd",
+    "encoder.scaling_factor": 0.7,
 }
 WHOLE = {"window": "full", "frames": 49}
 CONTINUOUS_VALUES = {

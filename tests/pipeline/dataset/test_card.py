@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from support.makers import SLICES, TALL_BUCKET, WIDE, WIDE_BUCKET, commit_run, commit_shard, made_row
+from support.makers import SCALING, SLICES, TALL_BUCKET, WIDE, WIDE_BUCKET, commit_run, commit_shard, made_row
 
-from pipeline.dataset.card import YOURS, describe_dataset
+from pipeline.dataset.card import YOURS, describe_dataset, scaling_text
 from pipeline.output.manifests import read_manifests
 from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
@@ -37,6 +37,15 @@ def test_a_card_names_the_files_of_rows_of_each_bucket_and_of_the_index(store: S
         "index": "index/*.parquet",
     }
     assert f"| {WIDE_BUCKET} | 3 |" in store.read("README.md").decode()
+
+
+def test_a_card_says_how_latents_are_scaled_with_the_numbers(store: Store) -> None:
+    text = "`(z - shift) * scale` with `shift` 0 and `scale` 1, reshaped to (1, 1, 1, 1)."
+    assert text in store.read("README.md").decode()
+    by_channel = SCALING | {"shape": [2, 1, 1, 1], "shift": [0.5, 1], "scale": [2, 0.7], "image_scale": [0.5, 1 / 0.7]}
+    assert "`shift` [0.5, 1] and `scale` [2, 0.7], reshaped to (2, 1, 1, 1)" in scaling_text(by_channel)
+    assert "For the latent of a first frame `scale` is [0.5, 1.42857]." in scaling_text(by_channel)
+    assert scaling_text(None) == "The weights do not say how latents are scaled before training."
 
 
 def test_the_licence_and_the_users_text_are_kept(store: Store) -> None:

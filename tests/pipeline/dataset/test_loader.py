@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import s3fs
 import torch
-from support.makers import TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
+from support.makers import SCALING, TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
 from support.paths import ROOT
 from torch.utils.data import DataLoader
 
@@ -25,7 +25,7 @@ from pipeline.dataset.remove import deny, finish_removals, rows_named
 from pipeline.dataset.select import read_index
 from pipeline.storage.store import Store
 
-ENCODER = {"name": "made up", "scaling_factor": 0.5, "shift_factor": 0.25, "latents_mean": None, "latents_std": None}
+ENCODER = {"name": "made up", "scaling": SCALING | {"shift": [0.25], "scale": [0.5]}}
 WORLDS = (1, 2, 3, 4, 6, 12)
 STOPS = int(os.environ.get("LATENTMILL_SOAK", "8"))  # trials, of three stops each
 Batch = dict[str, Any]

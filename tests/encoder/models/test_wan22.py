@@ -1,0 +1,120 @@
+"""The Wan 2.2 encoder against diffusers' residual AutoencoderKLWan with the same random weights, and its causality."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file
+from support.encoders import Pair, pair_of, relative_error, video
+
+import encoder
+from encoder.weights import WeightsError
+
+CONFIG: dict[str, Any] = {
+    "base_dim": 8,
+    "decoder_base_dim": 4,
+    "z_dim": 12,
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.25] * 12,
+    "latents_std": [2.0] * 12,
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair_of(AutoencoderKLWan, CONFIG, "wan2.2", tmp_path_factory.mktemp("wan22"))
+
+
+@pytest.mark.parametrize("frames", range(1, 98, 4))
+def test_every_legal_frame_count_equals_diffusers(small: Pair, frames: int) -> None:
+    assert relative_error(small, video(1, frames, 16, 16)) < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("height_px", "width_px"), [(16, 16), (48, 80), (64, 16)])
+def test_batches_and_odd_pictures_equal_diffusers(small: Pair, batch: int, height_px: int, width_px: int) -> None:
+    assert relative_error(small, video(batch, 9, height_px, width_px)) < 1e-5
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (9,), (1, 5), (5, 13, 17)])
+def test_any_chunks_give_the_same_latents(small: Pair, cuts: tuple[int, ...]) -> None:
+    clip = video(2, 21, 16, 32)
+    model = small[1].engine.model  # type: ignore[attr-defined]
+    state, parts = None, []
+    with torch.inference_mode():
+        for lo, hi in itertools.pairwise((0, *cuts, 21)):
+            moments, state = model(clip[:, :, lo:hi], state)
+            parts.append(moments)
+    posterior = small[1].encode(clip)
+    expected = torch.cat([posterior.mean, posterior.logvar], 1)
+    assert (torch.cat(parts, 2) - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+def test_no_latent_sees_a_later_frame_and_the_first_frame_alone_is_the_first_latent(small: Pair) -> None:
+    clip, other = video(1, 17, 16, 32), video(1, 17, 16, 32)
+    other[:, :, 9:] = -other[:, :, 9:]
+    one, two = small[1].encode(clip), small[1].encode(other)
+    assert torch.equal(one.mean[:, :, :3], two.mean[:, :, :3])
+    assert not torch.equal(one.mean[:, :, 3:], two.mean[:, :, 3:])
+    assert torch.equal(small[1].encode_image(clip).mean, one.mean[:, :, :1])
+
+
+def test_tiles_equal_diffusers_tiled_encode(small: Pair, tmp_path: Path) -> None:
+    small[0].save_pretrained(tmp_path)
+    small[0].enable_tiling(32, 32, 24, 24)  # of folded pixels: half of ours
+    ours = encoder.load("wan2.2", weights=str(tmp_path), tiles=(64, 64, 48, 48))
+    try:
+        assert relative_error((small[0], ours), video(1, 5, 96, 112)) < 1e-5
+    finally:
+        small[0].disable_tiling()
+
+
+def original_name(name: str) -> str:
+    """The name of a diffusers tensor in the layout that Wan 2.2 was published in."""
+    parts = name.split(".")
+    if name.startswith("encoder.down_blocks"):
+        level, what = parts[2], parts[3]
+        inner = f"encoder.downsamples.{level}.downsamples"
+        name = ".".join([inner, parts[4], *parts[5:]] if what == "resnets" else [inner, "2", *parts[4:]])
+    for theirs, original in (
+        ("encoder.conv_in", "encoder.conv1"),
+        ("encoder.mid_block.resnets.0", "encoder.middle.0"),
+        ("encoder.mid_block.attentions.0", "encoder.middle.1"),
+        ("encoder.mid_block.resnets.1", "encoder.middle.2"),
+        ("encoder.norm_out", "encoder.head.0"),
+        ("encoder.conv_out", "encoder.head.2"),
+        ("post_quant_conv", "conv2"),
+        ("quant_conv", "conv1"),
+    ):
+        if name.startswith(theirs):
+            name = name.replace(theirs, original)
+    if "downsamples" in name or "middle.0" in name or "middle.2" in name:
+        for theirs, original in (("norm1", "0"), ("conv1", "2"), ("norm2", "3"), ("conv2", "6")):
+            name = name.replace(f".{theirs}.", f".residual.{original}.")
+    return name.replace("conv_shortcut", "shortcut")
+
+
+def test_the_original_file_is_the_same_weights_under_any_prefix(small: Pair, tmp_path: Path) -> None:
+    small[0].save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    original = {f"vae.{original_name(name)}": tensor for name, tensor in tensors.items()}
+    torch.save(original | {"model.diffusion.weight": torch.zeros(1)}, tmp_path / "Wan2.2_VAE.pth")
+    loaded = encoder.load("wan2.2", weights=str(tmp_path / "Wan2.2_VAE.pth"))
+    assert loaded.weights_sha256 == small[1].weights_sha256
+    assert (loaded.spec.spatial_ratio, loaded.spec.latent_channels) == (16, 12)
+    with pytest.raises(WeightsError, match=r"contains the weights of 'wan2\.2', .* use encoder\.name: wan2\.2"):
+        encoder.load("wan", weights=str(tmp_path / "Wan2.2_VAE.pth"))
+
+
+def test_the_published_architecture_has_its_published_scaling() -> None:
+    spec = encoder.spec_of("wan2.2")
+    assert (spec.latent_channels, spec.temporal_ratio, spec.spatial_ratio) == (48, 4, 16)
+    assert spec.scaling is not None
+    assert spec.scaling["shape"] == [48, 1, 1, 1]
