@@ -8,11 +8,12 @@ import hashlib
 import io
 import json
 import os
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -29,7 +30,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 FORMAT_VERSION = 2
 PLACES = ("bucket", "part", "part_bytes", "footer_bytes", "row_group", "row_in_group", "offset", "bytes", "row_hash")
-THREADS, AHEAD_BATCHES, OPEN_FOOTERS, OPEN_TABLES, MOST_WORKERS = 4, 3, 256, 16, 1024
+THREADS, AHEAD_BATCHES, OPEN_FOOTERS, MOST_WORKERS = 4, 3, 256, 1024
+TAIL_BYTES = 1 << 16  # of a part of texts, which hold its footer as a rule
 Step = tuple[str, npt.NDArray[np.int64]]  # a bucket, and the rows of all batches of the step
 
 
@@ -44,7 +46,8 @@ class Latents(IterableDataset[dict[str, Any]]):
         roots: output folders or URLs of runs of one configuration.
         batch: samples a batch, or a number for each bucket.
         selection, split: a table that `latentmill select` wrote, and one of its splits.
-        text: the name of text embeddings below `text/`; they come as `text_embedding: b n d` and `text_mask: b n`.
+        text: the name of text embeddings below `text/`; they come as `text_embedding: b n d`, padded as their model
+            sees them, `text_mask: b n`, and all else that was stored. Rows without a text are left out.
         uncond: what stands for a dropped caption: the embedding of the empty caption, or zeros.
         scale: `footer` applies the encoder's factors, `statistics` those of statistics.json, None nothing.
         cache, cache_bytes: a local folder for what was read, and its bound.
@@ -93,7 +96,12 @@ class Latents(IterableDataset[dict[str, Any]]):
         self._step_batches, self._text, self._caption = step_batches, text, caption
         self._dropout, self._uncond, self._posterior = caption_dropout, uncond, posterior
         self._files = _Files(cache, cache_bytes)
-        self._rows, self._about = _read_index(self._roots, selection, split)
+        rules = [_text_rules(root, text) for root in self._roots] if text else [("", 0, False)]
+        if len({fingerprint for fingerprint, *_ in rules}) > 1:
+            raise ValueError(f"text {text!r} was made with several configurations: use roots of one")
+        self._text_rows = rules[0][1]
+        without = text if any(has_rejects for *_, has_rejects in rules) else None
+        self._rows, self._about = _read_index(self._roots, selection, split, without)
         self._sizes = _batch_sizes(batch, self._buckets)
         _check_posterior(posterior, self._about["posterior"])
         self._factors = _factors(scale, posterior, self._about, self._roots)
@@ -243,17 +251,27 @@ class Latents(IterableDataset[dict[str, Any]]):
             image = _tensor(values, "image_latent")
             found["image_latent"] = image if self._factors is None else (image - self._factors[0]) * self._factors[1]
         if self._text:
-            found["text_embedding"] = self._embedding(place["part"], values, which, dropped)
+            found |= self._text_of(place["part"], values, int(draw("caption")), dropped)
         return found
 
-    def _embedding(self, part: str, values: Mapping[str, Any], which: int, dropped: bool) -> Tensor:
+    def _text_of(self, part: str, values: Mapping[str, Any], draw: int, dropped: bool) -> dict[str, Any]:
+        """A caption of a row, and all that was stored of its embedding; what stands for a dropped one instead."""
         root, _, path = part.partition("/latents/")
         folder = f"{root}/text/{self._text}"
+        places = [(values["sample_index"], window) for window in (values["window_index"], None)]
+        file = f"{folder}/parts/{path.partition('/')[2]}"
+        rows = next(filter(None, map(self._files.texts(file).rows.get, places)), None)
+        if rows is None:
+            raise ValueError(f"{file} has no text of {values['id']}: run latentmill text again")
+        number = rows[draw % len(rows)] if self._caption == "random" else rows[0]
         if dropped and self._uncond == "empty":
-            return self._files.text(f"{folder}/uncond.parquet", {"caption": [""]})
-        wanted = {"sample_index": [values["sample_index"]], "window_index": [None, values["window_index"]]}
-        found = self._files.text(f"{folder}/parts/{path.partition('/')[2]}", wanted | {"caption_index": [which]})
-        return torch.zeros_like(found) if dropped else found
+            file, number = f"{folder}/uncond.parquet", 0
+        text = self._files.text(file, number)
+        names = [name.removesuffix("_bytes") for name in text if name.endswith("_bytes")]
+        found = _padded({name: _tensor(text, name) for name in names}, self._text_rows)
+        if dropped and self._uncond == "zeros":
+            found = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
+        return found | {"caption": "" if dropped else text["caption"]}
 
 
 class _Files:
@@ -262,11 +280,11 @@ class _Files:
     def __init__(self, cache: str | None, cache_bytes: int) -> None:
         self._cache, self._cache_bytes = Path(cache).expanduser() if cache else None, cache_bytes
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
-        self._tables: OrderedDict[str, pa.Table] = OrderedDict()
+        self._texts: OrderedDict[str, _Texts] = OrderedDict()
         self._written_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:  # a worker that is spawned opens its own
-        return self.__dict__ | {"_footers": OrderedDict(), "_tables": OrderedDict()}
+        return self.__dict__ | {"_footers": OrderedDict(), "_texts": OrderedDict()}
 
     def row(self, place: Mapping[str, Any]) -> dict[str, Any]:
         """A row of a part, by its place in the index."""
@@ -287,19 +305,20 @@ class _Files:
                 self._footers.popitem(last=False)
         return footer
 
-    def text(self, path: str, wanted: Mapping[str, Sequence[Any]]) -> Tensor:
-        """The text embedding `n d` of the only row of a file that has one of the `wanted` values in each column."""
-        if (table := self._tables.get(path)) is None:
-            with fsspec.open(path, "rb") as file:
-                table = pq.read_table(file, partitioning=None)
-            self._tables[path] = table
-            while len(self._tables) > OPEN_TABLES:
-                self._tables.popitem(last=False)
-        for name, values in wanted.items():
-            table = table.filter(pc.is_in(table[name], pa.array(values, table[name].type)))
-        if len(table) != 1:
-            raise ValueError(f"{path} has {len(table)} rows with {dict(wanted)}: run latentmill text again")
-        return _tensor(table.to_pylist()[0], "text_embedding")
+    def texts(self, path: str) -> "_Texts":
+        """What is known of a part of texts without reading a row, from its footer."""
+        if (found := self._texts.get(path)) is None:
+            filesystem, name = fsspec.core.url_to_fs(path)
+            size = int(filesystem.size(name))
+            tail = self._bytes(path, max(0, size - TAIL_BYTES), size)
+            found = self._texts[path] = _Texts(self._footer(path, size, int.from_bytes(tail[-8:-4], "little")), size)
+            while len(self._texts) > OPEN_FOOTERS:
+                self._texts.popitem(last=False)
+        return found
+
+    def text(self, path: str, number: int) -> dict[str, Any]:
+        """A row of a part of texts, or of the prompts that belong to no row."""
+        return self.row({"part": path} | self.texts(path).place(number))
 
     def _bytes(self, path: str, begin: int, end: int) -> bytes:
         """A range of a file, from the local cache where it is there."""
@@ -330,6 +349,32 @@ class _Files:
                 file.unlink(missing_ok=True)
                 used -= size
         self._written_bytes = 0
+
+
+class _Texts:
+    """Where the rows of a part of texts lie. `rows` has them by (sample, window or None for all), by caption."""
+
+    def __init__(self, footer: pq.FileMetaData, size: int) -> None:
+        self._footer, self._size = footer, size
+        groups = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+        self._begins = [0, *accumulate(groups)][:-1]
+        self.rows: dict[tuple[int | None, int | None], list[int]] = {}
+        described = json.loads(footer.metadata[b"latentmill"])["rows"]
+        for number in sorted(range(len(described)), key=lambda number: described[number][2] or 0):
+            self.rows.setdefault((described[number][0], described[number][1]), []).append(number)
+
+    def place(self, number: int) -> dict[str, int]:
+        """Where a row lies, as the index says it of latents."""
+        group = bisect_right(self._begins, number) - 1
+        columns = [self._footer.row_group(group).column(index) for index in range(self._footer.num_columns)]
+        return {
+            "part_bytes": self._size,
+            "footer_bytes": self._footer.serialized_size,
+            "offset": min(column.dictionary_page_offset or column.data_page_offset for column in columns),
+            "bytes": sum(column.total_compressed_size for column in columns),
+            "row_group": group,
+            "row_in_group": number - self._begins[group],
+        }
 
 
 class _Span(io.RawIOBase):
@@ -367,7 +412,7 @@ def _read(path: str, begin: int, end: int) -> bytes:
 
 
 def _read_index(
-    roots: Sequence[str], selection: str | None, split: str | None
+    roots: Sequence[str], selection: str | None, split: str | None, text: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The places of all rows as arrays, by shard over all roots, and what the footers of the indices say."""
     files = sorted((path.rpartition("/")[2], root, path) for root in roots for path in _index_files(root))
@@ -377,7 +422,7 @@ def _read_index(
     if not files:
         raise ValueError(f"no index below {', '.join(roots)}: run latentmill index")
     with ThreadPoolExecutor(THREADS) as pool:
-        tables = list(pool.map(lambda file: _read_places(file[2], file[1]), files))
+        tables = list(pool.map(lambda file: _read_places(file[2], file[1], text), files))
     abouts = [json.loads(table.schema.metadata[b"latentmill"]) for table in tables]
     for (name, root, _), about in zip(files, abouts, strict=True):
         if about["format_version"] != FORMAT_VERSION:
@@ -405,9 +450,16 @@ def _index_files(root: str) -> list[str]:
     return [filesystem.unstrip_protocol(name) if "://" in root else name for name in found]
 
 
-def _read_places(path: str, root: str) -> pa.Table:
+def _read_places(path: str, root: str, text: str | None) -> pa.Table:
+    """The places of the rows of a shard, without those that have no text where texts are asked for."""
     with fsspec.open(path, "rb") as file:
-        table = pq.read_table(file, columns=list(PLACES), read_dictionary=["part"], partitioning=None)
+        columns = [*PLACES, *(["sample_index", "window_index"] if text else [])]
+        table = pq.read_table(file, columns=columns, read_dictionary=["part"], partitioning=None)
+    if text:
+        without = _without_text(root, text, path.rpartition("/")[2].removesuffix(".parquet"))
+        pairs = zip(table["sample_index"].to_pylist(), table["window_index"].to_pylist(), strict=True)
+        has_text = [not without & {(sample, window), (sample, -1)} for sample, window in pairs]
+        table = table.filter(pa.array(has_text, pa.bool_())).select(list(PLACES))
     part = table["part"].combine_chunks()
     part = part.chunk(0) if isinstance(part, pa.ChunkedArray) else part
     base = path.rpartition("/index/")[0]
@@ -470,21 +522,53 @@ def _statistics(roots: Sequence[str], of: str) -> tuple[list[float], list[float]
 
 
 def _tensor(values: Mapping[str, Any], name: str) -> Tensor:
-    """The array of three columns, as float32. Raises ValueError where its length is wrong."""
+    """The array of three columns, as float32, or bool. Raises ValueError where its length is wrong."""
     data, shape, dtype = (values[f"{name}_{what}"] for what in ("bytes", "shape", "dtype"))
-    return torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(shape).float()
+    found = torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(shape)
+    return found if dtype == "bool" else found.float()
+
+
+def _padded(arrays: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """A text as its model sees it: with zeros up to `rows`, where they were not stored, and a mask of what was."""
+    embedding = arrays["text_embedding"]
+    if "text_mask" not in arrays:
+        arrays["text_mask"] = torch.arange(max(rows, len(embedding))) < len(embedding)
+    missing = (0, 0, 0, max(0, rows - len(embedding)))
+    return arrays | {"text_embedding": torch.nn.functional.pad(embedding, missing)}
+
+
+def _text_rules(root: str, name: str) -> tuple[str, int, bool]:
+    """The fingerprint of text embeddings, to how many rows they are padded, and whether some were rejected.
+
+    Raises:
+        ValueError: they are missing or incomplete.
+    """
+    folder = f"{root.rstrip('/')}/text/{name}"
+    try:
+        run, totals = (json.loads(_whole(f"{folder}/{file}")) for file in ("run.json", "_SUCCESS.json"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is not complete ({error}): run latentmill text") from None
+    preset = run["identity"]["text"].get("preset") or {}
+    return run["fingerprint"], preset["max_tokens"] if preset.get("trim") else 0, totals["rejects"] > 0
+
+
+def _without_text(root: str, name: str, shard: str) -> set[tuple[int, int]]:
+    """The (sample, window) of a shard that have no text; the window -1 stands for all of them."""
+    manifest = json.loads(_whole(f"{root.rstrip('/')}/text/{name}/manifests/{shard}.json"))
+    return {(reject["sample_index"], reject["window_index"]) for reject in manifest["rejects"]}
+
+
+def _whole(path: str) -> bytes:
+    with fsspec.open(path, "rb") as file:
+        return bytes(file.read())
 
 
 def _batch(rows: Sequence[Mapping[str, Any]], bucket: str) -> dict[str, Any]:
     batch: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    for name in ("latent", "image_latent"):
-        if name in batch:
-            batch[name] = torch.stack(batch[name])
-    if "text_embedding" in batch:
-        found: list[Tensor] = batch["text_embedding"]
-        lengths = torch.tensor([len(each) for each in found])
-        batch["text_embedding"] = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
-        batch["text_mask"] = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    for name, values in batch.items():
+        if isinstance(values[0], Tensor):  # texts of some pipelines differ in length
+            same = len({value.shape for value in values}) == 1
+            batch[name] = torch.stack(values) if same else torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
     return batch | {"bucket": bucket}
 
 

@@ -33,11 +33,12 @@ from pipeline.output.manifests import (
     write_removed,
 )
 from pipeline.output.parts import Footer, PartWriter, read_footer, read_rows, sha256_of
-from pipeline.output.paths import TEXT, done_shards, index_path, manifest_path, rejects_path, shard_files, slice_of_file
+from pipeline.output.paths import done_shards, index_path, manifest_path, rejects_path, shard_files, slice_of_file
 from pipeline.output.run_file import read_run
 from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
 from pipeline.records import Reject
 from pipeline.storage.store import Store
+from pipeline.text.remove import remove_texts
 
 OF_PARTS = ("bucket", "statistics", "row_statistics")  # keys of a part's footer that a reject file does not have
 
@@ -79,10 +80,12 @@ def _finish(store: Store, shard: str, manifest: Manifest) -> None:
     denied = read_removed(store, shard)
     numbers = slice_numbers(read_run(store)["identity"])
     slices = sorted({index for sample, _ in denied for index in numbers.slices(sample)})
+    clips = _clips(store, shard)
     for index in slices:
         paths = [path for path in shard_files(store, shard) if slice_of_file(path) == (shard, index)]
         _rewrite_slice(store, sorted(path for path in paths if path.endswith(".parquet")), denied)
-        _rewrite_texts(store, shard, index, denied)
+        left = {sample for sample, window in clips if (sample, window) not in denied}
+        remove_texts(store, shard, index, denied, left)
     untouched = [part for part in manifest["parts"] if part["slice_index"] not in slices]
     parts = [path for path in shard_files(store, shard) if path.endswith(".parquet")]
     again = [_part(store, path) for path in sorted(parts) if (slice_of_file(path) or ("", -1))[1] in slices]
@@ -189,27 +192,6 @@ def _manifest(store: Store, before: Manifest, parts: list[PartJson], denied: Map
     return new
 
 
-def _rewrite_texts(store: Store, shard: str, slice_index: int, denied: Mapping[Place, Reject]) -> None:
-    """Text embeddings without those of denied rows; one for all windows of a sample goes with its last window."""
-    left = {sample for sample, window in _clips(store, shard) if (sample, window) not in denied}
-    for name in store.names(TEXT):
-        path = f"{TEXT}/{name}/parts/{shard}-{slice_index:05d}.parquet"
-        if not store.exists(path):
-            continue
-        with store.open(path) as file:
-            table = pq.read_table(file, partitioning=None)
-        samples, windows = table["sample_index"].to_pylist(), table["window_index"].to_pylist()
-        keep = [
-            (sample, window) not in denied if window is not None else sample in left
-            for sample, window in zip(samples, windows, strict=True)
-        ]
-        if not all(keep):
-            data = io.BytesIO()
-            pq.write_table(table.filter(pa.array(keep, pa.bool_())), data, compression="zstd", row_group_size=1)
-            store.replace(path, data.getvalue())
-        _note_text(store, f"{TEXT}/{name}/manifests/{shard}.json", path, sum(keep))
-
-
 def _clips(store: Store, shard: str) -> list[Place]:
     """The clips in the index of a shard."""
     if not store.exists(index_path(shard)):
@@ -217,16 +199,3 @@ def _clips(store: Store, shard: str) -> list[Place]:
     with store.open(index_path(shard)) as file:
         table = pq.read_table(file, columns=["sample_index", "window_index"], partitioning=None)
     return list(zip(table["sample_index"].to_pylist(), table["window_index"].to_pylist(), strict=True))
-
-
-def _note_text(store: Store, manifest: str, path: str, rows: int) -> None:
-    """The manifest of a shard's texts with what a part now is."""
-    if not store.exists(manifest):
-        return
-    values = json.loads(store.read(manifest))
-    with store.open(path) as file:
-        digest, size_bytes = sha256_of(file)
-    for part in values.get("parts", []):
-        if path.endswith(part["path"]):
-            part.update({"rows": rows, "size_bytes": size_bytes, "sha256": digest})
-    store.replace(manifest, json.dumps(values, indent=1).encode())

@@ -25,6 +25,7 @@ from pipeline.cluster import cluster as ray_cluster
 from pipeline.cluster import waiting as waiting_for
 from pipeline.cluster.cluster import DRAINED, Cluster, connected
 from pipeline.cluster.fleet import DEATHS_IN_A_ROW, WorkQueue
+from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
@@ -71,7 +72,7 @@ def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], n
 def cluster_of(config: Config) -> Cluster:
     queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
     queue.extend(list_shards(config.input.shards))
-    return Cluster(config, WEIGHTS_SHA256, queue)
+    return Cluster(LatentsJob(config, WEIGHTS_SHA256), queue)
 
 
 def place_all(cluster: Cluster) -> None:

@@ -17,6 +17,7 @@ from support.runs import MakeConfig, output_files, run_all, samples_of, write_ta
 from encoder.video_encoder import VideoEncoder
 from pipeline.cluster.cluster import Cluster, connected
 from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus
@@ -54,7 +55,7 @@ class Run:
     def __post_init__(self) -> None:
         queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
         queue.extend(list_shards(self.config.input.shards))
-        self.cluster = Cluster(self.config, self.sha256, queue)
+        self.cluster = Cluster(LatentsJob(self.config, self.sha256), queue)
 
     def events(self) -> Iterator[Event]:
         yield from self.cluster.run(check=lambda: None)
