@@ -87,8 +87,6 @@ def text_config(out: str, overrides: Sequence[str]) -> Config:
         store = Store(out)
         recorded = recorded_config(read_run(store)).model_dump(mode="json", exclude={"runtime"})
         recorded["output"]["path"] = store.root
-        if recorded["text"] is None or any(word.startswith("text.encoder=") for word in overrides):
-            del recorded["text"]
         config = parse_config(apply_overrides(recorded, overrides))
     if config.text is None:
         raise ConfigError("text.encoder is missing: name a text encoder, as in text.encoder=PATH text.preset=wan")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from encoder.text.presets import preset_of
+from encoder.text.presets import TextPreset, preset_of
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 # Components of a diffusers pipeline that take no part in encoding a prompt
@@ -53,6 +53,17 @@ def text_folder(path: str) -> TextFolder:
     if not any((found.tokenizer / name).is_file() for name in ("tokenizer.json", "spiece.model", "tokenizer.model")):
         raise ValueError(f"{found.tokenizer} has no tokenizer: tokenizer.json or spiece.model is missing")
     return found
+
+
+def preset_folder(preset: TextPreset, path: str) -> TextFolder:
+    """The text encoder of a preset. Raises ValueError as `text_folder`, or where it is of another kind."""
+    folder = text_folder(path)
+    model_type = read_json(folder.weights / "config.json").get("model_type")
+    if model_type != preset.model_type:
+        raise ValueError(
+            f"preset {preset.name} needs a {preset.model_type} encoder: {folder.weights} holds {model_type}"
+        )
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -99,7 +110,8 @@ def text_identity(preset: str | None, path: str, dtype: str) -> dict[str, Any]:
     if preset is None:
         kind = read_json(Path(path) / "model_index.json").get("_class_name", "")
         return {"pipeline": kind, "dtype": dtype, **pipeline_identity(path)}
-    return {"preset": preset_of(preset).rules(), "dtype": dtype, **text_folder(path).identity()}
+    rules = preset_of(preset)
+    return {"preset": rules.rules(), "dtype": dtype, **preset_folder(rules, path).identity()}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from encoder.computed_by import computed_by
 from encoder.loading import device_of
-from encoder.text.files import read_json, text_folder, text_identity
+from encoder.text.files import preset_folder, text_identity
 from encoder.text.presets import TextPreset, preset_of
 
 BATCH_TOKENS = 8192  # of a batch, padding included
@@ -47,10 +47,7 @@ class TextEncoder:
 def load_preset(name: str, weights: str, dtype: str, device: str) -> TextEncoder:
     """The text encoder of a preset, from a folder. Raises ValueError where the folder does not fit."""
     preset = preset_of(name)
-    folder, on = text_folder(weights), device_of(device)
-    model_type = read_json(folder.weights / "config.json").get("model_type")
-    if model_type != preset.model_type:
-        raise ValueError(f"preset {name} needs a {preset.model_type} encoder: {folder.weights} holds {model_type}")
+    folder, on = preset_folder(preset, weights), device_of(device)
     transformers = _transformers()
     kind = {"t5": transformers.T5EncoderModel, "umt5": transformers.UMT5EncoderModel}[preset.model_type]
     model = kind.from_pretrained(folder.weights, dtype=getattr(torch, dtype), local_files_only=True)

@@ -155,7 +155,7 @@ def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
         *parents, key = dotted.split(".")
         node = result
         for parent in parents:
-            child = node.setdefault(parent, {})
+            child = node[parent] = {} if node.get(parent) is None else node[parent]  # a section may be null
             if not isinstance(child, dict):
                 raise ConfigError(f"cannot set {dotted}: {parent} is a value without keys below it")
             node = child

@@ -1,6 +1,7 @@
 """Text embeddings of whole runs in this process, by a made-up encoder that needs no weights."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,9 +96,10 @@ def text_files(config: Config, name: str = "wan") -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
-def commit_rows(root: Path) -> Store:
+def commit_rows(config: Config) -> Store:
     """The latents of a shard of eight samples in three slices, the last of which has no row, and their index."""
-    store = commit_run(root, ["/data/*.tar"])
+    store = commit_run(Path(config.output.path), ["/data/*.tar"])
+    store.replace("run.json", json.dumps({**read_run(store), "config": public_config(config)}).encode())
     ledger = made_ledger(store)
     by_span = made_sample(1, captions=("the sun", "the moon"), caption_by_span=True)
     rows = [

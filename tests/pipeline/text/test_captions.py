@@ -25,9 +25,10 @@ NEW = [f"new caption {number}" for number in range(len(IDS))]
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_config: MakeConfig) -> Config:
-    commit_rows(tmp_path / "out")
-    return with_text(make_config())
+def config(make_config: MakeConfig) -> Config:
+    config = make_config()
+    commit_rows(config)
+    return with_text(config)
 
 
 def table_of(path: Path, column: list[Any], keys: list[str] = IDS, key: str = "id") -> str:

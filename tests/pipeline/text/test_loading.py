@@ -30,9 +30,10 @@ from pipeline.text.manifests import read_text_manifest, totals_of
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_config: MakeConfig) -> Config:
-    commit_rows(tmp_path / "out")
-    return with_text(make_config())
+def config(make_config: MakeConfig) -> Config:
+    config = make_config()
+    commit_rows(config)
+    return with_text(config)
 
 
 def finish(config: Config, name: str = "wan", **values: Any) -> str:
@@ -137,7 +138,8 @@ def test_texts_that_are_missing_or_incomplete_are_refused_with_what_to_run(confi
 
 def test_roots_whose_texts_were_made_otherwise_do_not_mix(config: Config, tmp_path: Path) -> None:
     finish(config)
-    other = commit_rows(tmp_path / "other")
-    finish(config.replaced({"output.path": other.root}), negative=["blurry"])
+    other = config.replaced({"output.path": str(tmp_path / "other")})
+    commit_rows(other)
+    finish(other, negative=["blurry"])
     with pytest.raises(ValueError, match="several configurations"):
-        Latents([config.output.path, other.root], text="wan")
+        Latents([config.output.path, other.output.path], text="wan")

@@ -34,9 +34,10 @@ PLACES = [(0, None, 0), (0, None, 1), (1, 0, 0), (1, 1, 0), (2, None, 0), (3, No
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_config: MakeConfig) -> Config:
-    commit_rows(tmp_path / "out")
-    return with_text(make_config())
+def config(make_config: MakeConfig) -> Config:
+    config = make_config()
+    commit_rows(config)
+    return with_text(config)
 
 
 def rows_of(config: Config, name: str = "wan") -> list[dict[str, Any]]:
