@@ -23,8 +23,11 @@ from encoder.spec import (
 )
 from encoder.streaming.chunks import chunk_plan
 from encoder.streaming.receptive_field import ReceptiveField, plan_from
+from encoder.text.files import text_identity
+from encoder.text.presets import TextPresetName
 
 if TYPE_CHECKING:
+    from encoder.text.preset_encoder import TextEncoder
     from encoder.video_decoder import VideoDecoder
     from encoder.video_encoder import VideoEncoder
 
@@ -39,23 +42,30 @@ __all__ = [
     "NormScope",
     "ReceptiveField",
     "ServiceRecord",
+    "TextEncoder",
+    "TextPresetName",
     "VideoDecoder",
     "check_cuda",
     "chunk_plan",
     "load",
     "load_decoder",
+    "load_text",
     "machine",
     "names",
     "plan_from",
     "read_service_records",
     "set_threads",
     "spec_of",
+    "text_identity",
 ]
+
+# Imported on first use
+NEED_TORCH = {"TextEncoder": "encoder.text.preset_encoder", "VideoDecoder": "encoder.video_decoder"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "VideoDecoder":  # on first use: it needs torch
-        return importlib.import_module("encoder.video_decoder").VideoDecoder
+    if name in NEED_TORCH:
+        return getattr(importlib.import_module(NEED_TORCH[name]), name)
     raise AttributeError(f"module 'encoder' has no attribute {name!r}")
 
 
@@ -117,6 +127,26 @@ def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "
     from encoder.video_decoder import load_decoder as load_vae_decoder
 
     return load_vae_decoder(weights, dtype, device)
+
+
+def load_text(preset: str | None, *, weights: str, dtype: str = "float32", device: str = "cpu") -> "TextEncoder":
+    """Returns the text encoder of a family of video models, whose `encode` takes captions.
+
+    Args:
+        preset: `cogvideox | wan | mochi`: how prompts are cleaned, padded and masked. None: as a diffusers pipeline's
+            own `encode_prompt` does it, whichever pipeline it is.
+        weights: a diffusers pipeline's folder, or for a preset one that has the encoder and its tokenizer.
+
+    Raises:
+        ValueError: an argument is invalid, the folder does not fit, or a library is not installed.
+    """
+    if preset is None:
+        from encoder.text.pipeline_encoder import load_pipeline  # lazily: torch and transformers take seconds to import
+
+        return load_pipeline(weights, dtype, device)
+    from encoder.text.preset_encoder import load_preset
+
+    return load_preset(preset, weights, dtype, device)
 
 
 def set_threads(threads: int) -> None:

@@ -6,7 +6,19 @@ import sys
 from collections.abc import Sequence
 
 from jobs.arguments import parse
-from jobs.commands import bench_decode, bench_encoder, bench_pipeline, dataset, demo, inspect, pack, plan, run, verify
+from jobs.commands import (
+    bench_decode,
+    bench_encoder,
+    bench_pipeline,
+    dataset,
+    demo,
+    inspect,
+    pack,
+    plan,
+    run,
+    text,
+    verify,
+)
 from jobs.doctor import doctor
 from jobs.signals import Stopped, stoppable
 from jobs.submit import submit
@@ -58,10 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for file in (demo, doctor, pack, plan, run, submit, verify, inspect, dataset):
+    for file in (demo, doctor, pack, plan, run, text, submit, verify, inspect, dataset):
         file.add(subparsers)
-    text = "the speed of an encoder, or of the whole pipeline, on this machine"
-    measured = subparsers.add_parser("bench", help=text, description=text).add_subparsers(
+    about = "the speed of an encoder, or of the whole pipeline, on this machine"
+    measured = subparsers.add_parser("bench", help=about, description=about).add_subparsers(
         title="what to measure", required=True, metavar="WHAT"
     )
     for file in (bench_encoder, bench_decode, bench_pipeline):

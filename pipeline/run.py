@@ -5,7 +5,7 @@ It does not make latents (task.py), talk to Ray (cluster.py) or print (jobs/).
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -18,8 +18,10 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.convolutions import measure_convolutions
 from pipeline.cluster.fleet import WorkQueue, shards_left, within_limit
 from pipeline.cluster.joining import connected
+from pipeline.cluster.replica import Job, LatentsJob
 from pipeline.config.identity import FORMAT_VERSION, fingerprint, identity, run_name
 from pipeline.config.load import Config
+from pipeline.config.text import OF_PIPELINE
 from pipeline.dataset.card import describe_dataset
 from pipeline.input.listing import shards_of
 from pipeline.latents.load import load_encoder, load_to_look_at
@@ -114,7 +116,7 @@ def claim_root(store: Store, prepared: Prepared) -> None:
         "fingerprint": fingerprint(prepared.identity),
         "identity": prepared.identity,
         "config": public_config(prepared.config),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "versions": versions_of(LIBRARIES),
         "created_unix_seconds": int(time.time()),
     }
     claim_run(store, run)
@@ -131,11 +133,19 @@ def public_config(config: Config) -> dict[str, Any]:
         values["runtime"]["logs"] = public_url(config.runtime.logs)
     if "://" in config.encoder.weights:
         values["encoder"]["weights"] = public_url(config.encoder.weights)
+    if (text := config.text) is not None:
+        values["text"]["encoder"] = f"{OF_PIPELINE if text.of_pipeline else ''}{public_url(text.location)}"
+        values["text"]["captions"] = public_url(text.captions) if text.captions else None
     return values
 
 
 def _public_pattern(pattern: str) -> str:
     return f"@{public_url(pattern[1:])}" if pattern.startswith("@") else public_url(pattern)
+
+
+def versions_of(libraries: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of libraries, here."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in libraries}
 
 
 def _version(library: str) -> str:
@@ -164,7 +174,8 @@ def execute(
         with connected(prepared.config.runtime):
             prepared = _measured(prepared, store, on_event, check)
             claim_root(store, prepared)
-            for event in _events(prepared, on_start, check):
+            job = LatentsJob(prepared.config, prepared.identity["encoder"]["weights_sha256"])
+            for event in made_by_replicas(job, prepared.left, on_start, check):
                 note_failure(failed, event)
                 on_event(event)
     else:
@@ -184,15 +195,16 @@ def _measured(
     return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
 
 
-def _events(
-    prepared: Prepared, on_start: Callable[[int, int, str], None], check: Callable[[], None]
+def made_by_replicas(
+    job: Job, left: Iterable[ShardRef], on_start: Callable[[int, int, str], None], check: Callable[[], None]
 ) -> Iterator[Event]:
-    queue = WorkQueue(prepared.config.limits.max_attempts)
-    queue.extend(prepared.left)
-    cluster = Cluster(prepared.config, prepared.identity["encoder"]["weights_sha256"], queue)
+    """Has the replicas of a job make every shard that is left, on the connected Ray."""
+    queue = WorkQueue(job.config.limits.max_attempts)
+    queue.extend(left)
+    cluster = Cluster(job, queue)
     try:
         held = cluster.place(check)
-        on_start(held, cluster.replicas, run_name(fingerprint(prepared.identity), prepared.config.output.path))
+        on_start(held, cluster.replicas, job.run)
         yield from cluster.run(check)
     finally:
         cluster.stop()

@@ -7,13 +7,11 @@ from typing import Any
 
 from jobs.arguments import Subparsers, add_command, path_text
 from jobs.console import say, say_table
-from pipeline.audit.status import ShardStatus, read_status
-from pipeline.audit.summary import mixed_devices, write_report
+from pipeline.audit.status import ShardStatus, read_status, read_text_status, refresh_report
+from pipeline.audit.summary import mixed_devices
 from pipeline.errors import LatentmillError
 from pipeline.output.latent_bytes import latent_of
-from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import Footer
-from pipeline.output.run_file import read_run
 from pipeline.storage.store import Store
 
 LISTED_SHARDS = 40
@@ -33,7 +31,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def status(chosen: argparse.Namespace) -> int:
-    shards = read_status(Store(chosen.out))
+    store = Store(chosen.out)
+    shards = read_status(store)
     states = [shard.state for shard in shards]
     counts = ", ".join(f"{state}: {states.count(state):,}" for state in ("done", "running", "left"))
     rows, rejects = sum(shard.rows for shard in shards), sum(shard.rejects for shard in shards)
@@ -41,7 +40,14 @@ def status(chosen: argparse.Namespace) -> int:
     for line in mixed_devices(sum((Counter(shard.parts_by_device) for shard in shards), Counter())):
         say(line)
     _say_shards(sorted(shards, key=lambda shard: ("running", "left", "done").index(shard.state)))
-    return 0 if states.count("done") == len(states) else 1
+    texts = read_text_status(store)
+    for text in texts:
+        totals = text.totals
+        say(
+            f"text {text.name}: shards done: {totals['shards']:,}, left: {text.left:,}; captions: "
+            f"{totals['captions']:,}, truncated: {totals['truncated']:,}, rejects: {totals['rejects']:,}"
+        )
+    return 0 if states.count("done") == len(states) and not any(text.left for text in texts) else 1
 
 
 def _say_shards(shards: list[ShardStatus]) -> None:
@@ -57,10 +63,7 @@ def _say_shards(shards: list[ShardStatus]) -> None:
 
 def report(chosen: argparse.Namespace) -> int:
     store = Store(chosen.out)
-    run = read_run(store)
-    shards = {shard.name: shard.state == "done" for shard in read_status(store)}
-    manifests = read_manifests(store, [name for name, done in shards.items() if done])
-    write_report(store, run, manifests, list(shards.values()).count(False), {})
+    refresh_report(store)
     say(store.url("report.html"))
     return 0
 

@@ -105,7 +105,23 @@ def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> No
     say(f"clips: {expected.clips}; frames: {expected.frames}; bytes before compression: {expected.size_bytes}")
     _say_clips(seen)
     say(_hours(seen))
+    if prepared.config.text is not None:
+        _say_texts(prepared.config, seen, count)
     say(_space(expected, free_bytes(prepared.config.output.path), public_url(prepared.config.output.path)))
+
+
+def _say_texts(config: Config, seen: "Preview", count: int) -> None:
+    from pipeline.estimate.texts import preview_texts
+
+    texts = preview_texts(config, seen.previewed, seen.estimate.samples, count)
+    say(
+        f"texts of all rows, from {texts.previewed:,} captions ({texts.truncated:,} of them cut off): "
+        f"{texts.captions} captions; bytes before compression: {texts.size_bytes}"
+    )
+    say(
+        f"device-hours of texts: {texts.device_hours.value:,.4g} ± {texts.device_hours.error:,.2g}, from "
+        f"{texts.timed:,} captions timed on this machine's {texts.device}"
+    )
 
 
 def _say_clips(seen: "Preview") -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pipeline.config.load import Config
+from pipeline.config.text import OF_PIPELINE
 from pipeline.errors import UserError
 from pipeline.storage.urls import is_remote, public_url
 
@@ -23,7 +24,7 @@ SAME_SCHEME = {"gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az", "s3a": "s3
 def refuse_secrets(config: Config) -> None:
     """Raises UserError for a URL with a user, a password or a signature, with what to use instead."""
     for key, text in _texts(config.model_dump(mode="json")):
-        url = text.removeprefix("@")
+        url = text.removeprefix("@").removeprefix(OF_PIPELINE)
         held = _secret_of(url)
         if held:
             raise UserError(

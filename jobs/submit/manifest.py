@@ -104,7 +104,7 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
 
 def _spec(job: KubeRayJob, config: str) -> dict[str, Any]:
     return {
-        "entrypoint": " ".join(run_command(f"{CONFIG_FOLDER}/{CONFIG_FILE}")),
+        "entrypoint": " ".join(run_command(f"{CONFIG_FOLDER}/{CONFIG_FILE}", text=job.text)),
         "submissionMode": "K8sJobMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": job.keep_seconds,

@@ -10,11 +10,14 @@ from pipeline.errors import UserError
 
 
 class Options(Section):
-    """`stop` and `status` name a job that was submitted before, and nothing is submitted then."""
+    """`stop` and `status` name a job that was submitted before, and nothing is submitted then. `text` names embeddings
+    that are made instead of latents.
+    """
 
     detach: bool = False
     stop: str = ""
     status: str = ""
+    text: str = ""
 
 
 Target = TypeVar("Target", bound=Options)

@@ -52,7 +52,7 @@ class RayJob(Options):
     def submit_command(self, url: str, working_dir: str, job_id: str) -> list[str]:
         options = ["--no-wait"] if self.detach else []
         options += [f"--submission-id={job_id}", f"--working-dir={working_dir}"]
-        return [*RAY_JOB, "submit", f"--address={url}", *options, "--", *run_command(CONFIG_FILE)]
+        return [*RAY_JOB, "submit", f"--address={url}", *options, "--", *run_command(CONFIG_FILE, text=self.text)]
 
 
 def status_command(url: str, job_id: str) -> list[str]:
@@ -82,9 +82,10 @@ def exit_code(status: str, submitted: int) -> int:
     return 0 if SUCCEEDED in status else submitted or 1
 
 
-def run_command(config: str, overrides: Sequence[str] = ()) -> list[str]:
-    """The command that a machine of the cluster runs."""
-    return ["python", "-m", "jobs", "run", config, *overrides]
+def run_command(config: str, overrides: Sequence[str] = (), text: str = "") -> list[str]:
+    """The command that a machine of the cluster runs: for latents, or for the embeddings of the name `text`."""
+    command = ["text", config, "--name", text] if text else ["run", config]
+    return ["python", "-m", "jobs", *command, *overrides]
 
 
 def stage(folder: Path, config_text: str) -> None:

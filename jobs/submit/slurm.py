@@ -84,7 +84,7 @@ class SlurmJob(Options):
 
     def script(self, config_file: str, overrides: Sequence[str]) -> str:
         """The batch script that runs a configuration; submitted again, it continues where it stopped."""
-        command = run_command(os.path.abspath(config_file), overrides)
+        command = run_command(os.path.abspath(config_file), overrides, self.text)
         return _AtTemplate(TEMPLATE.read_text()).substitute(
             directives="\n".join(f"#SBATCH --{directive}" for directive in self._directives()),
             margin=STOP_MARGIN_SECONDS,

@@ -30,6 +30,7 @@ TARGETS: dict[str, type[Options]] = {"ray": RayJob, "slurm": SlurmJob, "kuberay"
 NO_FILES = ("random:", "simulated:")  # weights that lie nowhere
 HELP = {
     "address": "the cluster's dashboard, such as http://head:8265",
+    "text": "NAME: embed captions of the rows that there are, as `latentmill text` does, instead of making latents",
     "detach": "submit the job and return; otherwise follow its log to the end",
     "stop": "a job: stop it instead of submitting one",
     "status": "a job: ask for its status instead of submitting one",
@@ -91,6 +92,8 @@ def submit(chosen: argparse.Namespace) -> int:
     file, overrides = config_file(chosen)
     config = load_config(file, overrides)
     refuse_secrets(config)
+    if job.text and config.text is None:
+        raise UserError(f"--text {job.text} needs text.encoder: name a text encoder, as in text.encoder=PATH")
     match job:
         case RayJob():
             return _submit_to_ray(job, config, chosen.dry_run)
@@ -119,6 +122,9 @@ def refuse_relative_paths(config: Config) -> None:
     paths["input.table.files"] = list(config.input.table.files) if config.input.table else []
     paths["encoder.weights"] = [] if config.encoder.weights.startswith(NO_FILES) else [config.encoder.weights]
     paths["runtime.logs"] = [config.runtime.logs] if config.runtime.logs else []
+    if config.text is not None:
+        paths["text.encoder"] = [config.text.location]
+        paths["text.captions"] = [config.text.captions] if config.text.captions else []
     for key, values in paths.items():
         for value in values:
             if "://" not in value and not os.path.isabs(value.removeprefix("@")):

@@ -23,6 +23,10 @@ from pipeline.output.paths import (
     part_path,
     rejects_path,
     slice_of_file,
+    text_names,
+    text_part_path,
+    text_path,
+    text_root,
 )
 from pipeline.output.run_file import read_run
 from pipeline.storage.local_files import TEMPORARY
@@ -43,13 +47,16 @@ def repair(store: Store, problems: Iterable[Problem]) -> list[str]:
 
 def _with_manifest(path: str) -> Iterator[str]:
     yield path
-    if (owner := slice_of_file(path)) and not path.startswith(f"{MANIFESTS}/"):
-        yield manifest_path(owner[0])
-        yield index_path(owner[0])
+    root = text_root(path)
+    if (owner := slice_of_file(path)) and f"{MANIFESTS}/" not in path:
+        yield f"{root}{manifest_path(owner[0])}"
+        yield from () if root else (index_path(owner[0]),)
 
 
 def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[int, list[str]]:
     """Sets aside every slice that holds a reject of this stage and reason (None: any), with its shard's manifest.
+
+    Its texts go with it, as it may get rows that have none.
 
     Returns:
         How many rejects will be tried again, and the paths that were moved.
@@ -57,7 +64,7 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
     Raises:
         UserError: no run began in this root.
     """
-    numbers, buckets = slice_numbers(read_run(store)["identity"]), bucket_names(store)
+    numbers, buckets, texts = slice_numbers(read_run(store)["identity"]), bucket_names(store), text_names(store)
     rejects, paths = 0, []
     for manifest in read_manifests(store, sorted(done_shards(store))):
         chosen = [reject for reject in manifest["rejects"] if _is_chosen(reject, stage, reason)]
@@ -65,7 +72,9 @@ def retry_rejects(store: Store, stage: str | None, reason: str | None) -> tuple[
         shard = manifest["shard"]["name"]
         for slice_index in sorted({index for reject in chosen for index in numbers.slices(reject["sample_index"])}):
             paths += [rejects_path(shard, slice_index), *(part_path(shard, slice_index, name) for name in buckets)]
+            paths += [f"{text_path(name)}/{text_part_path(shard, slice_index)}" for name in texts]
         paths += [manifest_path(shard), index_path(shard)] if chosen else []
+        paths += [f"{text_path(name)}/{manifest_path(shard)}" for name in texts] if chosen else []
     return rejects, set_aside(store, paths)
 
 
@@ -85,9 +94,9 @@ def set_aside(store: Store, paths: Iterable[str]) -> list[str]:
     found = [path for path in paths if store.exists(path)]
     if not found:
         return []
-    if store.exists(SUCCESS_FILE):
-        found.append(SUCCESS_FILE)
+    marks = {f"{text_root(path)}{SUCCESS_FILE}" for path in found}
+    found += [mark for mark in marks if mark not in found and store.exists(mark)]
     folder = f"{SET_ASIDE}/{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}"
-    for path in sorted(found, key=lambda path: (path != SUCCESS_FILE, not path.startswith(f"{MANIFESTS}/"))):
+    for path in sorted(found, key=lambda path: (file_name(path) != SUCCESS_FILE, f"{MANIFESTS}/" not in path)):
         store.move(path, f"{folder}/{path}")
     return found

@@ -32,6 +32,7 @@ def render_report(summary: Summary, run: RunFile) -> str:
         _section("Filtered samples by reason", _bars(summary["filtered_by_reason"])),
         _section("Of the input, not in the rows", _bars(losses_of(summary))),
         _section("Rows by bucket (latent c x t x h x w)", _bars(summary["rows_by_bucket"])),
+        *(_section(f"Text embeddings {name}", _numbers(_text_counts(of))) for name, of in _texts(summary)),
         _section("Shards given up", _errors(summary["shards_failed"])),
         _section("Parts by what computed them (last bits differ between kinds)", _bars(summary["parts_by_device"])),
         _section("Latent means per channel", _channels(statistics_from_json(summary["latent_statistics"]))),
@@ -67,6 +68,15 @@ def _counts(summary: Summary) -> dict[str, Any]:
         "bytes": summary["size_bytes"],
         "encoder busy": "n/a" if busy is None else f"{busy:.1%}",
     }
+
+
+def _texts(summary: Summary) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return summary.get("texts", {}).items()
+
+
+def _text_counts(totals: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("shards", "captions", "tokens", "truncated", "rejects", "parts", "size_bytes")
+    return {name.replace("_", " "): totals[name] for name in names} | dict(totals["rejects_by_reason"])
 
 
 def _section(title: str, content: str) -> str:

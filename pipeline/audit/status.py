@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.audit.summary import parts_by_device
+from pipeline.audit.summary import parts_by_device, write_report
 from pipeline.config.input import InputConfig
 from pipeline.input.listing import shards_of
 from pipeline.output.manifests import Manifest, read_manifests, reject_count
-from pipeline.output.paths import done_shards, latent_files, reject_files, slice_of_file
-from pipeline.output.run_file import RunFile, read_run
+from pipeline.output.paths import done_shards, latent_files, reject_files, slice_of_file, text_names, text_path
+from pipeline.output.run_file import RunFile, Summary, read_run
 from pipeline.storage.store import Store
+from pipeline.text.manifests import TextTotals, read_text_manifests, totals_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,29 @@ def _status(name: str, manifest: Manifest | None, slices: int) -> ShardStatus:
         return ShardStatus(name, "running" if slices else "left", slices=slices)
     rejects, devices = reject_count(manifest), parts_by_device(manifest)
     return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices, devices)
+
+
+@dataclass(frozen=True, slots=True)
+class TextStatus:
+    """Text embeddings of one name: the totals of the shards that have theirs, and how many others have latents."""
+
+    name: str
+    totals: TextTotals
+    left: int
+
+
+def read_text_status(store: Store) -> list[TextStatus]:
+    """How far each text embedding of the run is."""
+    of_latents, found = done_shards(store), []
+    for name in text_names(store):
+        texts = Store(store.url(text_path(name)))
+        done = done_shards(texts) & of_latents
+        found.append(TextStatus(name, totals_of(read_text_manifests(texts, sorted(done))), len(of_latents - done)))
+    return found
+
+
+def refresh_report(store: Store) -> Summary:
+    """Writes summary.json and report.html of a run anew, from what stands in storage."""
+    shards = {shard.name: shard.state == "done" for shard in read_status(store)}
+    done = [name for name, is_done in shards.items() if is_done]
+    return write_report(store, read_run(store), read_manifests(store, done), len(shards) - len(done), {})

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pipeline.audit.report import render_report
 from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import Manifest, reject_count
-from pipeline.output.paths import REPORT_FILE
-from pipeline.output.run_file import RunFile, Simulated, Summary, Totals, write_summary
+from pipeline.output.paths import REPORT_FILE, done_shards, text_names, text_path
+from pipeline.output.run_file import Besides, RunFile, Summary, Totals, write_summary
 from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
 from pipeline.storage.store import Store
+from pipeline.text.manifests import read_text_manifests, totals_of
 
 IDLE_STAGE = "device_idle"
 
@@ -24,11 +26,18 @@ def write_report(
         failed: the last error of each shard that was given up.
     """
     totals = summarise(manifests)
-    simulated: Simulated = {"simulated": True} if run["identity"].get("simulated") else {}
-    summary: Summary = {**totals, **simulated, "shards_left": left, "shards_failed": dict(failed)}
+    besides: Besides = {"simulated": True} if run["identity"].get("simulated") else {}
+    if texts := {name: _texts_totals(store, name) for name in text_names(store)}:
+        besides["texts"] = texts
+    summary: Summary = {**totals, **besides, "shards_left": left, "shards_failed": dict(failed)}
     write_summary(store, summary)
     store.replace(REPORT_FILE, render_report(summary, run).encode())
     return summary
+
+
+def _texts_totals(store: Store, name: str) -> dict[str, Any]:
+    texts = Store(store.url(text_path(name)))
+    return dict(totals_of(read_text_manifests(texts, sorted(done_shards(texts)))))
 
 
 def summarise(manifests: Iterable[Manifest]) -> Totals:

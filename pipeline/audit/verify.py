@@ -23,11 +23,14 @@ from pipeline.output.paths import (
     manifest_path,
     reject_files,
     slice_of_file,
+    text_names,
+    text_path,
     written_folders,
 )
 from pipeline.output.run_file import RunFile, completed_shards, read_run
 from pipeline.output.schema import LATENTS, schema
 from pipeline.storage.store import Store
+from pipeline.text.check import check_texts
 
 REQUIRED_KEYS = {"fingerprint", "parts", "rejects", "rows", "samples", "shard"}
 
@@ -94,6 +97,9 @@ def verify(
     yield from _unfinished_rejects(store, frozenset(done))
     yield from _left_behind(store)
     yield from _lost_manifests(store, len(done))
+    for name in text_names(store):
+        for path, what in check_texts(store, Store(store.url(text_path(name)))):
+            yield Problem(f"{text_path(name)}/{path}", what)
 
 
 def _check_shard(store: Store, name: str, run: RunFile, denies: bool) -> _Shard:

@@ -1,6 +1,6 @@
 """Ray: starting and losing replicas (replica.py), and the loop that hands them shards.
 
-It does not decode (decoder.py), does not know what a latent is, and decides nothing that fleet.py can decide.
+It does not decode (decoder.py), does not know what replicas make, and decides nothing that fleet.py can decide.
 """
 
 import itertools
@@ -17,9 +17,8 @@ from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.logs import Logs
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.cluster.nodes import POLL_SECONDS, Death, Head, Nodes, died_with_node, first_line, on_gpus
-from pipeline.cluster.replica import ReplicaActor
+from pipeline.cluster.replica import Job, ReplicaActor
 from pipeline.cluster.waiting import Waiting
-from pipeline.config.load import Config
 from pipeline.errors import HeadLostError, LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import (
@@ -61,10 +60,10 @@ class _Running:
 class Cluster:
     """Replicas on the connected Ray, as many as it has room for at any time, and the loop that feeds them."""
 
-    def __init__(self, config: Config, weights_sha256: str, queue: WorkQueue) -> None:
-        self._config, self._weights_sha256 = config, weights_sha256
-        count = ReplicaCount(*config.runtime.replica_bounds, WORKERS_PER_SHARD)
-        self._on_gpus, self._nodes, self._head = on_gpus(config.runtime), Nodes(), Head()
+    def __init__(self, job: Job, queue: WorkQueue) -> None:
+        runtime = job.config.runtime
+        count = ReplicaCount(*runtime.replica_bounds, WORKERS_PER_SHARD)
+        self._job, self._on_gpus, self._nodes, self._head = job, on_gpus(runtime), Nodes(), Head()
         self._nodes.look()
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(self._nodes.gpus, len(queue))
@@ -72,9 +71,9 @@ class Cluster:
         self._claims = start_claims()
         self._deaths: list[tuple[Death, list[Work]]] = []
         self._resize_at, self._last_error = 0.0, ""
-        self._waiting = Waiting(config.runtime.wait_for_gpus_minutes)
-        self._metrics = RayMetrics(config, weights_sha256)
-        self._logs = Logs(config.runtime.logs, self._metrics.run)
+        self._waiting = Waiting(runtime.wait_for_gpus_minutes)
+        self._metrics = RayMetrics(job.run)
+        self._logs = Logs(runtime.logs, job.run)
 
     def place(self, check: Callable[[], None]) -> int:
         """Starts replicas and gives Ray some seconds to place them. Returns how many it did: others wait for GPUs."""
@@ -166,7 +165,7 @@ class Cluster:
     def _start_replicas(self) -> None:
         actor_of = ReplicaActor.options(num_gpus=1 if self._on_gpus else 0, **self._nodes.elsewhere())
         for _ in range(self._fleet.to_start(self._nodes.gpus)):
-            actor = actor_of.remote(self._config, self._weights_sha256, self.replicas, self._claims)
+            actor = actor_of.remote(self._job, self.replicas, self._claims)
             number = self._fleet.join()
             self._running[number] = _Running(number, actor, actor.place.remote(), actor.load.remote())
 

@@ -11,16 +11,14 @@ from ray._private.state import state
 from ray.util.metrics import Counter, Gauge
 
 from pipeline.cluster.fleet import Fleet
-from pipeline.config.identity import fingerprint, identity, run_name
-from pipeline.config.load import Config
 from pipeline.monitor.metrics import METRICS, REPLICAS, SHARDS, Metric, Point
 
 
 class RayMetrics:
-    """The metrics of one process for one run. Ray's names begin with `ray_` where Prometheus reads them."""
+    """The metrics of one process for the run of a name. Ray's begin with `ray_` where Prometheus reads them."""
 
-    def __init__(self, config: Config, weights_sha256: str) -> None:
-        self.run = run_name(fingerprint(identity(config, weights_sha256)), config.output.path)
+    def __init__(self, run: str) -> None:
+        self._run = run
         self._metrics: dict[Metric, Any] = {}
 
     def add(self, points: Iterable[Point]) -> None:
@@ -28,7 +26,7 @@ class RayMetrics:
         for point in points:
             if point.metric not in self._metrics:
                 self._metrics[point.metric] = _register(point.metric)
-            tags = {"run": self.run, **point.tags}
+            tags = {"run": self._run, **point.tags}
             if point.metric.kind == "gauge":
                 self._metrics[point.metric].set(point.value, tags)
             elif point.value > 0:

@@ -1,8 +1,10 @@
-"""Ray: an actor that holds one encoder on one device and makes shards with it."""
+"""Ray: an actor that holds one encoder on one device and makes shards with it, of latents or of texts."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import ray
 
@@ -14,28 +16,89 @@ from pipeline.cluster.fleet import MOST_SHARDS, Work
 from pipeline.cluster.logs import log_files, told
 from pipeline.cluster.metrics import RayMetrics
 from pipeline.cluster.nodes import node_here
+from pipeline.config.identity import fingerprint, identity, run_name
 from pipeline.config.load import Config
 from pipeline.errors import UserError
+from pipeline.latents.helping import Claims
 from pipeline.latents.pace import LEAST_AHEAD, Pace
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.monitor.events import Event
 from pipeline.monitor.metrics import of_work, thinned
+from pipeline.records import ShardRef
 from pipeline.storage.store import RetiringStore
 
 AHEAD_SHARE = 0.5  # of a node's object store, for videos and frames on their way: the rest is Ray's and others'
 
 
+class Task(Protocol):
+    """What a replica does with a shard, once it holds its encoder."""
+
+    @property
+    def store(self) -> Any:
+        """A store whose writes can be ended."""
+
+    @property
+    def draining(self) -> threading.Event: ...
+
+    def run(self, shard: ShardRef, watch: Stopwatch) -> Iterator[Event]: ...
+
+    def help(self, shard: ShardRef, place: int, watch: Stopwatch) -> Iterator[Event]: ...
+
+
+class Job(Protocol):
+    """What all replicas of a run have in common: it travels to each of them."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def run(self) -> str:
+        """The name of the run in logs and metrics."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a replica's samples are decoded in tasks beside it."""
+
+    def task(self, device: str, claims: Claims, replicas: int) -> Task:
+        """Puts an encoder on the device of a replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentsJob:
+    """Videos become latents."""
+
+    config: Config
+    weights_sha256: str
+    decodes: bool = True
+
+    @property
+    def run(self) -> str:
+        return run_name(fingerprint(identity(self.config, self.weights_sha256)), self.config.output.path)
+
+    def task(self, device: str, claims: Claims, replicas: int) -> Task:
+        """Its decoding runs elsewhere, so that a bad video cannot reach the replica."""
+        from pipeline.latents.load import check_device, check_memory, load_encoder
+        from pipeline.latents.task import ShardTask
+
+        config, node = self.config, resources_of(node_here())
+        loaded = load_encoder(config.encoder, device)
+        if loaded.weights_sha256 != self.weights_sha256:
+            raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
+        check_device(config.clip, loaded)
+        check_memory(config.clip, loaded)  # here, where the device is
+        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
+        decoder = RayDecoder(config, ray.put(config), rules)
+        pace = pace_of(node, ray.cluster_resources(), replicas, config.runtime.ahead_bytes)
+        return ShardTask(config, loaded, decoder, RetiringStore(config.output.path), pace, claims)
+
+
 class Replica:
-    """One encoder on one device. Its decoding runs elsewhere, so a bad video cannot reach it.
+    """One encoder on one device. `replicas` is how many there are in the run, which share the CPUs of the cluster."""
 
-    `replicas` is how many there are in the run, which share the CPUs of the cluster.
-    """
-
-    def __init__(self, config: Config, weights_sha256: str, replicas: int, claims: Any) -> None:
-        self._config, self._weights_sha256, self._replicas = config, weights_sha256, replicas
-        self._claims = RayClaims(claims)
+    def __init__(self, job: Job, replicas: int, claims: Any) -> None:
+        self._job, self._replicas, self._claims = job, replicas, RayClaims(claims)
         self._task: Any = None
-        self._metrics = RayMetrics(config, weights_sha256)
+        self._metrics = RayMetrics(job.run)
 
     def place(self) -> tuple[str, dict[str, str]]:
         """The id of the node on which Ray has placed it, and the files of its log there, by their names elsewhere."""
@@ -46,22 +109,14 @@ class Replica:
         """Puts the encoder on its device."""
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # chunks differ in size
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take cores from the decoders beside
-        config, node = self._config, resources_of(node_here())
-        load_beside(min(LEAST_AHEAD, int(node.get("CPU", 0)) // _on_node(node, self._replicas)))
+        node = resources_of(node_here())
+        if self._job.decodes:
+            load_beside(min(LEAST_AHEAD, int(node.get("CPU", 0)) // _on_node(node, self._replicas)))
         import encoder
-        from pipeline.latents.load import check_device, check_memory, load_encoder
-        from pipeline.latents.task import ShardTask
 
         encoder.set_threads(threads_of(node, self._replicas))
-        loaded = load_encoder(config.encoder, device=config.runtime.device_of(holds_gpu()))
-        if loaded.weights_sha256 != self._weights_sha256:
-            raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
-        check_device(config.clip, loaded)
-        check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
-        decoder = RayDecoder(config, ray.put(config), rules)
-        pace = pace_of(node, ray.cluster_resources(), self._replicas, config.runtime.ahead_bytes)
-        self._task = ShardTask(config, loaded, decoder, RetiringStore(config.output.path), pace, self._claims)
+        device = self._job.config.runtime.device_of(holds_gpu())
+        self._task = self._job.task(device, self._claims, self._replicas)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def run(self, work: Work) -> Iterator[Event]:

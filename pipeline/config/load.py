@@ -13,6 +13,7 @@ from pipeline.config.input import FilterConfig, InputConfig
 from pipeline.config.latents import ClipConfig, EncoderConfig, OutputConfig
 from pipeline.config.runtime import LimitsConfig, RuntimeConfig
 from pipeline.config.section import Section
+from pipeline.config.text import TextConfig
 from pipeline.errors import ConfigError
 from pipeline.storage.urls import expanded
 
@@ -37,6 +38,7 @@ class Config(Section):
     encoder: EncoderConfig
     runtime: RuntimeConfig = RuntimeConfig()
     limits: LimitsConfig = LimitsConfig()
+    text: TextConfig | None = None
 
     @model_validator(mode="after")
     def _continued_rows_have_no_image(self) -> "Config":
@@ -153,7 +155,7 @@ def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
         *parents, key = dotted.split(".")
         node = result
         for parent in parents:
-            child = node.setdefault(parent, {})
+            child = node[parent] = {} if node.get(parent) is None else node[parent]  # a section may be null
             if not isinstance(child, dict):
                 raise ConfigError(f"cannot set {dotted}: {parent} is a value without keys below it")
             node = child

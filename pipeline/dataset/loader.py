@@ -33,7 +33,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 FORMAT_VERSION = 2
 COLUMNS = ("id", "caption", "captions", "num_frames", "fps", "width", "height", "sample_index", "window_index")
-THREADS, INDEX_THREADS, AHEAD_BATCHES, OPEN_FOOTERS, OPEN_TABLES, MOST_WORKERS = 4, 16, 3, 256, 16, 1024
+THREADS, INDEX_THREADS, AHEAD_BATCHES, OPEN_FOOTERS, MOST_WORKERS = 4, 16, 3, 256, 1024
+TAIL_BYTES = 1 << 16  # of a part of texts, which hold its footer as a rule
 Step = tuple[str, npt.NDArray[np.int64]]  # a bucket, and the rows of all batches of the step
 Footer = tuple[pq.FileMetaData, list[str], npt.NDArray[np.int64]]  # with the names of columns, and where groups end
 
@@ -79,7 +80,8 @@ class Latents(IterableDataset[dict[str, Any]]):
         roots: output folders or URLs of runs of one configuration.
         batch: samples a batch, or a number for each bucket.
         selection, split: a table that `latentmill select` wrote, and one of its splits.
-        text: the name of text embeddings below `text/`; they come as `text_embedding: b n d` and `text_mask: b n`.
+        text: the name of text embeddings below `text/`; they come as `text_embedding: b n d`, padded as their model
+            sees them, `text_mask: b n`, and all else that was stored. Rows without a text are left out.
         uncond: what stands for a dropped caption: the embedding of the empty caption, or zeros.
         scale: `footer` applies the encoder's factors, `statistics` those of statistics.json, None nothing.
         cache, cache_bytes: a local folder for what was read, and its bound.
@@ -128,7 +130,12 @@ class Latents(IterableDataset[dict[str, Any]]):
         self._step_batches, self._text, self._caption = step_batches, text, caption
         self._dropout, self._uncond = caption_dropout, uncond
         self._files = _Files(cache, cache_bytes)
-        self._index = _read_index(roots, selection, split)
+        rules = [_text_rules(root, text) for root in roots] if text else []
+        if len({rule.fingerprint for rule in rules}) > 1:
+            raise ValueError(f"text {text!r} was made with several configurations: use roots of one")
+        self._text_rows = rules[0].rows if rules else 0
+        without = text if any(rule.has_rejects for rule in rules) else None
+        self._index = _read_index(roots, selection, split, without)
         self._sizes = _batch_sizes(batch, step_batches, self._index.rows)
         about = self._index.about
         if about["posterior"] not in (posterior, "moments"):
@@ -271,17 +278,27 @@ class Latents(IterableDataset[dict[str, Any]]):
         if "image_latent_bytes" in values:
             found["image_latent"] = _scaled(_tensor(values, "image_latent"), self._image_factors)
         if self._text:
-            found["text_embedding"] = self._embedding(part.path, values, which, dropped)
+            found |= self._text_of(part.path, values, int(draw("caption")), dropped)
         return found
 
-    def _embedding(self, part: str, values: Mapping[str, Any], which: int, dropped: bool) -> Tensor:
+    def _text_of(self, part: str, values: Mapping[str, Any], draw: int, dropped: bool) -> dict[str, Any]:
+        """A caption of a row, and all that was stored of its embedding; what stands for a dropped one instead."""
         root, _, path = part.partition("/latents/")
         folder = f"{root}/text/{self._text}"
+        places = [(values["sample_index"], window) for window in (values["window_index"], None)]
+        file = f"{folder}/parts/{path.partition('/')[2]}"
+        rows = next(filter(None, map(self._files.texts(file).rows.get, places)), None)
+        if rows is None:
+            raise ValueError(f"{file} has no text of {values['id']}: run latentmill text again")
+        number = rows[draw % len(rows)] if self._caption == "random" else rows[0]
         if dropped and self._uncond == "empty":
-            return self._files.text(f"{folder}/uncond.parquet", {"caption": [""]})
-        wanted = {"sample_index": [values["sample_index"]], "window_index": [None, values["window_index"]]}
-        found = self._files.text(f"{folder}/parts/{path.partition('/')[2]}", wanted | {"caption_index": [which]})
-        return torch.zeros_like(found) if dropped else found
+            file, number = f"{folder}/uncond.parquet", 0
+        text = self._files.row(self._files.texts(file).part, number)
+        names = [name.removesuffix("_bytes") for name in text if name.endswith("_bytes")]
+        found = _padded({name: _tensor(text, name) for name in names}, self._text_rows)
+        if dropped and self._uncond == "zeros":
+            found = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
+        return found | {"caption": "" if dropped else text["caption"]}
 
 
 class _Files:
@@ -290,12 +307,13 @@ class _Files:
     def __init__(self, cache: str | None, cache_bytes: int) -> None:
         self._cache, self._cache_bytes = Path(cache).expanduser() if cache else None, cache_bytes
         self._footers: dict[str, Footer] = {}
-        self._tables: dict[str, pa.Table] = {}
+        self._texts: dict[str, _Texts] = {}
         self._written_bytes = 0
 
-    def row(self, part: _Part, number: int, wanted: Set[str]) -> dict[str, Any]:
-        """A row of a part: those of the columns that it has."""
+    def row(self, part: _Part, number: int, wanted: Set[str] | None = None) -> dict[str, Any]:
+        """A row of a part: those of the columns that it has, all by default."""
         footer, columns, ends = self._footer(part)
+        wanted = set(columns) if wanted is None else wanted
         group = int(np.searchsorted(ends, number, side="right"))
         spans = [_span(footer.row_group(group).column(at)) for at, name in enumerate(columns) if name in wanted]
         begin, end = min(spans)[0], max(spans)[1]
@@ -316,17 +334,16 @@ class _Files:
             found = _keep(self._footers, part.path, (footer, columns, ends), OPEN_FOOTERS)
         return found
 
-    def text(self, path: str, wanted: Mapping[str, Sequence[Any]]) -> Tensor:
-        """The text embedding `n d` of the only row of a file that has one of the `wanted` values in each column."""
-        if (table := self._tables.get(path)) is None:
-            with fsspec.open(path, "rb") as file:
-                table = pq.read_table(file, partitioning=None)
-            _keep(self._tables, path, table, OPEN_TABLES)
-        for name, values in wanted.items():
-            table = table.filter(pc.is_in(table[name], pa.array(values, table[name].type)))
-        if len(table) != 1:
-            raise ValueError(f"{path} has {len(table)} rows with {dict(wanted)}: run latentmill text again")
-        return _tensor(table.to_pylist()[0], "text_embedding")
+    def texts(self, path: str) -> "_Texts":
+        """A part of texts, from its footer alone."""
+        if (found := self._texts.get(path)) is None:
+            filesystem, name = fsspec.core.url_to_fs(path)
+            part = _Part(path, int(filesystem.size(name)), 0)
+            tail = self._bytes(part, max(0, part.size_bytes - TAIL_BYTES), part.size_bytes)
+            part = part._replace(footer_bytes=int.from_bytes(tail[-8:-4], "little"))
+            described = json.loads(self._footer(part)[0].metadata[b"latentmill"])["rows"]
+            found = _keep(self._texts, path, _Texts(part, _rows_of_texts(described)), OPEN_FOOTERS)
+        return found
 
     def _bytes(self, part: _Part, begin: int, end: int) -> bytes:
         """A range of a part, from the local cache where it is there; what is removed from a part changes its size."""
@@ -360,6 +377,20 @@ class _Files:
                 file.unlink(missing_ok=True)
                 used -= size
         self._written_bytes = 0
+
+
+class _Texts(NamedTuple):
+    """A part of texts, and its rows by (sample, window or None for all windows), in the order of captions."""
+
+    part: _Part
+    rows: dict[tuple[int | None, int | None], list[int]]
+
+
+def _rows_of_texts(described: Sequence[Sequence[Any]]) -> dict[tuple[int | None, int | None], list[int]]:
+    rows: dict[tuple[int | None, int | None], list[int]] = {}
+    for number in sorted(range(len(described)), key=lambda number: described[number][2] or 0):
+        rows.setdefault((described[number][0], described[number][1]), []).append(number)
+    return rows
 
 
 class _Span(io.BytesIO):
@@ -398,21 +429,23 @@ def _read(path: str, begin: int, end: int) -> bytes:
     return data
 
 
-def _read_index(roots: Sequence[str], selection: str | None, split: str | None) -> _Index:
+def _read_index(roots: Sequence[str], selection: str | None, split: str | None, text: str | None) -> _Index:
     files = sorted((file for root in roots for file in _index_files(root)), key=lambda file: file[0])
     if not files:
         raise ValueError(f"no index below {', '.join(roots)}: run latentmill index")
     if twice := [name for (name, *_), (following, *_) in pairwise(files) if name == following]:
         raise ValueError(f"{twice[0]} is in several roots: name each shard once")
     with ThreadPoolExecutor(INDEX_THREADS) as pool:
-        hashes, abouts = zip(*pool.map(lambda file: _read_shard(*file[2:]), files), strict=True)
+        hashes, has_text, abouts = zip(*pool.map(lambda file: _read_shard(file, text), files), strict=True)
     for (name, root, *_), about in zip(files, abouts, strict=True):
         if about["format_version"] != FORMAT_VERSION:
             raise ValueError(f"{root} is of format {about['format_version']}, this loader reads {FORMAT_VERSION}")
         if about["fingerprint"] != abouts[0]["fingerprint"]:
             raise ValueError(f"{name} was made with another configuration than {files[0][0]}: use roots of one")
     every, parts = np.concatenate(hashes), [about["parts"] for about in abouts]
-    wanted = np.isin(every, _selected(selection, split)) if selection else np.ones(len(every), bool)
+    wanted = np.concatenate(has_text)
+    if selection:
+        wanted &= np.isin(every, _selected(selection, split))
     if not wanted.any():
         raise ValueError(f"{selection} selects no row{f' of split {split!r}' if split else ''} of these roots")
     paths = [f"{file[1]}/{path}" for file, each in zip(files, parts, strict=True) for path in each["path"]]
@@ -432,13 +465,52 @@ def _index_files(root: str) -> Iterator[tuple[str, str, Any, str]]:
         yield found.rpartition("/")[2], root.rstrip("/"), filesystem, found
 
 
-def _read_shard(filesystem: Any, path: str) -> tuple[npt.NDArray[np.uint64], dict[str, Any]]:
-    """The hashes of the rows of an index, and what its footer says."""
+def _read_shard(
+    file: tuple[str, str, Any, str], text: str | None
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_], dict[str, Any]]:
+    """The hashes of the rows of an index, which of them have a text where those are asked for, and what it says."""
+    name, root, filesystem, path = file
     # s3fs would ask for the size first, to read large files in pieces
     options = {"max_concurrency": 1} if hasattr(filesystem, "max_concurrency") else {}
-    with pq.ParquetFile(pa.BufferReader(filesystem.cat_file(path, **options))) as file:
-        table = file.read(["row_hash"], use_threads=False)
-    return np.asarray(table["row_hash"], np.int64).view(np.uint64), json.loads(table.schema.metadata[b"latentmill"])
+    with pq.ParquetFile(pa.BufferReader(filesystem.cat_file(path, **options))) as parquet:
+        table = parquet.read(["row_hash", *(["sample_index", "window_index"] if text else [])], use_threads=False)
+    hashes, has_text = np.asarray(table["row_hash"], np.int64).view(np.uint64), np.ones(len(table), bool)
+    if text:
+        without = _without_text(root, text, name.removesuffix(".parquet"))
+        pairs = zip(table["sample_index"].to_pylist(), table["window_index"].to_pylist(), strict=True)
+        has_text = np.array([not without & {(sample, window), (sample, -1)} for sample, window in pairs], bool)
+    return hashes, has_text, json.loads(table.schema.metadata[b"latentmill"])
+
+
+class _TextRules(NamedTuple):
+    """Of text embeddings: their fingerprint, to how many rows they are padded, and whether some were rejected."""
+
+    fingerprint: str
+    rows: int
+    has_rejects: bool
+
+
+def _text_rules(root: str, name: str) -> _TextRules:
+    """Raises ValueError where the text embeddings are missing or incomplete."""
+    folder = f"{root.rstrip('/')}/text/{name}"
+    try:
+        run, totals = (json.loads(_whole(f"{folder}/{file}")) for file in ("run.json", "_SUCCESS.json"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is not complete ({error}): run latentmill text") from None
+    preset = run["identity"]["text"].get("preset") or {}
+    rows = preset["max_tokens"] if preset.get("trim") else 0
+    return _TextRules(run["fingerprint"], rows, totals["rejects"] > 0)
+
+
+def _without_text(root: str, name: str, shard: str) -> set[tuple[int, int]]:
+    """The (sample, window) of a shard that have no text; the window -1 stands for all of them."""
+    manifest = json.loads(_whole(f"{root}/text/{name}/manifests/{shard}.json"))
+    return {(reject["sample_index"], reject["window_index"]) for reject in manifest["rejects"]}
+
+
+def _whole(path: str) -> bytes:
+    with fsspec.open(path, "rb") as file:
+        return bytes(file.read())
 
 
 def _selected(selection: str, split: str | None) -> npt.NDArray[np.uint64]:
@@ -504,21 +576,27 @@ def _statistics(roots: Sequence[str], of: str) -> tuple[Any, Any]:
 
 
 def _tensor(values: Mapping[str, Any], name: str) -> Tensor:
-    """The array of three columns, as float32. Raises ValueError where its length is wrong."""
+    """The array of three columns, as float32, or bool. Raises ValueError where its length is wrong."""
     data, shape, dtype = (values[f"{name}_{what}"] for what in ("bytes", "shape", "dtype"))
-    return torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(shape).float()
+    found = torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(shape)
+    return found if dtype == "bool" else found.float()
+
+
+def _padded(arrays: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """A text as its model sees it: with zeros up to `rows`, where they were not stored, and a mask of what was."""
+    embedding = arrays["text_embedding"]
+    if "text_mask" not in arrays:
+        arrays["text_mask"] = torch.arange(max(rows, len(embedding))) < len(embedding)
+    missing = (0, 0, 0, max(0, rows - len(embedding)))
+    return arrays | {"text_embedding": torch.nn.functional.pad(embedding, missing)}
 
 
 def _batch(rows: Sequence[Mapping[str, Any]], bucket: str) -> dict[str, Any]:
     batch: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    for name in ("latent", "image_latent"):
-        if name in batch:
-            batch[name] = torch.stack(batch[name])
-    if "text_embedding" in batch:
-        found: list[Tensor] = batch["text_embedding"]
-        lengths = torch.tensor([len(each) for each in found])
-        batch["text_embedding"] = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
-        batch["text_mask"] = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    for name, values in batch.items():
+        if isinstance(values[0], Tensor):  # texts of some pipelines differ in length
+            same = len({value.shape for value in values}) == 1
+            batch[name] = torch.stack(values) if same else torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
     return batch | {"bucket": bucket}
 
 

@@ -35,12 +35,13 @@ from pipeline.output.manifests import (
     read_removed,
     write_removed,
 )
-from pipeline.output.parts import Footer, PartWriter, read_footer, read_rows, sha256_of
-from pipeline.output.paths import TEXT, done_shards, index_path, manifest_path, rejects_path, shard_files, slice_of_file
+from pipeline.output.parts import Footer, PartWriter, read_footer, read_rows
+from pipeline.output.paths import done_shards, index_path, manifest_path, rejects_path, shard_files, slice_of_file
 from pipeline.output.run_file import read_run
 from pipeline.output.statistics import statistics_from_json, statistics_to_json, total
 from pipeline.records import Reject
 from pipeline.storage.store import Store
+from pipeline.text.remove import remove_texts
 
 OF_PARTS = ("bucket", "statistics", "row_statistics")  # keys of a part's footer that a reject file does not have
 
@@ -87,7 +88,7 @@ def _finish(store: Store, shard: str, manifest: Manifest, numbers: SliceNumbers)
     for index in slices:
         paths = sorted(path for path in parts if slice_of_file(path) == (shard, index))
         again += [part_to_json(read_part(store, path)[0]) for path in _rewrite_slice(store, paths, denied)]
-        _rewrite_texts(store, shard, index, denied, left)
+        remove_texts(store, shard, index, denied, left)
     untouched = [part for part in manifest["parts"] if part["slice_index"] not in slices]
     known = sorted([*untouched, *again], key=lambda part: (part["slice_index"], part["bucket"]))
     new = _manifest(store, manifest, known, denied)
@@ -174,28 +175,6 @@ def _manifest(store: Store, before: Manifest, parts: list[PartJson], denied: Map
     return new
 
 
-def _rewrite_texts(
-    store: Store, shard: str, slice_index: int, denied: Mapping[Place, Reject], left: Collection[int]
-) -> None:
-    """Text embeddings without those of denied rows; one for all windows goes with the last of a sample (not `left`)."""
-    for name in store.names(TEXT):
-        path = f"{TEXT}/{name}/parts/{shard}-{slice_index:05d}.parquet"
-        if not store.exists(path):
-            continue
-        with store.open(path) as file:
-            table = pq.read_table(file, partitioning=None)
-        samples, windows = table["sample_index"].to_pylist(), table["window_index"].to_pylist()
-        keep = [
-            (sample, window) not in denied if window is not None else sample in left
-            for sample, window in zip(samples, windows, strict=True)
-        ]
-        if not all(keep):
-            data = io.BytesIO()
-            pq.write_table(table.filter(pa.array(keep, pa.bool_())), data, compression="zstd", row_group_size=1)
-            store.replace(path, data.getvalue())
-        _note_text(store, f"{TEXT}/{name}/manifests/{shard}.json", path, sum(keep))
-
-
 def _clips(store: Store, shard: str) -> list[Place]:
     """The clips in the index of a shard."""
     if not store.exists(index_path(shard)):
@@ -203,16 +182,3 @@ def _clips(store: Store, shard: str) -> list[Place]:
     with store.open(index_path(shard)) as file:
         table = pq.read_table(file, columns=["sample_index", "window_index"], partitioning=None)
     return list(zip(table["sample_index"].to_pylist(), table["window_index"].to_pylist(), strict=True))
-
-
-def _note_text(store: Store, manifest: str, path: str, rows: int) -> None:
-    """The manifest of a shard's texts with what a part now is."""
-    if not store.exists(manifest):
-        return
-    values = json.loads(store.read(manifest))
-    with store.open(path) as file:
-        digest, size_bytes = sha256_of(file)
-    for part in values.get("parts", []):
-        if path.endswith(part["path"]):
-            part.update({"rows": rows, "size_bytes": size_bytes, "sha256": digest})
-    store.replace(manifest, json.dumps(values, indent=1).encode())

@@ -12,10 +12,11 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class SamplePreview:
-    """What one sample will give: the shapes of its clips, and `stage/reason` of what is left out."""
+    """What one sample will give: the shapes of its clips, `stage/reason` of what is left out, and its captions."""
 
     clips: tuple[Shape, ...]
     left_out: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class Quantity:
 
     value: float
     error: float
+
+    def __add__(self, other: "Quantity") -> "Quantity":
+        return Quantity(self.value + other.value, math.hypot(self.error, other.error))
 
     def __str__(self) -> str:
         return f"{self.value:,.0f} ± {self.error:,.0f}"
@@ -100,7 +104,7 @@ def estimate(
     seconds = {shape: shape[0] * seconds_a_frame.get(shape[1:], math.nan) for shape in bytes_of}
 
     def scaled(per_clip: Mapping[Shape, float], divisor: float = 1.0) -> Quantity:
-        return _scaled([sum(per_clip.get(clip, 0.0) for clip in one.clips) / divisor for one in previewed], total)
+        return scaled_up([sum(per_clip.get(clip, 0.0) for clip in one.clips) / divisor for one in previewed], total)
 
     hours = scaled(seconds, SECONDS_PER_HOUR)
     return Estimate(
@@ -116,7 +120,7 @@ def estimate(
     )
 
 
-def _scaled(of_samples: Sequence[float], total: float) -> Quantity:
+def scaled_up(of_samples: Sequence[float], total: float) -> Quantity:
     """`total` times the mean, with its standard error, which is 0 for a single sample."""
     count = len(of_samples)
     if not count:

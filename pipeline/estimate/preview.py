@@ -67,6 +67,7 @@ class Preview:
     """What to expect of a run, and on which device it was timed. `unreadable` has the errors of shards."""
 
     estimate: Estimate
+    previewed: tuple[SamplePreview, ...]
     timings: dict[Picture, Timing]
     device: str
     unreadable: tuple[str, ...]
@@ -95,7 +96,9 @@ def preview(config: Config, left: Sequence[ShardRef], loaded: VideoEncoder, coun
         {shape: stored_bytes(config.output, loaded.spec, shape) for shape in clips},
         {picture: timing.median for picture, timing in timings.items()},
     )
-    return Preview(expected, timings, device_name(loaded), tuple(one for one in found if isinstance(one, str)))
+    return Preview(
+        expected, tuple(previewed), timings, device_name(loaded), tuple(one for one in found if isinstance(one, str))
+    )
 
 
 def _size_bytes(shard: ShardRef) -> int:
@@ -137,6 +140,7 @@ def _preview_sample(sample: Sample, config: Config, spec: LatentSpec) -> SampleP
             for row, _ in rows_of(clip)
         ),
         tuple(refused.why.code for refused in first.refused),
+        (sample.captions or ("",)) if first.clips else (),
     )
 
 

@@ -68,6 +68,7 @@ def _slice(event: SliceDone) -> Iterator[Values]:
     rejects = [reject for reject in event.rejects if not reject.is_filtered]
     name = "slice_found" if event.reused else "slice_committed"
     counts: Values = {"samples": event.samples, "clips": event.rows, "bytes": event.size_bytes}
+    counts |= {"captions": event.captions} if event.captions else {}
     counts |= {"rejects": len(rejects), "filtered": len(event.rejects) - len(rejects)}
     message = f"slice {event.slice_index} {'was committed before' if event.reused else 'is committed'}"
     yield _line(name, message, shard=event.shard, slice=event.slice_index, **counts)
@@ -97,8 +98,9 @@ def _line(event: str, message: str, level: str = "info", **values: Any) -> Value
 class EventLog:
     """Writes a run's lines as they happen, in place of RunProgress."""
 
-    def __init__(self, shards: int, shards_done: int, stream: TextIO) -> None:
+    def __init__(self, shards: int, shards_done: int, stream: TextIO, of_texts: bool = False) -> None:
         self._shards, self._left, self._stream = shards, shards - shards_done, stream
+        self._of_texts = of_texts
         self._run, self._counts = "", RunCounts(shards_done)
         self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
 
@@ -135,8 +137,10 @@ class EventLog:
                 "shards_done": counts.shards_done,
                 "replicas": len(counts.replicas),
             }
-            values |= {"clips": counts.clips, "rejects": counts.rejects, "frames": counts.frames}
-            values |= {"frames_per_second": counts.rate(now), "recent_frames_per_second": counts.recent_rate(now)}
+            made, encoded = ("captions", "tokens") if self._of_texts else ("clips", "frames")
+            values |= {made: getattr(counts, made), "rejects": counts.rejects, encoded: getattr(counts, encoded)}
+            rates = (counts.rate(now), counts.recent_rate(now))
+            values |= dict(zip((f"{encoded}_per_second", f"recent_{encoded}_per_second"), rates, strict=True))
             self._write(_line("heartbeat", f"{counts.shards_done:,} shards are done", **values))
 
     def ended(self, run: str, exit_code: int, summary: Mapping[str, Any]) -> None:

@@ -7,10 +7,11 @@ from pipeline.records import Reject
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Event: one more sample is finished; `frames` were encoded since the last such event."""
+    """Event: one more sample is finished; `frames`, or of texts `tokens`, were encoded since the last such event."""
 
     shard: str
     frames: int
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class ShardRead:
 
 @dataclass(frozen=True, slots=True)
 class SliceDone:
-    """Event: a slice is committed; `reused` if it already was before this run."""
+    """Event: a slice is committed; `reused` if it already was before this run. `captions` are the rows of texts."""
 
     shard: str
     slice_index: int
@@ -31,6 +32,7 @@ class SliceDone:
     rejects: tuple[Reject, ...]
     size_bytes: int
     reused: bool
+    captions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class Metric:
 
 # Counted by each replica: Ray adds the node and the process to every metric.
 FRAMES = Metric("latentmill_frames_total", "counter", "frames", "Frames that went through the encoder")
+TOKENS = Metric("latentmill_tokens_total", "counter", "tokens", "Tokens of captions that went through a text encoder")
 STAGE_SECONDS = Metric(
     "latentmill_stage_seconds_total",
     "counter",
@@ -38,6 +39,7 @@ STAGE_SECONDS = Metric(
 # Counted once, by the driver, whichever replica reports it.
 SAMPLES = Metric("latentmill_samples_total", "counter", "samples", "Samples of slices committed by this run")
 CLIPS = Metric("latentmill_clips_total", "counter", "clips", "Clips committed by this run")
+CAPTIONS = Metric("latentmill_captions_total", "counter", "captions", "Captions whose embedding this run committed")
 BYTES = Metric("latentmill_written_bytes_total", "counter", "bytes", "Bytes of the parts committed by this run")
 REJECTS = Metric(
     "latentmill_rejects_total", "counter", "rejects", "Samples or clips that gave no latent", ("stage", "reason")
@@ -55,7 +57,7 @@ REPLICAS_LOST = Metric("latentmill_replicas_lost_total", "counter", "replicas", 
 SHARDS = Metric("latentmill_shards", "gauge", "shards", "Shards left: waiting (the queue) or at_work", ("state",))
 REPLICAS = Metric("latentmill_replicas", "gauge", "replicas", "Replicas: loading, idle or at_work", ("state",))
 
-METRICS: tuple[Metric, ...] = (FRAMES, STAGE_SECONDS, SAMPLES, CLIPS, BYTES, REJECTS, FILTERED)
+METRICS: tuple[Metric, ...] = (FRAMES, TOKENS, STAGE_SECONDS, SAMPLES, CLIPS, CAPTIONS, BYTES, REJECTS, FILTERED)
 METRICS += (SHARDS_DONE, ATTEMPTS_FAILED, REPLICAS_LOST, SHARDS, REPLICAS)
 
 
@@ -74,6 +76,8 @@ def of_event(event: Event) -> Iterator[Point]:
         case SliceDone(reused=False):
             yield Point(SAMPLES, event.samples)
             yield Point(CLIPS, event.rows)
+            if event.captions:
+                yield Point(CAPTIONS, event.captions)
             yield Point(BYTES, event.size_bytes)
             for reject in event.rejects:
                 if reject.is_filtered:
@@ -92,6 +96,8 @@ def of_work(event: Event, before: Mapping[str, float], seconds: Mapping[str, flo
     """What a replica did up to one of its events; `before` has the seconds of its stopwatch at the previous one."""
     if isinstance(event, Progress) and event.frames:
         yield Point(FRAMES, event.frames)
+    if isinstance(event, Progress) and event.tokens:
+        yield Point(TOKENS, event.tokens)
     for stage, spent in seconds.items():
         if (more := spent - before.get(stage, 0.0)) > 0:
             yield Point(STAGE_SECONDS, more, {"stage": stage})
@@ -107,7 +113,8 @@ def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.mon
     try:
         for event in events:
             if isinstance(event, Progress):
-                held = Progress(event.shard, event.frames + (held.frames if held else 0))
+                before = (held.frames, held.tokens) if held else (0, 0)
+                held = Progress(event.shard, event.frames + before[0], event.tokens + before[1])
                 if (now := now_seconds()) < due_at:
                     continue
                 event, held, due_at = held, None, now + PROGRESS_SECONDS

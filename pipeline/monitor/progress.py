@@ -25,8 +25,8 @@ PLAIN_INTERVAL_SECONDS = 10.0
 class RunProgress:
     """Counts events and shows the counts, as a context manager around the run."""
 
-    def __init__(self, shards: int, shards_done: int, console: Console) -> None:
-        self._console = console
+    def __init__(self, shards: int, shards_done: int, console: Console, of_texts: bool = False) -> None:
+        self._console, self._of_texts = console, of_texts
         self._shards, self._counts = shards, RunCounts(shards_done)
         self._last_line = time.monotonic()
         columns = (
@@ -85,8 +85,11 @@ class RunProgress:
 
     def _text(self) -> str:
         counts, now = self._counts, time.monotonic()
-        rates = f"{counts.recent_rate(now):,.1f} frames/s ({counts.rate(now):,.1f} on average)"
-        return f"{counts.clips:,} clips, {counts.rejects:,} rejects, {len(counts.replicas):,} replicas, {rates}"
+        made, encoded = f"{counts.clips:,} clips", "frames"
+        if self._of_texts:
+            made, encoded = f"{counts.captions:,} captions", "tokens"
+        rates = f"{counts.recent_rate(now):,.1f} {encoded}/s ({counts.rate(now):,.1f} on average)"
+        return f"{made}, {counts.rejects:,} rejects, {len(counts.replicas):,} replicas, {rates}"
 
     def _plain_line(self, important: bool) -> None:
         now = time.monotonic()

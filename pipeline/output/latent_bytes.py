@@ -18,8 +18,8 @@ LARGEST: dict[Dtype, float] = {
 }
 
 
-def encode_latent(latent: FloatLatent, dtype: Dtype) -> bytes:
-    """Row-major little-endian bytes of a latent `c t h w`.
+def encode_latent(latent: FloatLatent, dtype: Dtype, key: str = "output.dtype") -> bytes:
+    """Row-major little-endian bytes of a latent `c t h w`, or of any other array; `key` is what sets its dtype.
 
     Raises:
         SampleError: `non_finite`, or `out_of_range` where the storage dtype cannot hold a value; never clipped.
@@ -29,7 +29,7 @@ def encode_latent(latent: FloatLatent, dtype: Dtype) -> bytes:
         raise SampleError("encode", "non_finite", f"{latent.size - int(finite.sum()):,} of {latent.size:,} values")
     largest, limit = float(np.abs(latent).max(initial=0)), LARGEST[dtype]
     if largest > limit:
-        raise SampleError("encode", "out_of_range", f"{largest:g} is beyond {dtype}'s {limit:g}; use output.dtype")
+        raise SampleError("encode", "out_of_range", f"{largest:g} is beyond {dtype}'s {limit:g}; use {key}")
     if dtype == "float32":
         return np.ascontiguousarray(latent, "<f4").tobytes()
     if dtype == "bfloat16":

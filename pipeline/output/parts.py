@@ -29,51 +29,41 @@ class Footer(_PartFooter, total=False):
     continuous: bool  # only where it is true
 
 
-class PartWriter:
-    """Writes the rows of one part to a scratch file, a row group at a time, so that memory stays flat."""
+class RowGroupWriter:
+    """Writes rows to a Parquet file, a row group as soon as it is large enough, so that memory stays flat.
+
+    Args:
+        dictionaries: columns with few distinct values; those that are not there are passed over.
+        statistics: columns whose least and largest values are kept.
+    """
 
     def __init__(
-        self,
-        scratch: IO[bytes],
-        posterior: str,
-        image_latent: bool = False,
-        columns: Mapping[str, str] | None = None,
-        continuous: bool = False,
+        self, scratch: IO[bytes], schema: pa.Schema, dictionaries: Sequence[str], statistics: Sequence[str]
     ) -> None:
-        self._schema = schema(posterior, image_latent, columns, continuous)
+        self._schema = schema
         self._writer = pq.ParquetWriter(
             scratch,
-            self._schema,
+            schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=[name for name in DICTIONARY_COLUMNS if name in self._schema.names],
+            use_dictionary=[name for name in dictionaries if name in schema.names],
             write_batch_size=1,  # one page for each latent
             write_page_checksum=True,
-            write_statistics=[name for name, _ in DESCRIBING_FIELDS if name not in LONG_COLUMNS],
+            write_statistics=list(statistics),
         )
         self._pending: list[dict[str, Any]] = []
         self._pending_bytes = 0
-        self.statistics = LatentStatistics()
-        self.clips: list[tuple[int, int]] = []
-        self.row_statistics: list[list[float]] = []
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Adds one row of `row_values`, and its latent to the statistics, as it is stored."""
         self._pending.append(dict(values))
         self._pending_bytes += sum(len(value) for value in values.values() if isinstance(value, bytes))
-        mean, logvar = latent_of(values), None
-        if "vae_logvar_bytes" in values:
-            logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
-        self.statistics = merged(self.statistics, statistics_of(mean, logvar))
-        self.row_statistics.append(row_statistics(mean))
-        self.clips.append((values["sample_index"], values["window_index"]))
         if self._pending_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def close(self, footer: Mapping[str, Any]) -> None:
         """Finishes the file with its description in the footer."""
         self._flush()
-        text = json.dumps({**footer, "row_statistics": self.row_statistics}, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
         self._writer.add_key_value_metadata({FOOTER_KEY.decode(): text})
         self._writer.close()
 
@@ -85,6 +75,43 @@ class PartWriter:
         if self._pending:
             self._writer.write_table(pa.Table.from_pylist(self._pending, self._schema))
             self._pending, self._pending_bytes = [], 0
+
+
+class PartWriter:
+    """Writes the rows of one part to a scratch file, with what its footer says of them."""
+
+    def __init__(
+        self,
+        scratch: IO[bytes],
+        posterior: str,
+        image_latent: bool = False,
+        columns: Mapping[str, str] | None = None,
+        continuous: bool = False,
+    ) -> None:
+        statistics = [name for name, _ in DESCRIBING_FIELDS if name not in LONG_COLUMNS]
+        columns_of = schema(posterior, image_latent, columns, continuous)
+        self._rows = RowGroupWriter(scratch, columns_of, DICTIONARY_COLUMNS, statistics)
+        self.statistics = LatentStatistics()
+        self.clips: list[tuple[int, int]] = []
+        self.row_statistics: list[list[float]] = []
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds one row of `row_values`, and its latent to the statistics, as it is stored."""
+        self._rows.add(values)
+        mean, logvar = latent_of(values), None
+        if "vae_logvar_bytes" in values:
+            logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
+        self.statistics = merged(self.statistics, statistics_of(mean, logvar))
+        self.row_statistics.append(row_statistics(mean))
+        self.clips.append((values["sample_index"], values["window_index"]))
+
+    def close(self, footer: Mapping[str, Any]) -> None:
+        """Finishes the file with its description in the footer."""
+        self._rows.close({**footer, "row_statistics": self.row_statistics})
+
+    def abandon(self) -> None:
+        """Stops writing without finishing the file; harmless after `close`."""
+        self._rows.abandon()
 
 
 def read_footer(file: IO[bytes]) -> Footer:

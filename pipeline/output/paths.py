@@ -15,11 +15,35 @@ MANIFESTS = "manifests"
 INDEX = "index"
 REMOVED = "removed"
 TEXT = "text"
+TEXT_PARTS = "parts"
+UNCOND_FILE = "uncond.parquet"
 LATENTS = "latents"
 REJECTS = "rejects"
 SET_ASIDE = "set-aside"
 BUCKET_PREFIX = "bucket="
+TEXT_FOLDERS = ("", f"/{TEXT_PARTS}", f"/{MANIFESTS}")
 SLICE_FILE = re.compile(r"(.+)-(\d{5,})\.(parquet|rejects\.json)")
+
+
+def text_path(name: str) -> str:
+    """The root of the text embeddings of this name."""
+    return f"{TEXT}/{name}"
+
+
+def text_names(store: Store) -> list[str]:
+    """The names of the text embeddings that were begun."""
+    return [name for name in store.names(TEXT) if store.exists(f"{text_path(name)}/{RUN_FILE}")]
+
+
+def text_root(path: str) -> str:
+    """What the path of a file begins with where it belongs to text embeddings, "" where it does not."""
+    folder, name, *_ = [*path.split("/"), ""]
+    return f"{text_path(name)}/" if folder == TEXT else ""
+
+
+def text_part_path(shard: str, slice_index: int) -> str:
+    """A part of text embeddings, below their root; its name is that of the part with the latents."""
+    return f"{TEXT_PARTS}/{shard}-{slice_index:05d}.parquet"
 
 
 def bucket_path(bucket: str) -> str:
@@ -79,5 +103,6 @@ def reject_files(store: Store) -> Iterator[str]:
 
 
 def written_folders(store: Store) -> list[str]:
-    """Every folder in which a run creates files, "" for the root."""
-    return ["", MANIFESTS, INDEX, REJECTS, *map(bucket_path, bucket_names(store))]
+    """Every folder in which a run, or its text embeddings, create files, "" for the root."""
+    texts = [f"{text_path(name)}{folder}" for name in text_names(store) for folder in TEXT_FOLDERS]
+    return ["", MANIFESTS, INDEX, REJECTS, *map(bucket_path, bucket_names(store)), *texts]

@@ -46,13 +46,14 @@ class Totals(TypedDict):
     parts_by_device: dict[str, int]
 
 
-class Simulated(TypedDict, total=False):
-    """What the summary of a run with a simulated encoder says besides."""
+class Besides(TypedDict, total=False):
+    """What the summary says of a run with a simulated encoder, and of one with text embeddings (totals by name)."""
 
     simulated: bool
+    texts: dict[str, dict[str, Any]]
 
 
-class Summary(Totals, Simulated):
+class Summary(Totals, Besides):
     """summary.json, and _SUCCESS.json where no shard is left."""
 
     shards_left: int
@@ -80,15 +81,15 @@ def read_run(store: Store) -> RunFile:
     return run
 
 
-def check_run(store: Store, identity: Mapping[str, Any]) -> None:
-    """Raises RunMismatchError where a run with another identity began in this root."""
+def check_run(store: Store, identity: Mapping[str, Any], key: str = "output.path") -> None:
+    """Raises RunMismatchError where a run with another identity began in this root, which `key` names."""
     run = find_run(store)
     if run and run["fingerprint"] != fingerprint(identity):
         fields = "; ".join(differing_fields(run["identity"], identity))
-        raise RunMismatchError(f"{store.root} was begun with another configuration ({fields}): use a new output.path")
+        raise RunMismatchError(f"{store.root} was begun with another configuration ({fields}): use a new {key}")
 
 
-def claim_run(store: Store, run: RunFile) -> None:
+def claim_run(store: Store, run: RunFile, key: str = "output.path") -> None:
     """Creates run.json unless it exists, then checks that the one that exists has the same identity.
 
     Raises:
@@ -98,7 +99,7 @@ def claim_run(store: Store, run: RunFile) -> None:
         store.create(RUN_FILE, json.dumps(run, indent=1).encode())
     except OSError as error:
         raise ConfigError(f"output.path: {store.root} cannot be written: {error.strerror or error}") from None
-    check_run(store, run["identity"])
+    check_run(store, run["identity"], key)
 
 
 def write_summary(store: Store, summary: Summary) -> None:

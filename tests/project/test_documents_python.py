@@ -26,6 +26,7 @@ PUBLIC = {
             "set_threads",
             "spec_of",
         ),
+        *("TextEncoder", "TextPresetName", "load_text", "text_identity"),
         *("chunk_plan", "plan_from", "ServiceRecord", "read_service_records"),
     },
     "pipeline": {"execute", "load_config", "prepare"},

@@ -17,6 +17,7 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.decoder import RayDecoder
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
+from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone
@@ -56,7 +57,7 @@ def test_a_gpu_node_with_one_cpu_is_fed_by_the_cpus_of_the_others(config: Config
     queue.extend(list_shards(config.input.shards))
     with connected(config.runtime):
         cpus = ray.cluster_resources()["CPU"]
-        cluster = Cluster(config, sha256, queue)
+        cluster = Cluster(LatentsJob(config, sha256), queue)
 
         def look() -> None:
             nonlocal most_taken

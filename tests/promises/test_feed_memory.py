@@ -10,6 +10,7 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
 from pipeline.cluster.metrics import object_store_used_bytes
+from pipeline.cluster.replica import LatentsJob
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone, SliceDone
 from pipeline.video.simulated import SimulatedVideo, write_simulated
@@ -34,7 +35,8 @@ def test_films_that_do_not_fit_are_streamed_within_the_bound(
     with connected(config.runtime):
         queue = WorkQueue(max_attempts=1)
         queue.extend(list_shards(config.input.shards))
-        cluster = Cluster(config, encoder.load("simulated", weights="simulated:1").weights_sha256, queue)
+        sha256 = encoder.load("simulated", weights="simulated:1").weights_sha256
+        cluster = Cluster(LatentsJob(config, sha256), queue)
 
         def look() -> None:
             nonlocal peak_bytes

@@ -26,6 +26,7 @@ from pipeline.cluster import waiting as waiting_for
 from pipeline.cluster.cluster import DRAINED, Cluster
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
+from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
@@ -69,7 +70,7 @@ def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], n
 def cluster_of(config: Config) -> Cluster:
     queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
     queue.extend(list_shards(config.input.shards))
-    return Cluster(config, WEIGHTS_SHA256, queue)
+    return Cluster(LatentsJob(config, WEIGHTS_SHA256), queue)
 
 
 def place_all(cluster: Cluster) -> None:

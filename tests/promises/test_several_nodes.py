@@ -18,6 +18,7 @@ from encoder.video_encoder import VideoEncoder
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, WorkQueue
 from pipeline.cluster.joining import connected
+from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus
@@ -51,7 +52,7 @@ class Run:
     def __post_init__(self) -> None:
         queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
         queue.extend(list_shards(self.config.input.shards))
-        self.cluster = Cluster(self.config, self.sha256, queue)
+        self.cluster = Cluster(LatentsJob(self.config, self.sha256), queue)
 
     def events(self) -> Iterator[Event]:
         yield from self.cluster.run(check=lambda: None)

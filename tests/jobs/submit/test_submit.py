@@ -1,6 +1,7 @@
 """What `latentmill submit --on ray` sends, what every target refuses, and a real Ray cluster that runs a job."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -103,6 +104,21 @@ def test_a_dry_run_prints_the_configuration_that_the_cluster_would_run(
     assert "ray.scripts.scripts job submit" in command
 
 
+@pytest.mark.parametrize("options", [["ray"], ["slurm"], ["kuberay", "--image", "x"]], ids=lambda options: options[0])
+def test_texts_are_sent_by_their_name_with_the_same_configuration(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    path = config_file(make_config(), tmp_path / "c.yaml")
+    text = ["text.encoder=/models/wan", "text.preset=wan", "--text", "recaptioned"]
+    assert main(["submit", path, *text, "--dry-run", "--on", *options]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"python -m jobs text \S+\.yaml --name recaptioned", printed)
+    assert "jobs run" not in printed
+    assert "/models/wan" in printed
+    assert main(["submit", path, "--text", "recaptioned", "--dry-run", "--on", *options]) == 2
+    assert "--text recaptioned needs text.encoder" in capsys.readouterr().err
+
+
 # --- what is refused
 
 
@@ -125,6 +141,11 @@ def test_a_dry_run_prints_the_configuration_that_the_cluster_would_run(
         (
             ["encoder.weights=weights/vae", "--on", "kuberay", "--image", "x"],
             "encoder.weights: weights/vae is relative",
+        ),
+        (["text.encoder=wan", "text.preset=wan", "--on", "ray"], "text.encoder: wan is relative"),
+        (
+            ["text.encoder=diffusers:s3://user:pw@b/wan", "--on", "slurm"],
+            "text.encoder: s3://b/wan holds a password",
         ),
         (["clip.frame=9", "--on", "slurm"], "did you mean frames?"),
     ],

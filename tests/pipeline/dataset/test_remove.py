@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
+from support.text_runs import embed_all, with_text
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
@@ -20,6 +20,7 @@ from pipeline.output.manifests import read_manifest
 from pipeline.output.paths import done_shards
 from pipeline.output.run_file import create_success, read_run
 from pipeline.storage.store import Store
+from pipeline.text.manifests import read_text_manifest
 
 GONE = ("clip-001", "clip-003", "clip-004")  # one of two rows of a part, and all of another slice's
 
@@ -43,20 +44,16 @@ def everything(store: Store) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def add_text(store: Store) -> str:
-    """A text embedding for each sample of the first slice, whatever its windows."""
-    (shard,) = done_shards(store)
-    path = f"text/wan/parts/{shard}-00000.parquet"
-    table = pa.table({"sample_index": [0, 1, 2], "window_index": pa.array([None] * 3, pa.int32())})
-    data = pa.BufferOutputStream()
-    pq.write_table(table, data)
-    store.create(path, data.getvalue().to_pybytes())
-    return path
+def add_texts(made: Config) -> str:
+    """The text embeddings of every row; the path of those of the first slice."""
+    embed_all(with_text(made))
+    (shard,) = done_shards(Store(made.output.path))
+    return f"text/wan/parts/{shard}-00000.parquet"
 
 
 def test_a_removal_leaves_accounts_that_add_up(made: Config) -> None:
     store = Store(made.output.path)
-    text = add_text(store)
+    text = add_texts(made)
     deny(store, rows_named(read_index(store), GONE), "asked by the owner")
     assert any("run latentmill remove" in problem.what for problem in problems_of(store))
     assert repair(store, problems_of(store)) == []
@@ -70,6 +67,8 @@ def test_a_removal_leaves_accounts_that_add_up(made: Config) -> None:
     assert store.exists(f"rejects/{shard}-00001.rejects.json")
     with store.open(text) as file:
         assert pq.read_table(file)["sample_index"].to_pylist() == [0, 2]
+    assert store.names("text/wan/parts") == [f"{shard}-00000.parquet"], "no row of the other slice is left"
+    assert read_text_manifest(Store(store.url("text/wan")), shard)["captions"] == 2
 
 
 def test_a_rerun_does_not_bring_removed_rows_back(made: Config, tiny: VideoEncoder) -> None:
@@ -134,8 +133,7 @@ class DyingStore(Store):
 
 def test_a_removal_that_is_killed_at_any_step_is_finished_to_the_same_bytes(made: Config, tmp_path: Path) -> None:
     first = Path(made.output.path)
-    text = add_text(Store(str(first)))
-    assert text
+    add_texts(made)
     outcomes = []
     for steps in range(100):
         root = tmp_path / f"copy-{steps}"

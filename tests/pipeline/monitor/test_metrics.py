@@ -15,6 +15,7 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, ReplicaCount, WorkQueue
 from pipeline.cluster.joining import connected
 from pipeline.cluster.metrics import RayMetrics, of_fleet
+from pipeline.cluster.replica import LatentsJob
 from pipeline.config.identity import fingerprint, identity, run_name
 from pipeline.errors import Reason, ShardError
 from pipeline.input.listing import list_shards
@@ -177,9 +178,9 @@ def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(
     queue.extend(list_shards(config.input.shards))
     gauges = {("ray_latentmill_shards", "waiting"), ("ray_latentmill_replicas", "at_work")}
     with connected(config.runtime):
-        cluster = Cluster(config, tiny.weights_sha256, queue)
+        cluster = Cluster(LatentsJob(config, tiny.weights_sha256), queue)
         events = list(cluster.run(check=lambda: None))
-        driver, fleet = RayMetrics(config, tiny.weights_sha256), Fleet(queue, ReplicaCount(1, 1))
+        driver, fleet = RayMetrics(LatentsJob(config, tiny.weights_sha256).run), Fleet(queue, ReplicaCount(1, 1))
         (node,) = ray.nodes()
         address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 

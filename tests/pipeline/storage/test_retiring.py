@@ -15,6 +15,7 @@ from pipeline.cluster import cluster as cluster_module
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
+from pipeline.cluster.replica import LatentsJob
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.latents.helping import SharedClaims
@@ -109,7 +110,7 @@ def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none
         return replace_link
 
     with connected(config.runtime):
-        cluster = Cluster(config, tiny.weights_sha256, queue)
+        cluster = Cluster(LatentsJob(config, tiny.weights_sha256), queue)
 
         def prepare_replicas() -> None:
             for replica in cluster._running.values():

@@ -1,0 +1,159 @@
+"""The command `text` with real text encoders: what it refuses, and what it leaves, on Ray and beside diffusers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from diffusers import WanPipeline
+from support.runs import MakeConfig
+from support.text_runs import commit_rows, shards_of_run, text_files
+from support.texts import make_text_encoder
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from jobs.cli import main
+from pipeline.config.load import Config
+from pipeline.errors import UserError
+from pipeline.storage.store import Store
+from pipeline.text.load import load_text_encoder
+from pipeline.text.task import text_task
+from pipeline.text_run import execute_texts, prepare_texts, text_config
+
+Said = Callable[[], str]
+
+
+@pytest.fixture(scope="module")
+def umt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_text_encoder(tmp_path_factory.mktemp("umt5"), "umt5")
+
+
+@pytest.fixture
+def out(make_config: MakeConfig) -> str:
+    return commit_rows(make_config()).root
+
+
+def wan(umt5: Path, **values: Any) -> list[str]:
+    chosen = {"encoder": umt5, "preset": "wan", "dtype": "float32", **values}
+    return [f"text.{key}={value}" for key, value in chosen.items()]
+
+
+def embedded_here(config: Config, name: str) -> None:
+    """The texts of a run by a real encoder in this process."""
+    assert config.text is not None
+    prepared = prepare_texts(config, name)
+    task = text_task(config, name, prepared.job.identity, load_text_encoder(config.text, "cpu"))
+    task.write_uncond(config.text)
+    for shard in shards_of_run(config):
+        list(task.run(shard))
+
+
+@pytest.mark.ray
+def test_the_command_embeds_as_the_pipeline_of_diffusers_does_and_resumes(
+    out: str, umt5: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*wan(umt5), "runtime.replicas=2", "limits.max_reject_fraction=1"]
+    latents = {path: path.read_bytes() for path in Path(out, "latents").rglob("*.parquet")}
+    assert main(["text", out, *arguments]) == 0
+    assert "text wan: 1 shards done, 0 left: 7 captions" in capsys.readouterr().out
+    config = text_config(out, arguments)
+    pipeline = pipeline_of(umt5)
+    (prompts,) = (pq.read_table(Path(out, "text/wan/uncond.parquet")).to_pylist(),)
+    rows = [row for path in sorted(Path(out, "text/wan/parts").iterdir()) for row in pq.read_table(path).to_pylist()]
+    for row in [*rows, *prompts]:
+        with torch.inference_mode():
+            theirs = pipeline.encode_prompt(row["caption"], do_classifier_free_guidance=False, max_sequence_length=512)[
+                0
+            ][0]
+        ours = np.frombuffer(row["text_embedding_bytes"], np.float32).reshape(row["text_embedding_shape"])
+        assert np.abs(np.pad(ours, ((0, 512 - len(ours)), (0, 0))) - theirs.numpy()).max() < 1e-6
+    embedded_here(config, "here")
+    assert text_files(config) == text_files(config, "here")
+    assert {path: path.read_bytes() for path in Path(out, "latents").rglob("*.parquet")} == latents
+    (part, *_) = sorted(Path(out, "text/wan/parts").iterdir())
+    before = text_files(config)
+    part.unlink()
+    assert main(["verify", out, "--repair"]) == 1
+    assert main(["text", out, *arguments]) == 0
+    assert text_files(config) == before
+    assert main(["verify", out]) == 0
+
+
+def pipeline_of(folder: Path) -> Any:
+    model = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    return WanPipeline(tokenizer=tokenizer, text_encoder=model, vae=None, transformer=None, scheduler=None)
+
+
+def test_status_and_report_count_captions_and_what_was_cut_off(
+    out: str, umt5: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = text_config(out, wan(umt5))
+    embedded_here(config, "wan")
+    outcome = execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+    assert (outcome.exit_code, outcome.totals["captions"], outcome.totals["truncated"]) == (0, 7, 0)
+    assert json.loads(Store(out).read("text/wan/_SUCCESS.json")) == outcome.totals
+    assert json.loads(Store(out).read("summary.json"))["texts"] == {"wan": outcome.totals}
+    assert "Text embeddings wan" in Store(out).read("report.html").decode()
+    assert main(["status", out]) == 0
+    assert "text wan: shards done: 1, left: 0; captions: 7, truncated: 0, rejects: 0" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_complete_is_embedded_as_far_as_it_is(out: str, umt5: Path) -> None:
+    Path(out, "_SUCCESS.json").unlink()
+    config = text_config(out, wan(umt5))
+    embedded_here(config, "wan")
+    outcome = execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+    assert (outcome.exit_code, outcome.left, outcome.latents_left) == (1, 0, True)
+    assert not Path(out, "text/wan/_SUCCESS.json").exists()
+
+
+def test_a_table_that_changed_since_is_said_so(out: str, umt5: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new.csv"
+    table.write_text("key,caption\nclip-000,x\n")
+    config = text_config(out, wan(umt5, captions=table, key="key"))
+    embedded_here(config, "wan")
+    table.write_text("key,caption\nclip-000,other\n")
+    outcome = execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+    assert outcome.of_earlier_tables == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dtype": "bfloat16"}, r'text\.dtype: "float32" there, "bfloat16" now\): use a new --name'),
+        ({"negative": "[blurry]"}, r"text\.negative: \[\] there"),
+        ({"preset": "cogvideox"}, "preset cogvideox needs a t5 encoder: .* holds umt5"),
+        ({"encoder": "/nowhere"}, r"text: /nowhere/?.* has no config\.json"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_to_do(out: str, umt5: Path, changes: dict[str, Any], said: str) -> None:
+    embedded_here(text_config(out, wan(umt5)), "wan")
+    execute_texts(prepare_texts(text_config(out, wan(umt5))), lambda *_: None, lambda _: None, lambda: None)
+    with pytest.raises(UserError, match=said):
+        prepare_texts(text_config(out, wan(umt5, **changes)), "wan")
+
+
+def test_a_missing_section_run_or_a_bad_name_is_refused(out: str, umt5: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"text\.encoder is missing"):
+        text_config(out, [])
+    with pytest.raises(UserError, match=r"has no run\.json"):
+        text_config(str(tmp_path / "none"), wan(umt5))
+    with pytest.raises(UserError, match="give preset: cogvideox, wan or mochi"):
+        text_config(out, [f"text.encoder={umt5}"])
+    with pytest.raises(UserError, match=r"--name '\.\./x'"):
+        prepare_texts(text_config(out, wan(umt5)), "../x")
+
+
+def test_a_file_may_name_the_run_and_its_texts(out: str, umt5: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    text = {"encoder": str(umt5), "preset": "wan", "dtype": "float32"}
+    config = make_config(runtime={"replicas": 3}).replaced({"text": text})
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    assert text_config(str(file), []) == config
+    recorded = text_config(out, wan(umt5))
+    assert (recorded.text, recorded.output) == (config.text, config.output)
+    assert recorded.runtime.replicas == "auto", "where latents were made says nothing about where texts are"
