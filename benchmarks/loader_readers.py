@@ -1,7 +1,7 @@
 """Readers of the same rows as float32 tensors: the loader, and what a user would take instead.
 
 `python -m benchmarks.loader_readers NAME ROOT SCRATCH [STOP]` reads one epoch and prints figures as JSON, or the ids
-that come before and after a stop.
+before and after a stop.
 """
 
 import json

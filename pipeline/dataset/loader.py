@@ -359,7 +359,8 @@ class _Files:
         scratch = file.with_name(f".tmp-{uuid4().hex}")
         scratch.write_bytes(data)
         self._make_room(len(data))
-        scratch.replace(file)
+        with suppress(FileNotFoundError):  # where another reader made room meanwhile
+            scratch.replace(file)
         return data
 
     def _make_room(self, needed_bytes: int) -> None:

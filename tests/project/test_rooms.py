@@ -14,7 +14,7 @@ PACKAGES = ("encoder", "pipeline", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 LONGEST_FILE, LONGEST_FUNCTION, MOST_FILES = 300, 50, 12
 MOST_COMMANDS = 20  # a file for each command or group of them
-COPIED_FILES = {"pipeline.dataset.loader": 590}  # users copy it, so that it is one file
+COPIED_FILES = {"pipeline.dataset.loader": 620}  # users copy it, so that it is one file
 # A room imports only from lines below it; rooms on one line do not know each other.
 PIPELINE = (
     {"text_run"},

@@ -106,6 +106,7 @@ def fill_slice(
     writer = SliceWriter(ledger, slice_index, slice_index * PART_SAMPLES, "moments", dtype, begun, image_latent)
     for index, shape in enumerate(shapes, start=slice_index * PART_SAMPLES):
         row = made_row(index, shape=shape or WIDE)
+        row = replace(row, id=f"{ledger.shard.name}/{row.sample.key}")
         writer.counts.add(row.sample)
         if not writer.wanted(index):
             continue

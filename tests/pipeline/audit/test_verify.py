@@ -146,20 +146,22 @@ def test_parts_of_an_unfinished_shard_are_fine(root: Path) -> None:
 @pytest.mark.parametrize("name", ["vae_latent", "vae_logvar"])
 def test_a_value_that_is_not_finite_is_found(root: Path, name: str, value: float) -> None:
     edit_cell(root, f"{name}_bytes", lambda latent: np.float32(value).tobytes() + latent[4:])
-    assert problems(root) == [(PART, f"row clip-006: {name} has values that are not finite")]
+    assert problems(root) == [(PART, f"row videos/clip-006: {name} has values that are not finite")]
 
 
 def test_a_latent_of_another_length_is_found(root: Path) -> None:
     edit_cell(root, "vae_latent_bytes", lambda latent: latent.rstrip(latent[-1:]))
     ((path, what),) = problems(root)
     assert path == PART
-    assert what.startswith("row clip-006: vae_latent has 23")
+    assert what.startswith("row videos/clip-006: vae_latent has 23")
     assert what.endswith("bytes for 60 values")
 
 
 def test_a_latent_of_another_shape_is_found(root: Path) -> None:
     edit_cell(root, "vae_latent_shape", lambda shape: shape[::-1])
-    assert problems(root) == [(PART, "row clip-006: vae_latent has shape [5, 3, 2, 2], its bucket needs [2, 2, 3, 5]")]
+    assert problems(root) == [
+        (PART, "row videos/clip-006: vae_latent has shape [5, 3, 2, 2], its bucket needs [2, 2, 3, 5]")
+    ]
 
 
 def test_rows_that_the_footer_does_not_name_are_found(root: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ import numpy as np
 import pytest
 import s3fs
 import torch
-from support.makers import SCALING, TALL, WIDE, commit_run, fill_slice, made_ledger, made_row
+from support.makers import SCALING, TALL, WIDE, commit_run, fill_slice, made_latent, made_ledger, made_row, made_sample
 from support.paths import ROOT
 from torch.utils.data import DataLoader
 
 from pipeline.dataset.loader import Latents
 from pipeline.dataset.remove import deny, finish_removals, rows_named
 from pipeline.dataset.select import read_index
+from pipeline.dataset.statistics import write_statistics
+from pipeline.output.manifests import read_manifests
 from pipeline.storage.store import Store
 
 ENCODER = {"name": "made up", "scaling": SCALING | {"shift": [0.25], "scale": [0.5]}}
@@ -169,6 +172,33 @@ def test_latents_are_scaled_as_the_footer_says(root: str) -> None:
     for clip, latent in zip(batch["id"], batch["latent"], strict=True):
         row = made_row(int(clip[-3:]), shape=tuple(latent.shape))  # type: ignore[arg-type]
         np.testing.assert_allclose(latent.numpy(), (row.latent - 0.25) * 0.5, rtol=1e-6)
+
+
+def test_statistics_scale_each_channel_to_mean_0_and_deviation_1(root: str) -> None:
+    write_statistics(Store(root), "moments", read_manifests(Store(root), ["a", "b"]))
+    batches = Latents(root, batch=1, step_batches=1, scale="statistics")
+    values = torch.cat([batch["latent"][0].flatten(1) for batch in batches], dim=1)
+    torch.testing.assert_close(values.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values.std(1, correction=0), torch.ones(2), atol=1e-4, rtol=0)
+
+
+def test_the_condition_of_cogvideox_is_divided_and_captions_are_drawn(tmp_path: Path) -> None:
+    ledger = made_ledger(commit_run(tmp_path, ["/data/a.tar"]), "a")
+    encoder = ENCODER | {"scaling": SCALING | {"shift": [0.0], "scale": [0.5], "image_scale": [2.0]}}
+    description = {**ledger.description, "encoder": encoder, "image_latent": "first_frame"}
+    ledger = replace(ledger, description=description)
+    writer = fill_slice(ledger, (), image_latent=True)
+    for sample in range(3):
+        captioned = made_sample(sample, captions=("one", "two", "three"))
+        row = made_row(sample, image_latent=made_latent(sample)[:, :1], sample=captioned)
+        writer.counts.add(row.sample)
+        writer.add(row)
+    ledger.commit_manifest([writer.commit()], {})
+    latents = Latents(str(tmp_path), batch=3, step_batches=1, shuffle=False, caption="random")
+    epochs = [batch for _ in range(8) for batch in latents]
+    assert {caption for batch in epochs for caption in batch["caption"]} == {"one", "two", "three"}
+    for sample, image in enumerate(epochs[0]["image_latent"]):
+        np.testing.assert_allclose(image.numpy(), made_latent(sample)[:, :1] / 0.5, rtol=1e-6)
 
 
 def test_samples_and_dropped_captions_follow_from_seed_epoch_and_id(root: str) -> None:

@@ -14,6 +14,8 @@ from pipeline.dataset.select import chosen, joined, read_index, split_of
 from pipeline.errors import UserError
 from pipeline.storage.store import Store
 
+SPLITS = ("train", "val")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -27,7 +29,7 @@ def test_a_condition_is_over_columns_metadata_and_joined_tables(store: Store) ->
     rows = read_index(store)
     assert chosen(rows, "shard == 'a' and metadata.seed == 1").num_rows == 4
     scores = pa.table({"sample_index": [0, 1], "score": [5.0, 4.0]})
-    assert chosen(joined(rows, scores, "sample_index"), "score >= 5")["id"].to_pylist() == ["clip-000"] * 2
+    assert chosen(joined(rows, scores, "sample_index"), "score >= 5")["id"].to_pylist() == ["a/clip-000", "b/clip-000"]
     assert chosen(rows, "metadata.score > 1").num_rows == 0
 
 
@@ -58,6 +60,11 @@ def test_the_loader_takes_the_table_that_the_command_writes(
     command = ["select", store.root, "--where", "score > 5", "--join", str(tmp_path / "scores.csv")]
     assert main([*command, "--on", "sample_index", "--split", "val=0.5", "--out", table]) == 0
     assert "4 of 8 rows selected" in capsys.readouterr().out
+    selected = pq.read_table(table).to_pylist()
+    for split in SPLITS:
+        found = {row for batch in Latents(store.root, 1, 1, selection=table, split=split) for row in batch["id"]}
+        assert found == {row["id"] for row in selected if row["split"] == split}
+    assert len(list(Latents(store.root, 1, 1, selection=table))) == 4
     assert pq.read_table(table).column_names[-2:] == ["row_hash", "split"]
     with pytest.raises(ValueError, match="has no split 'test'"):
         Latents(store.root, selection=table, split="test")

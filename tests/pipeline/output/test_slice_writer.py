@@ -54,7 +54,10 @@ def test_a_bucket_is_named_by_its_latent() -> None:
 def test_a_commit_writes_a_part_for_each_bucket_with_the_account_of_the_whole_slice(store: Store) -> None:
     committed = fill_slice(made_ledger(store), SHAPES).commit()
     files = output_files(Path(store.root))
-    assert {path: ids(part) for path, part in files.items()} == {WIDE_PART: ["clip-000"], TALL_PART: ["clip-001"]}
+    assert {path: ids(part) for path, part in files.items()} == {
+        WIDE_PART: ["videos/clip-000"],
+        TALL_PART: ["videos/clip-001"],
+    }
     for part in files.values():
         record = record_from_json(read_footer(io.BytesIO(part))["slice"])
         assert record == committed.record
