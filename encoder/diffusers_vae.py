@@ -46,8 +46,8 @@ REFUSED = {
     "AutoencoderDC": "encodes pictures",
     "AutoencoderKLQwenImage21": "encodes pictures with transparency",
 }
+TILE_OVERLAP_FRAMES = 5  # of HunyuanVideo
 ONE_CLIP = ("AutoencoderKLHunyuanVideo15",)  # diffusers' attention mask fits one clip only
-PLANS = {"AutoencoderKLHunyuanVideo": "tiles 17/12"}  # over 16 frames: tiles of 17 frames, one every 12
 DECODER, ENCODER = ("decoder", "post_quant_conv"), ("encoder", "quant_conv")
 SIGMA_DATA = {"AutoencoderKLCosmos": 0.5}  # of the published schedulers, which a VAE's folder does not contain
 TEMPORAL_RATIO = ("temporal_compression_ratio", "scale_factor_temporal", "temporal_compress_times")
@@ -116,13 +116,28 @@ def _encode_kvae(model: Any, x: Tensor, cache: Any) -> tuple[Tensor, Any]:
     return model.encoder(x, cache).chunk(2, dim=1)[0], cache
 
 
+def _encode_hunyuan(model: Any, x: Tensor, overlap: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A tile of 17 frames begins 12 frames after the one before, and nothing else is carried over.
+
+    Of the 5 latents of a tile but the first, diffusers drops the first and takes the second from the tile before.
+    """
+    tile = x if overlap is None else torch.cat([overlap, x], 2)
+    moments = model.quant_conv(model.encoder(tile))
+    return (moments if overlap is None else moments[:, :, 2:]), tile[:, :, -TILE_OVERLAP_FRAMES:].clone()
+
+
+def _segments(frames: int) -> tuple[int, ...]:
+    return segments_plan(frames, 17, 16)
+
+
 _WAN = Caching("causal", lambda frames: causal_plan(frames, 4), _encode_wan)
 CACHING = {
     "AutoencoderKLWan": _WAN,
     "AutoencoderKLQwenImage": _WAN,
     "AutoencoderKLCogVideoX": Caching("diffusers", lambda frames: chunk_plan(frames, 8), _encode_cogvideox),
-    "Kandinsky6SRVAE": Caching("segments 17/16", segments_plan, _encode_kandinsky),
-    "AutoencoderKLKVAEVideo": Caching("segments 17/16", segments_plan, _encode_kvae),
+    "AutoencoderKLHunyuanVideo": Caching("tiles 17/12", lambda frames: segments_plan(frames, 17, 12), _encode_hunyuan),
+    "Kandinsky6SRVAE": Caching("segments 17/16", _segments, _encode_kandinsky),
+    "AutoencoderKLKVAEVideo": Caching("segments 17/16", _segments, _encode_kvae),
 }
 
 
@@ -144,7 +159,7 @@ def load_diffusers(weights: str, options: Options) -> VideoEncoder:
     choices = {
         "class": class_name,
         "diffusers": _diffusers().__version__,
-        "chunk_plan": PLANS.get(class_name, "whole") if rule is None else rule.name,
+        "chunk_plan": "whole" if rule is None else rule.name,
     }
     kind = Kind(lambda: build_half(config, without=DECODER), _engine, choices)
     spec = spec_of_vae(model)

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from encoder.checkpoints import cogvideox as cogvideox_checkpoints
+from encoder.checkpoints import ltx as ltx_checkpoints
 from encoder.checkpoints import wan as wan_checkpoints
 from encoder.checkpoints.layout import Config, Shapes
-from encoder.models import cogvideox, wan
+from encoder.models import cogvideox, ltx, wan
 from encoder.models.cogvideox import CogVideoXParams
+from encoder.models.ltx import LtxParams
 from encoder.models.wan import WanParams
 from encoder.spec import AUTO, ChunkPlan, Dtype, NormScope, spec_of
 from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
@@ -95,9 +97,16 @@ def _cogvideox(params: CogVideoXParams, options: Options) -> Kind:
 
 
 def _wan(params: WanParams, options: Options) -> Kind:
-    """Wan normalises single pixels, so that norm scopes and chunk plans make no difference."""
-    ratio = params.temporal_ratio
-    return Kind(lambda: wan.WanEncoder(params), _causal(ratio), _causal_choices("pixel", ratio))
+    return _pixelwise(lambda: wan.WanEncoder(params), params.temporal_ratio)
+
+
+def _ltx(params: LtxParams, options: Options) -> Kind:
+    return _pixelwise(lambda: ltx.LtxEncoder(params), params.temporal_ratio)
+
+
+def _pixelwise(build: Callable[[], nn.Module], temporal_ratio: int) -> Kind:
+    """Of models that normalise single pixels, so that norm scopes and chunk plans make no difference."""
+    return Kind(build, _causal(temporal_ratio), _causal_choices("pixel", temporal_ratio))
 
 
 def _causal(temporal_ratio: int) -> Callable[[Any], Engine]:
@@ -126,5 +135,12 @@ FAMILIES = (
         wan_checkpoints.params_of_shapes,
         wan_checkpoints.config_of,
         _wan,
+    ),
+    Family(
+        ltx.PRESETS,
+        ltx_checkpoints.params_of_config,
+        ltx_checkpoints.params_of_shapes,
+        ltx_checkpoints.config_of,
+        _ltx,
     ),
 )

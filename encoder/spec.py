@@ -128,6 +128,7 @@ SPECS = {
         LatentSpec("tiny", 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
         LatentSpec("wan", 16, temporal_ratio=4, spatial_ratio=8, latents_mean=WAN_MEAN, latents_std=WAN_STD),
         LatentSpec("wan2.2", 48, temporal_ratio=4, spatial_ratio=16, latents_mean=WAN22_MEAN, latents_std=WAN22_STD),
+        LatentSpec("ltx", 128, temporal_ratio=8, spatial_ratio=32),  # mean and deviation are in the weights
         LatentSpec(SIMULATED, 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
     )
 }

@@ -34,6 +34,9 @@ ALGORITHMS: Mapping[str, type[Algorithm]] = {
     "winograd_c": CWinograd,
 }
 LEAST_CHANNELS = 96  # narrower layers are too cheap to be worth measuring
+# `auto` computes wider layers directly: they see small pictures, and transformed kernels take up to 23 times their
+# bytes in half precision, which would be tens of gigabytes for LTX-2.
+MOST_PARAMETERS = 640 * 640 * 27
 # Relative root mean square error of one convolution. float32 has 5e-6 by Winograd; bfloat16 2e-3 directly, and 1e-2
 # when filtered in time and height.
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}
@@ -116,6 +119,8 @@ def choose(model: nn.Module, shapes: Mapping[str, ConvShape], convolutions: Conv
         return dict(convolutions)
     convs = dict(candidates(model))
     one_of_each = {shape: convs[name].weight for name, shape in shapes.items()}
+    if convolutions == AUTO:
+        one_of_each = {shape: weight for shape, weight in one_of_each.items() if weight.numel() <= MOST_PARAMETERS}
     if convolutions == DIRECT or (convolutions == AUTO and not _worth_measuring(one_of_each.values())):
         return {}
     if convolutions != AUTO:

@@ -22,6 +22,7 @@ from encoder.checkpoints.layout import Layout, Tensors
 LOG = logging.getLogger(__name__)
 
 RANDOM = "random:"
+VIDEO_KERNEL_DIMS = 5  # other encoders of an all-in-one file, such as that of audio, have fewer
 VAE_CLASS = "(Autoencoder|VAE)"  # in the names of classes
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 DIFFUSERS_FILE = f"{DIFFUSERS_STEM}.safetensors"
@@ -167,9 +168,9 @@ def own_tensors(published: Tensors, layout: Layout, path: Path) -> tuple[Tensors
     """The encoder's tensors by our names, without those of a decoder, a loss or another model; then the scaling."""
     prefixes = {
         name.removesuffix(first)
-        for name in published
+        for name, tensor in published.items()
         for first in layout.first
-        if name == first or name.endswith(f".{first}")
+        if (name == first or name.endswith(f".{first}")) and tensor.ndim == VIDEO_KERNEL_DIMS
     }
     if len(prefixes) > 1:
         raise WeightsError(f"{path} has several encoders, under {', '.join(sorted(prefixes))}: give a file with one")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from encoder.checkpoints import cogvideox, wan
+from encoder.checkpoints import cogvideox, ltx, wan
 from encoder.checkpoints.layout import Config, Layout
 
 LAYOUTS: dict[str, Layout] = {
@@ -10,6 +10,7 @@ LAYOUTS: dict[str, Layout] = {
     "tiny": cogvideox.LAYOUT,
     "wan": wan.WAN,
     "wan2.2": wan.WAN22,
+    "ltx": ltx.LAYOUT,
 }
 
 

@@ -16,13 +16,13 @@ from encoder.kernels.direct import attention, convolve, linear
 from encoder.kernels.fused_norms import add_residual
 from encoder.kernels.torch_winograd import Convolution
 from encoder.kernels.winograd import TimePadding, cut
-from encoder.models.norms import GroupNorm, RmsNorm
+from encoder.models.norms import GroupNorm, PixelNorm, RmsNorm
 
 FEW_CHANNELS = 4  # the most that pixels have
 AVERAGED_ROWS = 16  # of a picture, by one thread
 Past = tuple[Tensor, ...]
 State = tuple[Past, ...]  # one for each layer of an encoder, in order
-Norm = GroupNorm | RmsNorm
+Norm = GroupNorm | RmsNorm | PixelNorm
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -167,7 +167,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1, self.conv1, self.norm2, self.conv2, self.workspace = norm1, conv1, norm2, conv2, workspace
         out_channels, in_channels = conv1.weight.shape[:2]
-        self.shortcut = CausalConv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.shortcut: nn.Module | None = None
+        if in_channels != out_channels:
+            self.shortcut = CausalConv3d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """`b c t h w -> b c' t h w`; `x` is overwritten."""

@@ -15,6 +15,7 @@ from encoder.device.workspace import empty_frames
 from encoder.kernels.fused_norms import group_moments, group_normalize, rms_normalize
 from encoder.spec import NormScope
 
+PIXEL_EPS = 1e-8  # of PixelNorm, below its root
 BAND_VALUES = 2**17  # normalised together on a CPU, so that they stay in a core's cache
 
 
@@ -165,6 +166,41 @@ class RmsNorm(nn.Module):
             _finish((band / length.clamp_min_(1e-12)).mul_(scale), self.swish, out)
 
         return _by_bands(x, pad_frames, out, normalize)
+
+
+class PixelNorm(nn.Module):
+    """Each pixel's channels divided by their root mean square, then swish."""
+
+    fused = False  # there is no kernel in Triton
+
+    def forward(self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None, extra: Tensor | None = None) -> Tensor:
+        """As that of `GroupNorm`."""
+        assert extra is None, "torch's operations add the bias with the convolution"
+
+        def normalize(_: int, band: Tensor, out: Tensor) -> None:
+            length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)
+            _finish(band / (length.square_() / band.shape[-1] + PIXEL_EPS).sqrt_(), True, out)
+
+        return _by_bands(x, pad_frames, out, normalize)
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm of each pixel's channels, without swish."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b c t h w -> b c t h w`"""
+        weight, bias = self.weight.float(), self.bias.float()
+
+        def normalize(_: int, band: Tensor, out: Tensor) -> None:
+            out.copy_(F.layer_norm(band.float(), (len(weight),), weight, bias, self.eps))
+
+        return _by_bands(x, 0, None, normalize)
 
 
 def _finish(normed: Tensor, swish: bool, out: Tensor) -> None:

@@ -41,15 +41,11 @@ def causal_plan(frames: int, temporal_ratio: int) -> tuple[int, ...]:
     return (1, *[temporal_ratio] * ((frames - 1) // temporal_ratio))
 
 
-def segments_plan(frames: int, segment_frames: int = 16) -> tuple[int, ...]:
-    """Chunks of `segment_frames`, the first with the clip's first frame besides, the last with what is left."""
-    first = min(frames, segment_frames + 1)
-    rest = frames - first
-    return (
-        first,
-        *[segment_frames] * (rest // segment_frames),
-        *([rest % segment_frames] * (rest % segment_frames > 0)),
-    )
+def segments_plan(frames: int, first_frames: int, segment_frames: int) -> tuple[int, ...]:
+    """A chunk of `first_frames`, then chunks of `segment_frames`, the last with what is left."""
+    first = min(frames, first_frames)
+    whole, rest = divmod(frames - first, segment_frames)
+    return (first, *[segment_frames] * whole, *([rest] if rest else []))
 
 
 def _remainder_first(frames: int, chunk_frames: int) -> tuple[int, ...]:

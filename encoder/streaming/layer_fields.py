@@ -7,13 +7,14 @@ from torch import nn
 
 from encoder.models.cogvideox import Downsample, Encoder, Head
 from encoder.models.layers import CausalConv3d, ResidualBlock, SpaceAttention, Stem
+from encoder.models.ltx import FoldDown, LtxEncoder, LtxHead, StridedConv
 from encoder.models.wan import WanDownsample, WanEncoder, WanHead, WanResidualLevel
 from encoder.streaming.receptive_field import LayerField, ReceptiveField
 
 
 def receptive_field_of(model: Callable[..., Any], identity: Mapping[str, Any]) -> ReceptiveField:
     """The receptive field of a native model, whose `identity` says in which chunks it runs."""
-    assert isinstance(model, Encoder | WanEncoder), "only native models stream"
+    assert isinstance(model, Encoder | WanEncoder | LtxEncoder), "only native models stream"
     return ReceptiveField(
         layers=tuple(_layer_fields(model)),
         temporal_ratio=identity["temporal_ratio"],
@@ -24,7 +25,7 @@ def receptive_field_of(model: Callable[..., Any], identity: Mapping[str, Any]) -
     )
 
 
-def _layer_fields(model: Encoder | WanEncoder) -> Iterator[LayerField]:
+def _layer_fields(model: Encoder | WanEncoder | LtxEncoder) -> Iterator[LayerField]:
     stride_frames = 1
     for layer in _parts(model):
         if past_frames := _halving_past_frames(layer):
@@ -34,7 +35,7 @@ def _layer_fields(model: Encoder | WanEncoder) -> Iterator[LayerField]:
             yield LayerField(stride_frames, past_frames, normed)
 
 
-def _parts(model: Encoder | WanEncoder) -> Iterator[nn.Module]:
+def _parts(model: Encoder | WanEncoder | LtxEncoder) -> Iterator[nn.Module]:
     """The layers, with those inside a level: its averaged input looks no further back than they do."""
     for layer in model.layers():
         yield from layer.parts() if isinstance(layer, WanResidualLevel) else (layer,)
@@ -46,6 +47,10 @@ def _halving_past_frames(layer: nn.Module) -> int:
         return int(layer.in_time)
     if isinstance(layer, WanDownsample) and layer.time is not None:
         return int(layer.time.weight.shape[2]) - 1
+    if isinstance(layer, StridedConv):
+        return int(layer.weight.shape[2]) - 1
+    if isinstance(layer, FoldDown) and layer.stride[0] == 2:
+        return _past_frames(layer.conv) + 1  # of the first frame of a pair
     return 0
 
 
@@ -59,9 +64,11 @@ def _same_rate_fields(layer: nn.Module) -> Iterator[tuple[int, bool]]:
             yield _past_frames(layer.conv2), True
         case SpaceAttention():
             yield 0, True
-        case Head() | WanHead():
+        case Head() | WanHead() | LtxHead():
             yield _past_frames(layer.conv), True
-        case Downsample() | WanDownsample():
+        case FoldDown() if layer.stride[0] == 1:
+            yield _past_frames(layer.conv), False
+        case Downsample() | WanDownsample() | FoldDown() | StridedConv():
             return
         case _:
             raise TypeError(f"{type(layer).__name__} has no receptive field here: add it to layer_fields.py")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.encoders import save
+from support.encoders import Pair, relative_error, save
+from support.encoders import video as made_video
 
 import encoder
 from encoder import video_encoder
@@ -98,7 +99,7 @@ def test_illegal_frame_counts_are_refused_with_the_rule_of_the_vae(tmp_path: Pat
 def test_a_clip_goes_in_whole_so_its_memory_is_computed_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save("AutoencoderKLHunyuanVideo", tmp_path)
+    save("AutoencoderKLMagvit", tmp_path)
     ours = encoder.load("diffusers", weights=str(tmp_path))
     assert not ours.streams
     assert ours.encode_bytes(9, 64, 96) > 3 * 9 * 64 * 96 * 4
@@ -135,7 +136,19 @@ def test_where_diffusers_takes_a_cache_clips_stream_and_memory_does_not_grow(cla
         expected = theirs.encode(clip).latent_dist.mode()
     torch.testing.assert_close(joined(parts).mean, expected, rtol=0, atol=1e-5)
     assert len(parts) > 1
-    assert ours.encode_bytes(481, 64, 96) == ours.encode_bytes(97, 64, 96)
+    assert ours.encode_bytes(481, 64, 96) == ours.encode_bytes(97, 64, 96)  # 97 is 1 + 12k and 1 + 16k
+
+
+@pytest.mark.parametrize("frames", range(13, 54, 4))
+def test_hunyuan_video_is_cut_into_the_tiles_that_diffusers_blends(hunyuan: Pair, frames: int) -> None:
+    assert relative_error(hunyuan, made_video(1, frames, 16, 24)) < 1e-6
+    assert hunyuan[1].identity["chunk_plan"] == "tiles 17/12"
+
+
+@pytest.fixture(scope="module")
+def hunyuan(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("hunyuan")
+    return save("AutoencoderKLHunyuanVideo", folder), encoder.load("diffusers", weights=str(folder))
 
 
 def test_a_vae_that_must_see_the_clip_whole_collects_it(tmp_path: Path) -> None:
