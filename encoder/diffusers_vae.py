@@ -244,7 +244,7 @@ def build_half(config: dict[str, Any], without: tuple[str, ...]) -> nn.Module:
     """The VAE of a config without its decoder, or without its encoder."""
     model: nn.Module = getattr(_diffusers(), config["_class_name"]).from_config(config).eval()
     for part in without:
-        setattr(model, part, None)
+        setattr(model, part, nn.Module())  # some count the layers of both halves
     return model
 
 

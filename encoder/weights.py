@@ -87,7 +87,7 @@ def found_path(source: str) -> Path:
     if not path.exists():
         hub = f" (from the Hugging Face hub: hf://{source}/vae)" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
         raise WeightsError(
-            f"no weights at {source}: give random:SEED, a diffusers VAE folder, or a file of tensors{hub}"
+            f"no weights at {source}: give a diffusers VAE folder, a file of tensors, or random:SEED{hub}"
         )
     if path.is_dir() and not _is_vae(path) and _is_vae(path / "vae"):
         LOG.warning("%s is the folder of a pipeline: its VAE is read from the subfolder vae", path)

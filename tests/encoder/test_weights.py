@@ -213,7 +213,7 @@ def test_integers_are_no_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "no weights at .*: give random:SEED"),
+        (lambda path: None, "no weights at .*: give a diffusers VAE folder"),
         (lambda path: path.mkdir(), "contains no config.json"),
         (lambda path: path.write_bytes(b"xx"), "is not a file of tensors"),
     ],
