@@ -61,7 +61,9 @@ class Night:
     def go(self) -> None:
         node = self.there.pop(self.chance.randrange(len(self.there)))
         (raylet,) = node.all_processes["raylet"]
-        os.kill(raylet.process.pid, signal.SIGKILL)
+        for process in [raylet.process.pid, *children(raylet.process.pid)]:  # which would outlive it by seconds
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self.went[node.node_id] = time.monotonic()
 
     def change(self) -> None:
@@ -88,6 +90,16 @@ class Replicas:
                 print(said["time"], said["event"], said["message"], flush=True)
             if said["event"] == "replica_joined":
                 self.joined.setdefault(said["node"], time.monotonic())
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started: of a raylet its workers and its agents."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == process:
+                found.append(int(status.parent.name))
+    return found
 
 
 def make_shards(folder: Path, samples: int) -> None:

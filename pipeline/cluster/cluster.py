@@ -148,7 +148,7 @@ class Cluster:
 
     def _let_go(self, replica: _Running) -> None:
         ray.kill(replica.actor)
-        self._logs.copy_soon()
+        self._logs.left(replica.number)
         del self._running[replica.number]
         self._fleet.leave(replica.number, died=False)
 
@@ -249,7 +249,7 @@ class Cluster:
             yield from filter(None, [self._fleet.failed(replica.number, work, self._last_error, replica.drains)])
         else:  # it could not load, is gone, or may be broken
             ray.kill(replica.actor)
-            self._logs.copy_soon()
+            self._logs.left(replica.number)
             del self._running[replica.number]
             yield ReplicaLost(replica.number, replica.node, self._last_error, self._nodes.address(replica.node))
             of_itself = isinstance(error, RayTaskError | LatentmillError)

@@ -93,8 +93,9 @@ class Logs:
 
     def __init__(self, url: str | None, run: str) -> None:
         self._url, self._run = url and Store(url).root, run
-        self._keepers: dict[str, Any] = {}
-        self._copying: dict[Any, str] = {}
+        self._keepers: dict[str, Any] = {}  # by node
+        self._writing: dict[str, set[int]] = {}  # the replicas of a node
+        self._copying: dict[Any, tuple[str, bool]] = {}  # node, and whether it is the last copy there
         self._copy_at, self._has_failed = 0.0, False
 
     def keep(self, replica: int, node: str, files: Mapping[str, str]) -> None:
@@ -104,12 +105,15 @@ class Logs:
         if node not in self._keepers:
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             keeper = ray.remote(num_cpus=0)(LogKeeper).options(scheduling_strategy=there)
-            self._keepers[node] = keeper.remote(self._url, self._run)
+            self._keepers[node], self._writing[node] = keeper.remote(self._url, self._run), set()
+        self._writing[node].add(replica)
         self._keepers[node].keep.remote({f"replica-{replica:04d}-{name}": path for name, path in files.items()})
 
-    def copy_soon(self) -> None:
+    def left(self, replica: int) -> None:
         """A replica has ended: what it wrote last is what one wants to read."""
         self._copy_at = 0.0
+        for replicas in self._writing.values():
+            replicas.discard(replica)
 
     def look(self) -> Iterator[LogsNotKept]:
         """Copies what has grown, now and then. Says once where that fails."""
@@ -126,22 +130,30 @@ class Logs:
         self._ended(LAST_SECONDS)
         self._copy()
         self._ended(LAST_SECONDS)
-        for keeper in self._keepers.values():
-            ray.kill(keeper)
+        for node in list(self._keepers):
+            self._dismiss(node)
 
     def _copy(self) -> None:
-        self._copying = {keeper.copy.remote(): node for node, keeper in self._keepers.items()}
+        keepers = self._keepers.items()
+        self._copying = {keeper.copy.remote(): (node, not self._writing[node]) for node, keeper in keepers}
 
     def _ended(self, wait_seconds: float) -> list[str]:
         """Notes the copies that have ended; returns what some failed with."""
         errors = []
         waiting = list(self._copying)
         for promise in ray.wait(waiting, num_returns=len(waiting), timeout=wait_seconds)[0] if waiting else ():
-            node = self._copying.pop(promise)
+            node, is_last = self._copying.pop(promise)
             try:
                 ray.get(promise)
             except RayActorError:
-                del self._keepers[node]  # gone with its node, as a rule
+                is_last = True  # gone with its node, as a rule
             except RayError as error:
                 errors.append(first_line(error))
+            if is_last and not self._writing[node]:
+                self._dismiss(node)
         return errors
+
+    def _dismiss(self, node: str) -> None:
+        """An autoscaler must find a node idle that has no replica any more."""
+        ray.kill(self._keepers.pop(node))
+        del self._writing[node]

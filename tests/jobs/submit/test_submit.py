@@ -17,6 +17,7 @@ from support.runs import MakeConfig, output_files
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
+from jobs.submit import submit
 from jobs.submit.dashboard import check_cluster
 from jobs.submit.rayjob import RayJob, exit_code, new_job_id, stage, status_command, stop_command
 from pipeline.config.load import load_config, parse_config
@@ -90,6 +91,17 @@ def test_an_address_of_the_environment_that_is_no_dashboard_is_refused() -> None
 )
 def test_a_followed_ray_job_ends_with_the_exit_code_of_its_run(status: str, submitted: int, code: int) -> None:
     assert exit_code(status, submitted) == code
+
+
+def test_a_job_whose_cluster_went_down_after_a_stop_does_not_end_well(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = subprocess.CompletedProcess([], 1, "", "ConnectionError")
+    monkeypatch.setattr(submit.dashboard, "check_cluster", lambda *_: None)
+    monkeypatch.setattr(submit, "send", lambda *_, **__: 0)  # as `ray job submit` ends where the job was stopped
+    monkeypatch.setattr(submit, "answer_of", lambda *_, **__: silent)
+    assert main(["submit", config_file(make_config(), tmp_path / "c.yaml"), "--on", "ray"]) == 1
+    assert "submitted again, the run goes on" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_the_configuration_that_the_cluster_would_run(

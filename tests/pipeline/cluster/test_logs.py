@@ -70,11 +70,13 @@ def test_the_last_words_of_a_replica_that_died_are_kept_and_storage_that_fails_i
             logs.keep(7, node_here(), files)
         with pytest.raises(RayActorError):
             ray.get(actor.say_and_die.remote("last words"))
-        kept.end()
+        kept.left(7)
+        while kept._keepers:
+            assert not list(kept.look()), "an idle node has no keeper, or no autoscaler would take it away"
         said: list[LogsNotKept] = []
         while not said:
             said += lost.look()
-        lost.copy_soon()
+        lost.left(7)
         lost.end()
         assert not list(lost.look())
     (log,) = (tmp_path / "logs" / "run").glob("replica-0007-*.err")
