@@ -30,7 +30,7 @@ from pipeline.storage.store import Store
 
 ENCODER = {"name": "made up", "scaling_factor": 0.5, "shift_factor": 0.25, "latents_mean": None, "latents_std": None}
 WORLDS = (1, 2, 3, 4, 6, 12)
-STOPS = int(os.environ.get("LATENTMILL_SOAK", "8"))  # trials, of three stops each
+STOPS = int(os.environ.get("LATENTMILL_SOAK", "6"))  # trials, of three stops each
 Batch = dict[str, Any]
 
 
