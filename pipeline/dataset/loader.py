@@ -33,7 +33,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 FORMAT_VERSION = 2
 COLUMNS = ("id", "caption", "captions", "num_frames", "fps", "width", "height", "sample_index", "window_index")
-THREADS, INDEX_THREADS, AHEAD_BATCHES, OPEN_FOOTERS, MOST_WORKERS = 4, 16, 3, 256, 1024
+THREADS, REMOTE_THREADS, AHEAD_BATCHES, OPEN_FOOTERS, MOST_WORKERS = 4, 32, 3, 256, 1024
 TAIL_BYTES = 1 << 16  # of a part of texts, which hold its footer as a rule
 Step = tuple[str, npt.NDArray[np.int64]]  # a bucket, and the rows of all batches of the step
 Footer = tuple[pq.FileMetaData, list[str], npt.NDArray[np.int64]]  # with the names of columns, and where groups end
@@ -436,7 +436,7 @@ def _read_index(roots: Sequence[str], selection: str | None, split: str | None, 
         raise ValueError(f"no index below {', '.join(roots)}: run latentmill index")
     if twice := [name for (name, *_), (following, *_) in pairwise(files) if name == following]:
         raise ValueError(f"{twice[0]} is in several roots: name each shard once")
-    with ThreadPoolExecutor(INDEX_THREADS) as pool:
+    with ThreadPoolExecutor(REMOTE_THREADS if any("://" in root for root in roots) else THREADS) as pool:
         hashes, has_text, abouts = zip(*pool.map(lambda file: _read_shard(file, text), files), strict=True)
     for (name, root, *_), about in zip(files, abouts, strict=True):
         if about["format_version"] != FORMAT_VERSION:

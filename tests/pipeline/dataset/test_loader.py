@@ -30,7 +30,7 @@ from pipeline.storage.store import Store
 
 ENCODER = {"name": "made up", "scaling": SCALING | {"shift": [0.25], "scale": [0.5]}}
 WORLDS = (1, 2, 3, 4, 6, 12)
-STOPS = int(os.environ.get("LATENTMILL_SOAK", "8"))  # trials, of three stops each
+STOPS = int(os.environ.get("LATENTMILL_SOAK", "6"))  # trials, of three stops each
 Batch = dict[str, Any]
 
 
