@@ -27,7 +27,7 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
     """
     state: Any = None
     with torch.no_grad(), _Live() as live, FusedAttention():
-        for chunk_frames in engine.plan(frames)[:CHUNKS_TO_STEADY]:
+        for chunk_frames in engine.plan(frames)[: CHUNKS_TO_STEADY if engine.streams else None]:
             x = torch.empty(batch, 3, chunk_frames, height_px, width_px, dtype=dtype, device="meta")
             moments, state = engine.encode_chunk(x, state)
             del x, moments
