@@ -9,16 +9,18 @@ import torch
 from torch import nn
 
 from encoder.checkpoints import cogvideox as cogvideox_checkpoints
+from encoder.checkpoints import hunyuan15 as hunyuan15_checkpoints
 from encoder.checkpoints import ltx as ltx_checkpoints
 from encoder.checkpoints import wan as wan_checkpoints
 from encoder.checkpoints.layout import Config, Shapes
-from encoder.models import cogvideox, ltx, wan
+from encoder.models import cogvideox, hunyuan15, ltx, wan
 from encoder.models.cogvideox import CogVideoXParams
+from encoder.models.hunyuan15 import Hunyuan15Params
 from encoder.models.ltx import LtxParams
 from encoder.models.wan import WanParams
 from encoder.spec import AUTO, ChunkPlan, Dtype, NormScope, spec_of
 from encoder.streaming.chunks import causal_plan, check_chunk_frames, chunk_plan
-from encoder.streaming.engines import Engine, Streaming, WholeClip
+from encoder.streaming.engines import Engine, Remembering, Streaming, WholeClip
 from encoder.tuning import Convolutions, check_names
 
 Params = Any  # of one family
@@ -104,6 +106,12 @@ def _ltx(params: LtxParams, options: Options) -> Kind:
     return _pixelwise(lambda: ltx.LtxEncoder(params), params.temporal_ratio)
 
 
+def _hunyuan15(params: Hunyuan15Params, options: Options) -> Kind:
+    ratio = params.temporal_ratio
+    build = partial(hunyuan15.Hunyuan15Encoder, params)
+    return Kind(build, lambda module: Remembering(module, ratio), _causal_choices("pixel", ratio))
+
+
 def _pixelwise(build: Callable[[], nn.Module], temporal_ratio: int) -> Kind:
     """Of models that normalise single pixels, so that norm scopes and chunk plans make no difference."""
     return Kind(build, _causal(temporal_ratio), _causal_choices("pixel", temporal_ratio))
@@ -142,5 +150,12 @@ FAMILIES = (
         ltx_checkpoints.params_of_shapes,
         ltx_checkpoints.config_of,
         _ltx,
+    ),
+    Family(
+        hunyuan15.PRESETS,
+        hunyuan15_checkpoints.params_of_config,
+        hunyuan15_checkpoints.params_of_shapes,
+        hunyuan15_checkpoints.config_of,
+        _hunyuan15,
     ),
 )

@@ -129,6 +129,7 @@ SPECS = {
         LatentSpec("wan", 16, temporal_ratio=4, spatial_ratio=8, latents_mean=WAN_MEAN, latents_std=WAN_STD),
         LatentSpec("wan2.2", 48, temporal_ratio=4, spatial_ratio=16, latents_mean=WAN22_MEAN, latents_std=WAN22_STD),
         LatentSpec("ltx", 128, temporal_ratio=8, spatial_ratio=32),  # mean and deviation are in the weights
+        LatentSpec("hunyuan1.5", 32, temporal_ratio=4, spatial_ratio=16, scaling_factor=1.03682),
         LatentSpec(SIMULATED, 16, temporal_ratio=4, spatial_ratio=8, scaling_factor=1.0),
     )
 }

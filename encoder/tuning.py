@@ -20,7 +20,7 @@ from encoder.kernels.c_winograd import CWinograd
 from encoder.kernels.direct import convolve
 from encoder.kernels.torch_winograd import TILE_PX, Algorithm, Winograd, WinogradHeight
 from encoder.kernels.winograd import MAX_OUTPUTS, TAPS
-from encoder.models.layers import CausalConv3d
+from encoder.models.layers import CausalConv3d, EdgeConv3d
 from encoder.models.norms import GroupNorm
 from encoder.spec import AUTO, DIRECT, LatentSpec
 from encoder.streaming.engines import Engine
@@ -99,7 +99,9 @@ def conv_shapes(model: nn.Module, engine: Engine, spec: LatentSpec, chunk_frames
 def candidates(model: nn.Module) -> Iterator[tuple[str, CausalConv3d]]:
     """The convolutions that another algorithm than the direct one may compute, with their names."""
     for name, conv in model.named_modules():
-        if isinstance(conv, CausalConv3d) and conv.pad_frames == TAPS - 1 and conv.weight.shape[1] >= LEAST_CHANNELS:
+        if not isinstance(conv, CausalConv3d) or isinstance(conv, EdgeConv3d):  # filtering pads with zeros
+            continue
+        if conv.pad_frames == TAPS - 1 and conv.weight.shape[1] >= LEAST_CHANNELS:
             yield name, conv
 
 

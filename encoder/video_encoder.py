@@ -237,8 +237,8 @@ class VideoEncoder:
         needed, available = self.encode_bytes(frames, height_px, width_px, batch), available_bytes(self.device)
         if needed > available:
             raise ClipMemoryError(
-                f"{batch} clip(s) of {frames}x{height_px}x{width_px} must be encoded whole, which needs "
-                f"{readable(needed)}, and {self.device} has {readable(available)}: "
+                f"{batch} clip(s) of {frames}x{height_px}x{width_px} must be encoded whole, or with what every frame "
+                f"leaves, which needs {readable(needed)}, and {self.device} has {readable(available)}: "
                 "use fewer frames, smaller pictures, tiles, or an encoder that streams (norm_scope chunk or frame)"
             )
 

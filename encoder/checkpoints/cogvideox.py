@@ -3,9 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from encoder.checkpoints.layout import Config, Layout, Shapes, Tensors, count, require
+from encoder.checkpoints.layout import Config, Layout, Shapes, Tensors, count, fused_attention, require
 from encoder.models.cogvideox import CogVideoXParams
 
 NAMES = (
@@ -32,10 +30,7 @@ NAMES = (
 
 def _finish(tensors: Tensors) -> Tensors:
     """With queries, keys and values of attention in one tensor, and the middle's last block by its number."""
-    for query in [name for name in tensors if ".q." in name]:
-        parts = [query.replace(".q.", f".{part}.") for part in "qkv"]
-        if tensors.keys() >= set(parts):
-            tensors[query.replace(".q.", ".qkv.")] = torch.cat([tensors.pop(part) for part in parts])
+    tensors = fused_attention(tensors)
     last = "middle.2." if "middle.1.qkv.weight" in tensors else "middle.1."
     return {name.replace("middle.last.", last): tensor for name, tensor in tensors.items()}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from encoder.checkpoints import cogvideox, ltx, wan
+from encoder.checkpoints import cogvideox, hunyuan15, ltx, wan
 from encoder.checkpoints.layout import Config, Layout
 
 LAYOUTS: dict[str, Layout] = {
@@ -11,6 +11,7 @@ LAYOUTS: dict[str, Layout] = {
     "wan": wan.WAN,
     "wan2.2": wan.WAN22,
     "ltx": ltx.LAYOUT,
+    "hunyuan1.5": hunyuan15.LAYOUT,
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Config = Mapping[str, Any]  # a diffusers config.json
@@ -47,6 +48,16 @@ class Layout:
     def recognises(self, published: str) -> bool:
         """Whether the published names, one a line, are those of this family, under any prefix."""
         return any(all(re.search(rf"(^|\.){mark}$", published, re.MULTILINE) for mark in marks) for marks in self.marks)
+
+
+def fused_attention(tensors: Tensors) -> Tensors:
+    """With queries, keys and values of attention in one tensor."""
+    fused = dict(tensors)
+    for query in [name for name in tensors if ".q." in name]:
+        parts = [query.replace(".q.", f".{part}.") for part in "qkv"]
+        if fused.keys() >= set(parts):
+            fused[query.replace(".q.", ".qkv.")] = torch.cat([fused.pop(part) for part in parts])
+    return fused
 
 
 def require(config: Config, **supported: Any) -> None:

@@ -94,6 +94,25 @@ class CausalConv3d(nn.Module):
         return convolve(x, self.weight, self.bias if biased else None, padding_px=self.pad_frames // 2, out=out)
 
 
+class EdgeConv3d(CausalConv3d):
+    """A causal convolution with the edge of the picture repeated around it, in place of zeros."""
+
+    def _directly(self, x: Tensor, out: Tensor | None, biased: bool) -> Tensor:
+        if self.pad_frames == 0:
+            return super()._directly(x, out, biased)
+        return convolve(_edged(x), self.weight, self.bias if biased else None, out=out)
+
+
+def _edged(x: Tensor) -> Tensor:
+    """`b c t h w -> b c t h+2 w+2`, with the outermost pixels repeated."""
+    b, c, t, h, w = x.shape
+    out = torch.empty(b, t, h + 2, w + 2, c, dtype=x.dtype, device=x.device).permute(0, 4, 1, 2, 3)
+    out[..., 1:-1, 1:-1] = x
+    out[..., 0, 1:-1], out[..., -1, 1:-1] = x[..., 0, :], x[..., -1, :]
+    out[..., 0], out[..., -1] = out[..., 1], out[..., -2]
+    return out
+
+
 def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """As `convolve`, as a 2D convolution with the frames under a kernel stacked as channels.
 
@@ -137,12 +156,14 @@ def unfolded(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
     return x.permute(0, 2, 4, 6, 1, 3, 5, 7)
 
 
-def average_down(x: Tensor, channels: int, stride: tuple[int, int, int]) -> Tensor:
+def average_down(x: Tensor, channels: int, stride: tuple[int, int, int], channels_first: bool = True) -> Tensor:
     """`b c t h w -> b channels t/p h/q w/r`, a new tensor: space and time to channels, then consecutive ones averaged.
 
-    The pixels `(c p q r)` of a box of `stride` are cut into as many groups as there are channels.
+    The pixels of a box of `stride`, in the order `(c p q r)` or `(p q r c)`, are cut into as many groups as there are
+    channels.
     """
     boxes = unfolded(x, stride)
+    boxes = boxes if channels_first else boxes.permute(0, 1, 2, 3, 5, 6, 7, 4)
     out = torch.empty(*boxes.shape[:4], channels, dtype=x.dtype, device=x.device)
 
     def compute(_: int, piece: tuple[int, tuple[int, int]]) -> None:

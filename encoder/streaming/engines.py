@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from encoder.models.cogvideox import Encoder
+from encoder.streaming.chunks import causal_plan
 from encoder.streaming.whole_clip import encode_clip
 
 Model = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -18,7 +19,7 @@ Model = Callable[[Tensor, Any], tuple[Tensor, Any]]
 class Engine(Protocol):
     """What encodes clips. The state is None at the start of a clip, then what the last call returned.
 
-    An engine that does not stream takes a clip as one chunk, and its memory grows with the clip.
+    The memory of an engine that does not stream grows with the clip.
     """
 
     @property
@@ -41,6 +42,21 @@ class Streaming:
 
     def plan(self, frames: int) -> tuple[int, ...]:
         return self.cut(frames)
+
+    def encode_chunk(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.model(x, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembering:
+    """Chunk by chunk in the smallest chunks, of a model that keeps something of every frame of the clip."""
+
+    model: Model
+    temporal_ratio: int
+    streams: ClassVar[bool] = False
+
+    def plan(self, frames: int) -> tuple[int, ...]:
+        return causal_plan(frames, self.temporal_ratio)
 
     def encode_chunk(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         return self.model(x, state)

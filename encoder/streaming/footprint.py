@@ -25,8 +25,9 @@ def encode_bytes(engine: Engine, batch: int, frames: int, height_px: int, width_
 
     `engine` must run a model on the meta device.
     """
+    chunks = engine.plan(frames)[: CHUNKS_TO_STEADY if engine.streams else None]
     with _Live() as live:
-        encode_without_values(engine, engine.plan(frames)[:CHUNKS_TO_STEADY], height_px, width_px, dtype, batch)
+        encode_without_values(engine, chunks, height_px, width_px, dtype, batch)
     peak_bytes: int = live.peak_bytes
     return peak_bytes
 

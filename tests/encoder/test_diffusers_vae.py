@@ -104,7 +104,7 @@ def test_a_clip_goes_in_whole_so_its_memory_is_computed_and_checked(
     assert not ours.streams
     assert ours.encode_bytes(9, 64, 96) > 3 * 9 * 64 * 96 * 4
     monkeypatch.setattr(video_encoder, "available_bytes", lambda device: 10**6)
-    with pytest.raises(ClipMemoryError, match="must be encoded whole"):
+    with pytest.raises(ClipMemoryError, match="must be encoded whole, or with what every frame leaves, which needs"):
         ours.encode(video(9))
 
 
