@@ -21,7 +21,7 @@ from pipeline.latents.helping import Claims, NoClaims, helping_order
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
 from pipeline.output.manifests import read_manifest
-from pipeline.output.paths import UNCOND_FILE, text_part_path, text_path
+from pipeline.output.paths import TEXT_PARTS, UNCOND_FILE, text_part_path, text_path
 from pipeline.records import ShardRef
 from pipeline.storage.store import RetiringStore, Store
 from pipeline.text.captions import Captions, Clip, Unit, captions_in_force, read_clips, units_of
@@ -124,7 +124,7 @@ class TextTask:
         )
 
     def _there(self, shard: ShardRef) -> set[int]:
-        names = self.store.names_from("parts", f"{shard.name}-")
+        names = self.store.names_from(TEXT_PARTS, f"{shard.name}-")
         return {int(name.removesuffix(".parquet").rpartition("-")[2]) for name in names}
 
     def _made(
@@ -230,8 +230,7 @@ class TextJob:
 
     def task(self, device: str, claims: Claims, replicas: int) -> TextTask:
         """What a replica works with, its encoder on the device."""
-        assert self.config.text is not None, "a run over texts has that section"
-        text = self.config.text
+        text = self.config.texts
         loaded = load_text_encoder(text, device)
         if any(self.identity["text"][key] != value for key, value in loaded.identity.items()):
             raise UserError(f"text.encoder: {text.encoder} holds another encoder here than at the driver")
@@ -244,14 +243,13 @@ def text_task(
     config: Config, name: str, identity: Mapping[str, Any], loaded: TextEncoder, claims: Claims | None = None
 ) -> TextTask:
     """Makes texts with a loaded encoder."""
-    assert config.text is not None, "a run over texts has that section"
     description = {
         "format_version": identity["format_version"],
         "fingerprint": fingerprint(identity),
         "text": identity["text"],
-        "dtype": config.text.dtype,
+        "dtype": config.texts.dtype,
         "computed_by": loaded.computed_by,
     }
     latents = Store(config.output.path)
     store = RetiringStore(latents.url(text_path(name)))
-    return TextTask(latents, store, loaded, captions_in_force(config.text), description, claims or NoClaims())
+    return TextTask(latents, store, loaded, captions_in_force(config.texts), description, claims or NoClaims())
