@@ -17,6 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tests' text encoders
 
+import numpy as np
+
 import encoder
 from encoder import TextEncoder
 from encoder.text.presets import PRESETS
@@ -27,25 +29,29 @@ RESULTS = Path(__file__).parent / "results" / "texts.json"
 CAPTIONS, ROUNDS = 64, 5
 MEDIAN_TOKENS, SPREAD = 90, 0.6  # of a lognormal distribution
 PADDED = "padded"
+LETTERS = "acdefgilmnorstuvw"  # that its training text has
 
 
 def captions_of(count: int, seed: int = 0) -> list[str]:
-    """Captions of lengths that are far apart; the tokenizer takes each letter as a token."""
+    """Captions of lengths that are far apart, of random letters, which the tokenizer takes as a token each or so."""
     draw = random.Random(seed)
-    return ["a" * min(600, max(3, round(MEDIAN_TOKENS * draw.lognormvariate(0, SPREAD)))) for _ in range(count)]
+    lengths = [min(600, max(3, round(MEDIAN_TOKENS * draw.lognormvariate(0, SPREAD)))) for _ in range(count)]
+    return ["".join(draw.choices(LETTERS, k=length)) for length in lengths]
 
 
 def load(folder: Path, preset: str) -> TextEncoder:
     return encoder.load_text(preset, weights=str(folder), dtype="bfloat16")
 
 
-def sizes_of(loaded: TextEncoder, captions: list[str]) -> dict[str, int]:
-    """Bytes of the embeddings, and of the part that holds them."""
+def sizes_of(loaded: TextEncoder, captions: list[str], rows: int) -> dict[str, int]:
+    """Bytes of embeddings that have zeros up to so many rows, as pipelines return them, and of the part with them."""
     with tempfile.TemporaryFile() as scratch:
         writer = TextPartWriter(scratch)
         values = 0
         for number, (caption, one) in enumerate(zip(captions, loaded.encode(captions), strict=True)):
-            row = Embedded(caption, one.arrays, one.tokens, one.truncated).row(("shard", number, None, 0), "bfloat16")
+            embedding = one.arrays["text_embedding"]
+            arrays = {"text_embedding": np.pad(embedding, ((0, max(0, rows - len(embedding))), (0, 0)))}
+            row = Embedded(caption, arrays, one.tokens, one.truncated).row(("shard", number, None, 0), "bfloat16")
             values += len(row.arrays["text_embedding"]["bytes"])
             writer.add(row)
         writer.close({})
@@ -64,9 +70,10 @@ def measure(width: int, layers: int) -> dict[str, Any]:
     PRESETS[PADDED] = replace(PRESETS["wan"], name=PADDED, trim=False)
     captions = captions_of(CAPTIONS)
     with tempfile.TemporaryDirectory() as folder:
-        made = make_text_encoder(Path(folder), "umt5", d_model=width, num_layers=layers)
+        made = make_text_encoder(Path(folder), "umt5", d_model=width, num_layers=layers, d_ff=256, num_heads=8)
         ways = {"trimmed": load(made, "wan"), PADDED: load(made, PADDED)}
-        sizes = {name: sizes_of(loaded, captions) for name, loaded in ways.items()}
+        rows = {"trimmed": 0, PADDED: PRESETS["wan"].max_tokens}
+        sizes = {name: sizes_of(ways["trimmed"], captions, count) for name, count in rows.items()}
         runs: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(ROUNDS):
             for name, loaded in ways.items():
