@@ -16,7 +16,7 @@ from pipeline.cluster.joining import connected
 from pipeline.config.identity import FORMAT_VERSION, fingerprint
 from pipeline.config.load import Config, apply_overrides, load_config, parse_config, recorded_config
 from pipeline.config.text import NAME
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import UserError
 from pipeline.monitor.events import Event
 from pipeline.output.paths import SUCCESS_FILE, UNCOND_FILE, done_shards, index_path, text_path
 from pipeline.output.run_file import RunFile, check_run, claim_run, read_run
@@ -82,15 +82,11 @@ def text_config(out: str, overrides: Sequence[str]) -> Config:
         UserError: there is no run, or the configuration cannot work.
     """
     if out.endswith(CONFIG_SUFFIXES) and Path(out).is_file():
-        config = load_config(out, overrides)
-    else:
-        store = Store(out)
-        recorded = recorded_config(read_run(store)).model_dump(mode="json", exclude={"runtime"})
-        recorded["output"]["path"] = store.root
-        config = parse_config(apply_overrides(recorded, overrides))
-    if config.text is None:
-        raise ConfigError("text.encoder is missing: name a text encoder, as in text.encoder=PATH text.preset=wan")
-    return config
+        return load_config(out, overrides)
+    store = Store(out)
+    recorded = recorded_config(read_run(store)).model_dump(mode="json", exclude={"runtime"})
+    recorded["output"]["path"] = store.root
+    return parse_config(apply_overrides(recorded, overrides))
 
 
 def prepare_texts(config: Config, name: str | None = None) -> PreparedTexts:
@@ -99,15 +95,14 @@ def prepare_texts(config: Config, name: str | None = None) -> PreparedTexts:
     Raises:
         UserError: the encoder, the captions or the root do not fit.
     """
-    assert config.text is not None, "text_config checks it"
     store = Store(config.output.path)
     run = read_run(store)
-    of_encoder = encoder_identity(config.text)
-    name = name or default_name(config.text, of_encoder)
+    of_encoder = encoder_identity(config.texts)
+    name = name or default_name(config.texts, of_encoder)
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: use letters, digits, . _ and -, beginning with a letter or digit")
-    captions_in_force(config.text)  # to refuse a table that cannot be used
-    job = TextJob(config, name, text_identity(config.text, of_encoder, run))
+    captions_in_force(config.texts)  # to refuse a table that cannot be used
+    job = TextJob(config, name, text_identity(config.texts, of_encoder, run))
     check_run(_texts_store(config, name), job.identity, "--name")
     shards = tuple(FinishedShard(shard, store.url(index_path(shard))) for shard in sorted(done_shards(store)))
     texts = _texts_store(config, name)
@@ -152,12 +147,11 @@ def _run_file(prepared: PreparedTexts) -> RunFile:
 
 def conclude_texts(prepared: PreparedTexts, failed: dict[str, str]) -> TextOutcome:
     """Sums up what stands in storage; writes the run's report again and, where all is done, _SUCCESS.json."""
-    assert prepared.config.text is not None, "text_config checks it"
     store, latents = prepared.store, Store(prepared.config.output.path)
     done = done_shards(store)
     names = [shard.name for shard in prepared.shards if shard.name in done]
     manifests = list(read_text_manifests(store, names))
-    totals, table = totals_of(manifests), table_json(table_version(prepared.config.text))
+    totals, table = totals_of(manifests), table_json(table_version(prepared.config.texts))
     outcome = TextOutcome(
         run=prepared.job.run,
         totals=totals,

@@ -49,6 +49,13 @@ class Config(Section):
             )
         return self
 
+    @property
+    def texts(self) -> TextConfig:
+        """The section text. Raises ConfigError where there is none."""
+        if self.text is None:
+            raise ConfigError("text.encoder is missing: name a text encoder, as in text.encoder=PATH text.preset=wan")
+        return self.text
+
     def replaced(self, values: Mapping[str, Any]) -> "Config":
         """A copy with other values at dotted keys, such as `{"clip.segments": 1}`, checked as those of a file are."""
         return parse_config(with_values(self.model_dump(), values))

@@ -585,7 +585,8 @@ def _tensor(values: Mapping[str, Any], name: str) -> Tensor:
 
 def _padded(arrays: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
     """A text as its model sees it: with zeros up to `rows`, where they were not stored, and a mask of what was."""
-    embedding = arrays["text_embedding"]
+    if (embedding := arrays.get("text_embedding")) is None:
+        return arrays  # a pipeline calls it something else
     if "text_mask" not in arrays:
         arrays["text_mask"] = torch.arange(max(rows, len(embedding))) < len(embedding)
     missing = (0, 0, 0, max(0, rows - len(embedding)))

@@ -49,9 +49,8 @@ def preview_texts(config: Config, left: Sequence[SamplePreview], samples_left: f
     Raises:
         UserError: the encoder or the table of captions cannot be used.
     """
-    assert config.text is not None, "the configuration asks for texts"
     kinds = [_Samples([one.captions for one in left], samples_left), _finished(config, count)]
-    loaded = load_text_encoder(config.text, device="auto")
+    loaded = load_text_encoder(config.texts, device="auto")
     captions = list(dict.fromkeys(caption for kind in kinds for one in kind.captions for caption in one))
     bytes_of, seconds, truncated = _measured(loaded, captions, config)
     typical = sum(bytes_of.values()) / max(1, len(bytes_of))  # of captions that there was no time for
@@ -78,7 +77,6 @@ def preview_texts(config: Config, left: Sequence[SamplePreview], samples_left: f
 
 def _finished(config: Config, count: int) -> _Samples:
     """The captions of samples of finished shards."""
-    assert config.text is not None, "the configuration asks for texts"
     store = Store(config.output.path)
     manifests = [one for one in read_manifests(store, sorted(done_shards(store))) if one["parts"]]
     chosen = [manifests[place] for place in evenly(min(MOST_SHARDS, count), len(manifests))] if manifests else []
@@ -89,9 +87,8 @@ def _finished(config: Config, count: int) -> _Samples:
 
 def _captions_of(config: Config, store: Store, manifest: Manifest) -> list[list[str]]:
     """The captions of each sample of a shard that has some."""
-    assert config.text is not None, "the configuration asks for texts"
     samples: dict[int, list[str]] = {}
-    for clips in read_clips(store, manifest, captions_in_force(config.text)).values():
+    for clips in read_clips(store, manifest, captions_in_force(config.texts)).values():
         for unit in units_of(clips)[0]:
             samples.setdefault(unit.sample_index, []).extend(unit.captions)
     return list(samples.values())
@@ -99,7 +96,6 @@ def _captions_of(config: Config, store: Store, manifest: Manifest) -> list[list[
 
 def _measured(loaded: TextEncoder, captions: Sequence[str], config: Config) -> tuple[dict[str, float], float, int]:
     """Bytes of each caption that there was time to embed, the seconds that they took, and how many were cut off."""
-    assert config.text is not None, "the configuration asks for texts"
     bytes_of: dict[str, float] = {}
     seconds, truncated = 0.0, 0
     loaded.encode(captions[:1])  # the first call also prepares kernels
@@ -110,7 +106,7 @@ def _measured(loaded: TextEncoder, captions: Sequence[str], config: Config) -> t
         seconds += time.perf_counter() - began
         for caption, one in zip(batch, encoded, strict=True):
             arrays = one.arrays.values()
-            bytes_of[caption] = sum(len(stored_array(array, config.text.dtype)["bytes"]) for array in arrays)
+            bytes_of[caption] = sum(len(stored_array(array, config.texts.dtype)["bytes"]) for array in arrays)
             truncated += bool(one.truncated)
         if seconds > TIMING_SECONDS:
             break

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.load import recorded_config
-from pipeline.config.text import TextConfig
 from pipeline.errors import LatentmillError, ShardError
 from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import READERS, read_manifest
@@ -36,7 +35,7 @@ def check_texts(latents: Store, texts: Store) -> Iterator[Problem]:
         UserError: the table of captions cannot be read.
     """
     run = read_run(texts)
-    root = _Root(latents, texts, run, captions_in_force(_recorded(run)))
+    root = _Root(latents, texts, run, captions_in_force(recorded_config(run).texts))
     done, of_latents = done_shards(texts), done_shards(latents)
     named: set[str] = set()
     with ThreadPoolExecutor(READERS) as pool:
@@ -54,12 +53,6 @@ def check_texts(latents: Store, texts: Store) -> Iterator[Problem]:
         yield from _file_problems(root, UNCOND_FILE)
     if texts.exists(SUCCESS_FILE) and (lost := sorted(of_latents - done)):
         yield SUCCESS_FILE, f"says that all shards were done, but {len(lost):,} have no manifest: {lost[0]}"
-
-
-def _recorded(run: RunFile) -> TextConfig:
-    config = recorded_config(run)
-    assert config.text is not None, "text embeddings record theirs"
-    return config.text
 
 
 def _check_shard(root: _Root, shard: str) -> tuple[set[str], list[Problem]]:

@@ -65,8 +65,8 @@ class TextRow:
 
     @property
     def embedded_tokens(self) -> int:
-        """The rows of its embedding."""
-        return int(self.arrays[EMBEDDING]["shape"][0])
+        """The rows of its embedding; a pipeline may call it something else, and returns it first."""
+        return int(self.arrays.get(EMBEDDING, next(iter(self.arrays.values())))["shape"][0])
 
     def values(self) -> dict[str, Any]:
         """Its columns by name."""

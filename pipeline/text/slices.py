@@ -19,7 +19,7 @@ from pipeline.records import Reject
 from pipeline.storage.store import Store
 from pipeline.text.captions import Clip, Unit, differences
 from pipeline.text.manifests import TextSlice
-from pipeline.text.parts import TextPartWriter, TextRow, read_text_footer, rejects_in, stored_array, texts_in
+from pipeline.text.parts import EMBEDDING, TextPartWriter, TextRow, read_text_footer, rejects_in, stored_array, texts_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class Embedded:
     arrays: Mapping[str, npt.NDArray[Any]]
     tokens: int | None
     truncated: bool | None
+
+    @property
+    def rows(self) -> int:
+        """Those of its embedding, which are as many as its tokens and padding that counts."""
+        return len(self.arrays.get(EMBEDDING, next(iter(self.arrays.values()))))
 
     def row(self, place: tuple[str, int, int | None, int] | None, dtype: Dtype) -> TextRow:
         """As it is stored. Raises SampleError where it cannot be."""

@@ -21,7 +21,7 @@ from pipeline.latents.helping import Claims, NoClaims, helping_order
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
 from pipeline.output.manifests import read_manifest
-from pipeline.output.paths import UNCOND_FILE, text_part_path, text_path
+from pipeline.output.paths import TEXT_PARTS, UNCOND_FILE, slice_of_file, text_part_path, text_path
 from pipeline.records import ShardRef
 from pipeline.storage.store import RetiringStore, Store
 from pipeline.text.captions import Captions, Clip, Unit, captions_in_force, read_clips, units_of
@@ -29,7 +29,7 @@ from pipeline.text.load import load_text_encoder
 from pipeline.text.manifests import TextSlice, commit_text_manifest, text_manifest
 from pipeline.text.slices import Embedded, TextSliceWriter, adopt, write_uncond
 
-GROUP_CAPTIONS = 128  # that are embedded at once, in batches by length: bounds the memory
+GROUP_CAPTIONS = 64  # that are embedded at once, in batches by length: bounds the memory
 GROUPS_BEHIND = 2  # groups and commits that may wait to be written, while the next group is embedded
 LOOK_SECONDS = 0.5  # between looks at slices that another replica is at
 Slices = Mapping[int, Sequence[Clip]]
@@ -110,7 +110,7 @@ class TextTask:
             else:
                 left.append(index)
         for index in left:
-            while self.claims.take(shard.name, place, index) == "taken":
+            while self.claims.take(shard.name, place, index) == "taken" and not self.draining.is_set():
                 time.sleep(LOOK_SECONDS)
             yield index, self.store.exists(text_part_path(shard.name, index))
 
@@ -124,8 +124,9 @@ class TextTask:
         )
 
     def _there(self, shard: ShardRef) -> set[int]:
-        names = self.store.names_from("parts", f"{shard.name}-")
-        return {int(name.removesuffix(".parquet").rpartition("-")[2]) for name in names}
+        """The slices of a shard that have a part; the name of another shard may begin with its own."""
+        owners = filter(None, map(slice_of_file, self.store.names_from(TEXT_PARTS, f"{shard.name}-")))
+        return {index for name, index in owners if name == shard.name}
 
     def _made(
         self, shard: ShardRef, slices: Slices, steps: Iterator[tuple[int, bool]], watch: Stopwatch
@@ -161,7 +162,7 @@ class TextTask:
             with watch("encode"):
                 embedded = dict(zip(captions, self._embed(captions), strict=True))
             background.submit(partial(self._write, writer, group, embedded, watch))
-            yield sum(len(next(iter(one.arrays.values()))) for one in embedded.values())
+            yield sum(one.rows for one in embedded.values())
 
     def _embed(self, captions: Sequence[str]) -> list[Embedded]:
         with self._encoding:
@@ -231,8 +232,7 @@ class TextJob:
 
     def task(self, device: str, claims: Claims, replicas: int) -> TextTask:
         """What a replica works with, its encoder on the device."""
-        assert self.config.text is not None, "a run over texts has that section"
-        text = self.config.text
+        text = self.config.texts
         loaded = load_text_encoder(text, device)
         if any(self.identity["text"][key] != value for key, value in loaded.identity.items()):
             raise UserError(f"text.encoder: {text.encoder} holds another encoder here than at the driver")
@@ -245,14 +245,13 @@ def text_task(
     config: Config, name: str, identity: Mapping[str, Any], loaded: TextEncoder, claims: Claims | None = None
 ) -> TextTask:
     """Makes texts with a loaded encoder."""
-    assert config.text is not None, "a run over texts has that section"
     description = {
         "format_version": identity["format_version"],
         "fingerprint": fingerprint(identity),
         "text": identity["text"],
-        "dtype": config.text.dtype,
+        "dtype": config.texts.dtype,
         "computed_by": loaded.computed_by,
     }
     latents = Store(config.output.path)
     store = RetiringStore(latents.url(text_path(name)))
-    return TextTask(latents, store, loaded, captions_in_force(config.text), description, claims or NoClaims())
+    return TextTask(latents, store, loaded, captions_in_force(config.texts), description, claims or NoClaims())

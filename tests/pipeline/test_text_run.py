@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import LTXPipeline, WanPipeline
 from support.runs import MakeConfig
 from support.text_runs import commit_rows, shards_of_run, text_files
 from support.texts import make_text_encoder
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
 
 from jobs.cli import main
 from pipeline.config.load import Config
@@ -43,10 +43,9 @@ def wan(umt5: Path, **values: Any) -> list[str]:
 
 def embedded_here(config: Config, name: str) -> None:
     """The texts of a run by a real encoder in this process."""
-    assert config.text is not None
     prepared = prepare_texts(config, name)
-    task = text_task(config, name, prepared.job.identity, load_text_encoder(config.text, "cpu"))
-    task.write_uncond(config.text)
+    task = text_task(config, name, prepared.job.identity, load_text_encoder(config.texts, "cpu"))
+    task.write_uncond(config.texts)
     for shard in shards_of_run(config):
         list(task.run(shard))
 
@@ -79,6 +78,27 @@ def test_the_command_embeds_as_the_pipeline_of_diffusers_does_and_resumes(
     assert main(["verify", out, "--repair"]) == 1
     assert main(["text", out, *arguments]) == 0
     assert text_files(config) == before
+    assert main(["verify", out]) == 0
+
+
+def test_a_pipelines_own_code_embeds_under_the_name_of_its_class(out: str, tmp_path: Path) -> None:
+    folder = make_text_encoder(tmp_path / "parts", "t5")
+    parts = {
+        "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        "text_encoder": T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval(),
+    }
+    pipeline = LTXPipeline(**parts, vae=None, transformer=None, scheduler=None)
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    config = text_config(out, [f"text.encoder=diffusers:{tmp_path}/pipeline", "text.dtype=float32"])
+    prepared = prepare_texts(config)
+    assert prepared.job.name == "LTXPipeline"
+    embedded_here(config, prepared.job.name)
+    for row in pq.read_table(sorted(Path(out, "text/LTXPipeline/parts").iterdir())[0]).to_pylist():
+        with torch.inference_mode():
+            rows, mask, *_ = pipeline.encode_prompt(row["caption"], do_classifier_free_guidance=False)
+        assert row["text_embedding_bytes"] == rows[0].numpy().tobytes()
+        assert row["text_mask_bytes"] == mask[0].bool().numpy().tobytes()
+        assert (row["tokens"], row["truncated"]) == (int(mask.sum()), None)
     assert main(["verify", out]) == 0
 
 
@@ -139,7 +159,7 @@ def test_what_cannot_work_is_refused_with_what_to_do(out: str, umt5: Path, chang
 
 def test_a_missing_section_run_or_a_bad_name_is_refused(out: str, umt5: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"text\.encoder is missing"):
-        text_config(out, [])
+        prepare_texts(text_config(out, []))
     with pytest.raises(UserError, match=r"has no run\.json"):
         text_config(str(tmp_path / "none"), wan(umt5))
     with pytest.raises(UserError, match="give preset: cogvideox, wan or mochi"):
@@ -155,5 +175,5 @@ def test_a_file_may_name_the_run_and_its_texts(out: str, umt5: Path, make_config
     file.write_text(json.dumps(config.model_dump(mode="json")))
     assert text_config(str(file), []) == config
     recorded = text_config(out, wan(umt5))
-    assert (recorded.text, recorded.output) == (config.text, config.output)
+    assert (recorded.text, recorded.output) == (config.texts, config.output)
     assert recorded.runtime.replicas == "auto", "where latents were made says nothing about where texts are"

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -13,14 +13,16 @@ import pytest
 import s3fs
 import yaml
 from support.faulty_proxy import FaultyProxy, faulty_proxy
-from support.runs import output_files, run_all, run_json, samples_of, write_tar
+from support.runs import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
 from support.stores import KilledError, MortalStore
+from support.text_runs import commit_rows, embed_all, embedding_of, task_of, text_files, with_text
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
 from pipeline.audit.status import read_status
 from pipeline.audit.verify import Verified, verify
 from pipeline.config.load import Config, parse_config
+from pipeline.dataset.loader import Latents
 from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.latents.task import ShardTask
@@ -304,3 +306,27 @@ def test_the_status_of_a_run_lists_folders_and_reads_manifests(
     assert (status.state, status.slices) == ("done", 3)
     folders, buckets, files = 3, 2, 2  # manifests/, latents/ and rejects/; run.json and one manifest
     assert s3.proxy.requests == {"LIST": folders + buckets, "GET": files}
+
+
+def test_texts_beside_latents_on_s3_go_on_after_a_kill_and_are_joined_by_the_loader(
+    s3: S3, make_config: MakeConfig
+) -> None:
+    local = with_text(make_config())
+    commit_rows(local)
+    config = local.replaced({"output.path": f"s3://{BUCKET}/texts"})
+    store, root = Store(config.output.path), Path(local.output.path)
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        store.create(str(path.relative_to(root)), path.read_bytes())
+    task = task_of(config)
+    with pytest.raises(KilledError):
+        embed_all(config, task=replace(task, store=MortalStore(task.store.root, 2, after=False)))
+    embed_all(config)
+    embed_all(local)
+    assert {path: store.read(f"text/wan/{path}") for path in text_files(local)} == text_files(local)
+    assert list(verify(store, Verified())) == []
+    store.create("text/wan/_SUCCESS.json", b'{"rejects": 0}')
+    batches = list(Latents(config.output.path, batch=1, step_batches=1, scale=None, text="wan"))
+    assert len(batches) == 7
+    for batch in batches:
+        embedding = embedding_of(batch["caption"][0])
+        assert batch["text_embedding"][0, : len(embedding)].numpy().tolist() == embedding.tolist()

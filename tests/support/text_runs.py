@@ -59,9 +59,8 @@ def with_text(config: Config, **values: Any) -> Config:
 
 def task_of(config: Config, name: str = "wan", encoder: TextEncoder | None = None) -> TextTask:
     """Makes the texts of a run that is there; run.json is created."""
-    assert config.text is not None
     latents = Store(config.output.path)
-    identity = text_identity(config.text, IDENTITY, read_run(latents))
+    identity = text_identity(config.texts, IDENTITY, read_run(latents))
     made_up = TextEncoder(MadeUp(), IDENTITY, {"device": "made up"})
     task = text_task(config, name, identity, encoder or made_up)
     run: RunFile = {
@@ -83,9 +82,8 @@ def shards_of_run(config: Config) -> list[FinishedShard]:
 
 def embed_all(config: Config, name: str = "wan", task: TextTask | None = None) -> list[Event]:
     """Makes every text of a run in this process."""
-    assert config.text is not None
     task = task or task_of(config, name)
-    task.write_uncond(config.text)
+    task.write_uncond(config.texts)
     return [event for shard in shards_of_run(config) for event in task.run(shard)]
 
 

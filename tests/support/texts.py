@@ -26,11 +26,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_text_encoder(folder: Path, kind: str, seed: int = 0) -> Path:
-    """Writes `text_encoder/` and `tokenizer/` of a T5 (`t5`) or UMT5 (`umt5`); returns the folder."""
+def make_text_encoder(folder: Path, kind: str, seed: int = 0, **sizes: int) -> Path:
+    """Writes `text_encoder/` and `tokenizer/` of a T5 (`t5`) or UMT5 (`umt5`), small but for `sizes`; the folder."""
     tokenizer = make_tokenizer()
     config, model = KINDS[kind]
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, **sizes}
     torch.manual_seed(seed)
     made = model(config(vocab_size=tokenizer.vocab_size, feed_forward_proj="gated-gelu", **sizes))
     made.save_pretrained(folder / "text_encoder")

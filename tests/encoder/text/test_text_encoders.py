@@ -10,9 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from diffusers import CogVideoXPipeline, LTXPipeline, MochiPipeline, WanPipeline
+from diffusers import CogVideoXPipeline, HunyuanVideoPipeline, LTXPipeline, MochiPipeline, WanPipeline
 from support.texts import caption_of, make_text_encoder, make_tokenizer
-from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
+from transformers import (
+    AutoTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaModel,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 import encoder
 from encoder.text.preset_encoder import TextEncoder, batches, clean
@@ -184,3 +192,28 @@ def test_any_pipelines_own_encode_prompt_is_stored_by_the_names_that_it_returns(
         if mask is not None:
             assert np.array_equal(ours.arrays["text_mask"], mask.astype(bool))
             assert ours.tokens == mask.sum()
+
+
+def test_a_pipeline_of_two_encoders_gives_its_pooled_embedding_too(tmp_path: Path) -> None:
+    tokenizer, sizes = make_tokenizer(), {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    llama = LlamaConfig(vocab_size=tokenizer.vocab_size, num_hidden_layers=4, **sizes)
+    clip = CLIPTextConfig(vocab_size=tokenizer.vocab_size, num_hidden_layers=2, eos_token_id=1, **sizes)
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=LlamaModel(llama).eval(),
+        tokenizer=tokenizer,
+        text_encoder_2=CLIPTextModel(clip).eval(),
+        tokenizer_2=tokenizer,
+        vae=None,
+        transformer=None,
+        scheduler=None,
+    )
+    pipeline.save_pretrained(tmp_path)
+    captions = ["a cat", ""]
+    for caption, ours in zip(captions, encoder.load_text(None, weights=str(tmp_path)).encode(captions), strict=True):
+        with torch.inference_mode():
+            rows, pooled, mask = pipeline.encode_prompt(caption)
+        assert list(ours.arrays) == ["text_embedding", "pooled_embedding", "text_mask"]
+        assert np.array_equal(ours.arrays["text_embedding"], rows[0].numpy())
+        assert np.array_equal(ours.arrays["pooled_embedding"], pooled[0].numpy())
+        assert np.array_equal(ours.arrays["text_mask"], mask[0].bool().numpy())

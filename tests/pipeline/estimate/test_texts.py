@@ -27,8 +27,7 @@ def config(make_config: MakeConfig, umt5: Path) -> Config:
 
 
 def embedded_bytes(config: Config, captions: list[str]) -> int:
-    assert config.text is not None
-    encoded = load_text_encoder(config.text, "cpu").encode(captions)
+    encoded = load_text_encoder(config.texts, "cpu").encode(captions)
     return sum(2 * one.arrays["text_embedding"].size for one in encoded)
 
 

@@ -73,11 +73,10 @@ def test_a_table_may_name_samples_by_their_key_and_give_several_captions(config:
 
 
 def test_captions_of_json_lines_are_texts_or_lists(config: Config, tmp_path: Path) -> None:
-    assert config.text is not None
     for name, cell, expected in (("a", '"2020-01-01"', ("2020-01-01",)), ("b", '["x", "y"]', ("x", "y"))):
         path = tmp_path / f"{name}.jsonl"
         path.write_text(f'{{"id": "videos/1", "caption": {cell}, "more": {{"a": 1}}}}\n')
-        captions = captions_in_force(config.text.model_copy(update={"captions": str(path)}))
+        captions = captions_in_force(config.texts.model_copy(update={"captions": str(path)}))
         assert captions.of(pa.table({"id": ["videos/1", "videos/2"]})) == [expected, None]
 
 
@@ -93,12 +92,11 @@ def test_captions_of_json_lines_are_texts_or_lists(config: Config, tmp_path: Pat
 def test_a_table_that_cannot_be_used_is_refused_before_anything_starts(
     config: Config, tmp_path: Path, content: str | None, said: str
 ) -> None:
-    assert config.text is not None
     path = tmp_path / "new.csv"
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=said):
-        captions_in_force(config.text.model_copy(update={"captions": str(path)}))
+        captions_in_force(config.texts.model_copy(update={"captions": str(path)}))
 
 
 def test_a_changed_caption_is_found_and_its_part_alone_is_made_again(

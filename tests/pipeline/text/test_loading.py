@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import torch
+from support.paths import ROOT
 from support.runs import MakeConfig
 from support.text_runs import (
     IDENTITY,
@@ -134,6 +136,20 @@ def test_texts_that_are_missing_or_incomplete_are_refused_with_what_to_run(confi
     (Path(config.output.path) / "text/wan/parts/videos-00001.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="videos-00001"):
         batches_of(config.output.path)
+
+
+def test_the_programs_of_the_page_on_text_join_what_a_run_wrote(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "text.md").read_text()
+    root = finish(config)
+    monkeypatch.setattr("sys.argv", ["program", root])
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    assert f"torch.Size([1, {MOST_TOKENS}, {WIDTH}])" in capsys.readouterr().out
+    query = page.split("```sql\n")[1].split("```")[0].replace("out/latents/", f"{root}/")
+    found = duckdb.sql(query).fetchall()
+    assert len(found) == 9, "a text for each caption of each row: two rows share the two of their sample"
+    assert ("videos/clip-001:1", "the moon", embedding_of("the moon").tobytes()) in found
 
 
 def test_roots_whose_texts_were_made_otherwise_do_not_mix(config: Config, tmp_path: Path) -> None:

@@ -126,13 +126,19 @@ def test_of_two_who_make_the_same_slice_the_first_is_kept(config: Config) -> Non
     slow, fast = task_of(config), task_of(config)
     running = slow.run(shard)
     next(running)  # it has embedded something and committed nothing
-    assert config.text is not None
-    fast.write_uncond(config.text)
+    fast.write_uncond(config.texts)
     list(fast.run(shard))
     before = text_files(config)
     list(running)
     assert text_files(config) == before
     assert problems_of(config) == []
+
+
+def test_the_parts_of_a_shard_whose_name_begins_alike_are_not_its_own(config: Config) -> None:
+    task = task_of(config)
+    task.store.create("parts/videos-more-00000.parquet", b"of the shard videos-more")
+    (shard,) = shards_of_run(config)
+    assert [event.reused for event in task.run(shard) if isinstance(event, SliceDone)] == [False, False]
 
 
 def test_helpers_divide_the_slices_and_nobody_embeds_one_twice(config: Config) -> None:
