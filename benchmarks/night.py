@@ -27,7 +27,6 @@ from typing import Any
 import yaml
 from ray.cluster_utils import Cluster
 
-from encoder.device.simulated import ServiceRecord
 from pipeline.audit.verify import Verified, verify
 from pipeline.input.pack import add_member
 from pipeline.storage.store import Store
@@ -167,23 +166,16 @@ def disturb(night: Night, driver: "subprocess.Popen[str]", limit_seconds: float)
 
 
 def times_of(night: Night, replicas: Replicas, busy: Path) -> dict[str, float]:
-    """Seconds of all GPUs that were there: until each had an encoder, until its first clip, and at work."""
+    """Seconds of all GPUs that were there: in all, until each had an encoder, and from there to its first clip."""
     end = time.monotonic()
     gone = {node: night.went.get(node, end) for node in night.came}
-    first, served = 0.0, 0.0
-    for file in busy.iterdir():
-        records = [ServiceRecord(*map(float, line.split())) for line in file.read_text().splitlines()]  # type: ignore[arg-type]
-        first += records[0].begin
-        served += sum(record.end - record.begin for record in records)
-    begun = list(busy.iterdir())
-    joined = sorted(replicas.joined.values())[: len(begun)]
+    first = [float(file.read_text().split(maxsplit=1)[0]) for file in busy.iterdir()]
     return {
         "there": sum(gone[node] - came for node, came in night.came.items()),
         "until_an_encoder_was_loaded": sum(
             replicas.joined.get(node, gone[node]) - came for node, came in night.came.items()
         ),
-        "from_there_to_the_first_clip": first - sum(joined),
-        "at_work": served,
+        "from_there_to_the_first_clip": sum(first) - sum(sorted(replicas.joined.values())[: len(first)]),
     }
 
 
@@ -192,8 +184,8 @@ def figures(night: Night, store: Store, code: int, seconds: float, times: dict[s
     seen = Verified()
     problems = list(map(str, verify(store, seen)))
     kept_seconds = seen.rows * FRAMES * MS_PER_FRAME / 1000
-    between = times["there"] - sum(times[key] for key in list(times)[1:])
-    times |= {"of_kept_clips": kept_seconds, "between_clips": between}
+    rest = 2 * times["there"] - sum(times.values()) - kept_seconds
+    times |= {"of_kept_clips": kept_seconds, "lost_or_idle": rest}
     return {
         "exit_code": code,
         "minutes": round(seconds / 60, 2),
