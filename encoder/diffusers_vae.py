@@ -161,7 +161,7 @@ def load_diffusers(weights: str, options: Options) -> VideoEncoder:
         "diffusers": _diffusers().__version__,
         "chunk_plan": "whole" if rule is None else rule.name,
     }
-    kind = Kind(lambda: build_half(config, without=DECODER), _engine, choices)
+    kind = Kind(lambda: build_half(config, without=DECODER), engine_of, choices)
     spec = spec_of_vae(model)
     if options.scaling_factor is not None:
         raise ValueError("scaling_factor is set, but the folder of a VAE says how its latents are scaled: leave it out")
@@ -169,7 +169,7 @@ def load_diffusers(weights: str, options: Options) -> VideoEncoder:
     return assemble(spec, model, sha256, kind, options)
 
 
-def _engine(model: Any) -> Engine:
+def engine_of(model: Any) -> Engine:
     rule = CACHING.get(type(model).__name__)
     return DiffusersEngine(model) if rule is None else CachingEngine(model, rule)
 
@@ -180,7 +180,7 @@ def check_ratios(spec: LatentSpec, config: dict[str, Any], weights: str) -> None
     with torch.device("meta"):
         model = nn.Module.to(build_half(config, without=DECODER), "meta")
         clip = torch.empty(1, 3, 1 + spec.temporal_ratio, 2 * spec.spatial_ratio, 2 * spec.spatial_ratio)
-    state, shapes, engine = None, [], _engine(model)
+    state, shapes, engine = None, [], engine_of(model)
     for chunk in torch.split(clip, list(engine.plan(clip.shape[2])), dim=2):
         moments, state = engine.encode_chunk(chunk, state)
         shapes.append(moments.shape[2:])

@@ -103,6 +103,7 @@ def cosmos(vae: Any, z: Tensor) -> Tensor:
 
 FAMILIES: dict[str, Prepare] = {
     "AutoencoderKLWan": wan,
+    "AutoencoderKLQwenImage": qwen,
     "AutoencoderKLCogVideoX": cogvideox,
     "AutoencoderKLHunyuanVideo": hunyuan,
     "AutoencoderKLHunyuanVideo15": hunyuan15,
