@@ -18,10 +18,11 @@ from pipeline.storage.store import Store
 Shape = tuple[int, int, int, int]  # c t h w
 PART_SAMPLES = 64
 SHARD_ROWS = 1000  # of a made-up index
+SCALING = {"formula": "(z - shift) * scale", "shape": [1, 1, 1, 1], "shift": [0], "scale": [1], "image_scale": [1]}
 DESCRIPTION = {
     "format_version": 2,
     "fingerprint": "made up",
-    "encoder": {"name": "made up", "scaling_factor": 1.0},
+    "encoder": {"name": "made up", "scaling": SCALING},
     "posterior": "mean",
     "image_latent": "none",
     "columns": {},
