@@ -107,7 +107,10 @@ def test_a_run_that_goes_on_ends_with_everything_that_the_contract_names(runs: R
 def test_more_replicas_stopped_twice_write_the_bytes_of_a_run_in_this_process(
     runs: Runs, tiny: VideoEncoder, tmp_path: Path
 ) -> None:
-    assert output_files(runs.out) == undisturbed(configured(runs.folder), tiny, tmp_path)
+    named = {
+        path: data for path, data in output_files(runs.out).items() if "/.tmp-" not in path
+    }  # what a stop cut short
+    assert named == undisturbed(configured(runs.folder), tiny, tmp_path)
 
 
 @pytest.mark.ray
