@@ -128,7 +128,7 @@ def full_size(row: Row) -> Engine:
         family = family_of(row.name)
         params = family.presets[row.name]
         if row.class_name == "AutoencoderKLLTXVideo":  # the preset is LTX-2
-            params = family.params_of_config(defaults_of(row.class_name))
+            params = family.checkpoints.params_of_config(defaults_of(row.class_name))
         kind = family.kind(params, OPTIONS)
         return kind.engine(nn.Module.to(kind.build(), "meta", torch.bfloat16).requires_grad_(False))
 

@@ -136,7 +136,7 @@ def _folder(bench: Bench) -> Iterator[str]:
     family = family_of(bench.name)
     torch.manual_seed(int(bench.weights.removeprefix("random:")))
     with tempfile.TemporaryDirectory() as folder:
-        _class(bench.name)(**family.config_of(family.presets[bench.name])).save_pretrained(folder)
+        _class(bench.name)(**family.checkpoints.config_of(family.presets[bench.name])).save_pretrained(folder)
         yield folder
 
 

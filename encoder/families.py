@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any, Protocol, cast, get_args
 
 import torch
 from torch import nn
@@ -62,6 +62,16 @@ class Kind:
     choices: dict[str, Any]
 
 
+class Checkpoints(Protocol):
+    """What the module of a family in encoder/checkpoints/ says."""
+
+    def params_of_config(self, config: Config, /) -> Params: ...
+
+    def params_of_shapes(self, shapes: Shapes, default: Any, /) -> Params: ...
+
+    def config_of(self, params: Any, /) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """Encoders that differ in their parameters only.
@@ -71,9 +81,7 @@ class Family:
     """
 
     presets: Mapping[str, Params]
-    params_of_config: Callable[[Config], Params]
-    params_of_shapes: Callable[[Shapes, Params], Params]
-    config_of: Callable[[Params], dict[str, Any]]
+    checkpoints: Checkpoints
     kind: Callable[[Params, Options], Kind]
 
 
@@ -130,32 +138,8 @@ def _causal_choices(norm_scope: str, temporal_ratio: int) -> dict[str, Any]:
 
 
 FAMILIES = (
-    Family(
-        cogvideox.PRESETS,
-        cogvideox_checkpoints.params_of_config,
-        cogvideox_checkpoints.params_of_shapes,
-        cogvideox_checkpoints.config_of,
-        _cogvideox,
-    ),
-    Family(
-        wan.PRESETS,
-        wan_checkpoints.params_of_config,
-        wan_checkpoints.params_of_shapes,
-        wan_checkpoints.config_of,
-        _wan,
-    ),
-    Family(
-        ltx.PRESETS,
-        ltx_checkpoints.params_of_config,
-        ltx_checkpoints.params_of_shapes,
-        ltx_checkpoints.config_of,
-        _ltx,
-    ),
-    Family(
-        hunyuan15.PRESETS,
-        hunyuan15_checkpoints.params_of_config,
-        hunyuan15_checkpoints.params_of_shapes,
-        hunyuan15_checkpoints.config_of,
-        _hunyuan15,
-    ),
+    Family(cogvideox.PRESETS, cogvideox_checkpoints, _cogvideox),
+    Family(wan.PRESETS, wan_checkpoints, _wan),
+    Family(ltx.PRESETS, ltx_checkpoints, _ltx),
+    Family(hunyuan15.PRESETS, hunyuan15_checkpoints, _hunyuan15),
 )

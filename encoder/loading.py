@@ -39,9 +39,9 @@ def params_of(family: Family, name: str, checkpoint: Checkpoint) -> Any:
     """The architecture that a checkpoint's config, or else the shapes of its tensors, describe."""
     try:
         if checkpoint.config:
-            return family.params_of_config(checkpoint.config)
+            return family.checkpoints.params_of_config(checkpoint.config)
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
-        return family.params_of_shapes(shapes, family.presets[name])
+        return family.checkpoints.params_of_shapes(shapes, family.presets[name])
     except ValueError as error:
         raise WeightsError(f"{checkpoint.source} is not an encoder {name!r} that can be computed: {error}") from None
 

@@ -1,13 +1,12 @@
 """The encoder of CogVideoX's causal 3D VAE (arXiv:2408.06072, section 2.1), as parameters and one module."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
-from encoder.models.layers import CausalConv3d, HalvePicture, Past, ResidualBlock, SpaceAttention, State, Stem, run
+from encoder.models.layers import CausalConv3d, CausalEncoder, HalvePicture, Past, ResidualBlock, SpaceAttention, Stem
 from encoder.models.norms import GroupNorm
 from encoder.spec import NormScope
 
@@ -76,7 +75,7 @@ class Downsample(nn.Module):
         return self.picture(padded), ()
 
 
-class Encoder(nn.Module):
+class Encoder(CausalEncoder):
     """The whole encoder. `params` fix its architecture, `scope` the frames over which its norms take statistics."""
 
     def __init__(self, params: CogVideoXParams, scope: NormScope) -> None:
@@ -90,22 +89,6 @@ class Encoder(nn.Module):
             self.middle.insert(1, self._attention(deep))
         moments_channels = params.latent_channels * (1 + params.double_latents)
         self.head = Head(self._norm(deep), CausalConv3d(deep, moments_channels, 3))
-
-    def layers(self) -> Iterator[nn.Module]:
-        """All layers in order; each is `forward(x, past) -> (y, past)`."""
-        yield self.stem
-        for level in self.levels:
-            assert isinstance(level, nn.ModuleDict)
-            yield from level.values()
-        yield from self.middle
-        yield self.head
-
-    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """`b 3 t h w` in [-1, 1] to moments `b 2z t' h' w'` (mean, log-variance), and the state for the next chunk.
-
-        The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
-        """
-        return run(self.layers(), x, state)
 
     def _level(self, index: int) -> nn.ModuleDict:
         """Residual blocks at one resolution, attention after each where the level has it, then down-sampling."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
 from encoder.kernels.direct import attention, linear
-from encoder.models.layers import EdgeConv3d, Past, ResidualBlock, State, Stem, average_down, run, unfolded
+from encoder.models.layers import CausalEncoder, EdgeConv3d, Past, ResidualBlock, Stem, average_down, unfolded
 from encoder.models.norms import RmsNorm
 
 
@@ -107,7 +107,7 @@ class Hunyuan15Head(nn.Module):
         return average.add_(y), past
 
 
-class Hunyuan15Encoder(nn.Module):
+class Hunyuan15Encoder(CausalEncoder):
     """The whole encoder. `params` fix its architecture."""
 
     def __init__(self, params: Hunyuan15Params) -> None:
@@ -120,22 +120,6 @@ class Hunyuan15Encoder(nn.Module):
             [_block(deep, deep, workspace), FrameCausalAttention(deep), _block(deep, deep, workspace)]
         )
         self.head = Hunyuan15Head(deep, params.latent_channels)
-
-    def layers(self) -> Iterator[nn.Module]:
-        """All layers in order; each is `forward(x, past) -> (y, past)`."""
-        yield self.stem
-        for level in self.levels:
-            assert isinstance(level, nn.ModuleDict)
-            yield from level.values()
-        yield from self.middle
-        yield self.head
-
-    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """`b 3 t h w` in [-1, 1] to moments `b 2z t' h' w'` (mean, log-variance), and the state for the next chunk.
-
-        The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
-        """
-        return run(self.layers(), x, state)
 
 
 def _levels(params: Hunyuan15Params, workspace: Workspace) -> Iterator[nn.ModuleDict]:

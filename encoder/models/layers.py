@@ -4,7 +4,7 @@ Activations are `b c t h w` in channels-last memory order. `past` is what a laye
 start of a clip. A call consumes the past that it is given: the memory is reused for the next one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 
 import torch
@@ -32,6 +32,31 @@ def run(layers: Iterable[nn.Module], x: Tensor, state: State | None) -> tuple[Te
         x, past = layer(x, past)
         pasts.append(past)
     return x, tuple(pasts)
+
+
+class CausalEncoder(nn.Module):
+    """A whole encoder: a stem, levels of layers by name, a middle and a head."""
+
+    stem: nn.Module
+    levels: nn.ModuleList
+    middle: nn.ModuleList
+    head: nn.Module
+
+    def layers(self) -> Iterator[nn.Module]:
+        """All layers in order; each is `forward(x, past) -> (y, past)`."""
+        yield self.stem
+        for level in self.levels:
+            assert isinstance(level, nn.ModuleDict)
+            yield from level.values()
+        yield from self.middle
+        yield self.head
+
+    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """`b 3 t h w` in [-1, 1] to moments `b 2z t' h' w'` (mean, log-variance), and the state for the next chunk.
+
+        The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
+        """
+        return run(self.layers(), x, state)
 
 
 def remember(frames: Tensor, past: Past | None) -> Past:

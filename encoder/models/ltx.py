@@ -3,7 +3,6 @@
 No frame depends on a later one: norms see single pixels, and convolutions repeat a clip's first frame before it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +12,12 @@ from encoder.device.workspace import Workspace
 from encoder.kernels.direct import convolve
 from encoder.models.layers import (
     CausalConv3d,
+    CausalEncoder,
     Past,
     ResidualBlock,
-    State,
     Stem,
     average_down,
     remember,
-    run,
     unfolded,
 )
 from encoder.models.norms import ChannelNorm, PixelNorm
@@ -147,7 +145,7 @@ class LtxHead(nn.Module):
         return torch.cat([y[:, :-1], y[:, -1:].expand(-1, y.shape[1] - 1, -1, -1, -1)], 1), past
 
 
-class LtxEncoder(nn.Module):
+class LtxEncoder(CausalEncoder):
     """The whole encoder. `params` fix its architecture."""
 
     def __init__(self, params: LtxParams) -> None:
@@ -160,22 +158,6 @@ class LtxEncoder(nn.Module):
         middle = params.middle_channels
         self.middle = nn.ModuleList(_block(middle, middle, params.eps, workspace) for _ in range(params.middle_blocks))
         self.head = LtxHead(middle, params.latent_channels)
-
-    def layers(self) -> Iterator[nn.Module]:
-        """All layers in order; each is `forward(x, past) -> (y, past)`."""
-        yield self.stem
-        for level in self.levels:
-            assert isinstance(level, nn.ModuleDict)
-            yield from level.values()
-        yield from self.middle
-        yield self.head
-
-    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """`b 3 t h w` in [-1, 1] to moments `b 2z t' h' w'` (mean, log-variance), and the state for the next chunk.
-
-        The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
-        """
-        return run(self.layers(), x, state)
 
 
 def _level(level: LtxLevel, next_channels: int, eps: float, workspace: Workspace) -> nn.ModuleDict:

@@ -15,15 +15,14 @@ from encoder.device.workspace import Workspace
 from encoder.kernels.direct import convolve
 from encoder.models.layers import (
     CausalConv3d,
+    CausalEncoder,
     HalvePicture,
     Past,
     ResidualBlock,
     SpaceAttention,
-    State,
     Stem,
     average_down,
     remember,
-    run,
 )
 from encoder.models.norms import RmsNorm
 
@@ -151,7 +150,7 @@ class WanHead(nn.Module):
         return self.mix(y, None)[0], past
 
 
-class WanEncoder(nn.Module):
+class WanEncoder(CausalEncoder):
     """The whole encoder. `params` fix its architecture."""
 
     def __init__(self, params: WanParams) -> None:
@@ -170,13 +169,6 @@ class WanEncoder(nn.Module):
         yield from self.down
         yield from self.middle
         yield self.head
-
-    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """`b 3 t h w` in [-1, 1] to moments `b 2z t' h' w'` (mean, log-variance), and the state for the next chunk.
-
-        The chunk at a clip's start (`state` None) has `1 + k * temporal_ratio` frames, later ones `k * temporal_ratio`.
-        """
-        return run(self.layers(), x, state)
 
 
 def _down(params: WanParams, workspace: Workspace) -> Iterator[nn.Module]:
