@@ -1,13 +1,13 @@
 """The progress of a run, read from its output root alone, during the run or later."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from pipeline.audit.summary import parts_by_device, write_report
+from pipeline.audit.summary import write_report
 from pipeline.config.input import InputConfig
 from pipeline.input.listing import shards_of
-from pipeline.output.manifests import Manifest, read_manifests, reject_count
+from pipeline.output.manifests import Manifest, parts_by_device, read_manifests, reject_count
 from pipeline.output.paths import done_shards, latent_files, reject_files, slice_of_file, text_names, text_path
 from pipeline.output.run_file import RunFile, Summary, read_run
 from pipeline.storage.store import Store
@@ -32,13 +32,16 @@ class ShardStatus:
 
 def read_status(store: Store) -> list[ShardStatus]:
     """Every shard of the run, in the order of its inputs. Raises UserError where no run began."""
-    run = read_run(store)
-    done = done_shards(store)
-    names = _input_names(run)
-    begun = committed_slices(store)
-    names += sorted((done | begun.keys()) - set(names))
+    done, begun = done_shards(store), committed_slices(store)
+    names = _names(read_run(store), done | begun.keys())
     manifests = {manifest["shard"]["name"]: manifest for manifest in read_manifests(store, done)}
     return [_status(name, manifests.get(name), len(begun.get(name, ()))) for name in names]
+
+
+def _names(run: RunFile, there: Set[str]) -> list[str]:
+    """The shards of a run in the order of its inputs, then those that are there though no input lists them."""
+    names = _input_names(run)
+    return names + sorted(there - set(names))
 
 
 def _input_names(run: RunFile) -> list[str]:
@@ -60,7 +63,7 @@ def committed_slices(store: Store) -> dict[str, set[int]]:
 def _status(name: str, manifest: Manifest | None, slices: int) -> ShardStatus:
     if manifest is None:
         return ShardStatus(name, "running" if slices else "left", slices=slices)
-    rejects, devices = reject_count(manifest), parts_by_device(manifest)
+    rejects, devices = reject_count(manifest), parts_by_device(manifest["parts"])
     return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices, devices)
 
 
@@ -85,6 +88,7 @@ def read_text_status(store: Store) -> list[TextStatus]:
 
 def refresh_report(store: Store) -> Summary:
     """Writes summary.json and report.html of a run anew, from what stands in storage."""
-    shards = {shard.name: shard.state == "done" for shard in read_status(store)}
-    done = [name for name, is_done in shards.items() if is_done]
-    return write_report(store, read_run(store), read_manifests(store, done), len(shards) - len(done), {})
+    run, done = read_run(store), done_shards(store)
+    names = _names(run, done | committed_slices(store).keys())
+    finished = [name for name in names if name in done]
+    return write_report(store, run, read_manifests(store, finished), len(names) - len(finished), {})

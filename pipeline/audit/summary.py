@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.audit.report import render_report
 from pipeline.output.accounts import reject_from_json
-from pipeline.output.manifests import Manifest, reject_count
+from pipeline.output.manifests import Manifest, parts_by_device, reject_count
 from pipeline.output.paths import REPORT_FILE, done_shards, text_names, text_path
 from pipeline.output.run_file import Besides, RunFile, Summary, Totals, write_summary
 from pipeline.output.statistics import LatentStatistics, merged, statistics_from_json, statistics_to_json
@@ -54,7 +54,7 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
     statistics = LatentStatistics()
     for manifest in manifests:
         counts.update(_counts(manifest))
-        devices.update(parts_by_device(manifest))
+        devices.update(parts_by_device(manifest["parts"]))
         losses.update(manifest["losses"])
         for reject in map(reject_from_json, manifest["rejects"]):
             reasons[reject.is_filtered or reject.is_removed][reject.why.code] += 1
@@ -83,12 +83,6 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
         "latent_statistics": statistics_to_json(statistics),
         "parts_by_device": dict(sorted(devices.items())),
     }
-
-
-def parts_by_device(manifest: Manifest) -> Counter[str]:
-    """How many parts of a shard each kind of processor and libraries computed, in words."""
-    computed_by = (part.get("computed_by") or {"device": "unknown"} for part in manifest["parts"])
-    return Counter(", ".join(f"{name} {value}" for name, value in each.items()) for each in computed_by)
 
 
 def mixed_devices(parts: Mapping[str, int]) -> list[str]:

@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audit.summary import parts_by_device
 from pipeline.config.identity import short
 from pipeline.output.accounts import slice_numbers
 from pipeline.output.latent_bytes import decode_latent
-from pipeline.output.manifests import READERS, Manifest, PartJson, denying_shards, is_finished, removed_path
+from pipeline.output.manifests import (
+    READERS,
+    Manifest,
+    PartJson,
+    denying_shards,
+    is_finished,
+    parts_by_device,
+    removed_path,
+)
 from pipeline.output.parts import Footer, read_footer, read_rows, read_schema, sha256_of
 from pipeline.output.paths import (
     SUCCESS_FILE,
@@ -119,7 +126,7 @@ def _check_shard(store: Store, name: str, run: RunFile, denies: bool) -> _Shard:
         problems.append(Problem(removed_path(name), what))
     problems += check_manifest(name, manifest, run, accounted)
     rows = sum(part["rows"] for part in parts)
-    devices = parts_by_device(manifest)
+    devices = parts_by_device(manifest["parts"])
     seen = Verified(1, len(parts), rows, manifest["samples"], len(manifest["rejects"]), devices)
     return _Shard(seen, {part["path"] for part in parts}, problems)
 

@@ -142,8 +142,9 @@ class Latents(IterableDataset[dict[str, Any]]):
             raise ValueError(f"posterior={posterior!r} is not stored: the rows hold {about['posterior']}")
         latents = ("vae_latent", "image_latent", *["vae_logvar"][: posterior == "sample"])
         self._columns = {*COLUMNS, *(f"{name}_{what}" for name in latents for what in ("shape", "dtype", "bytes"))}
-        self._factors = _factors(scale, "scale", posterior, about, roots)
-        self._image_factors = _factors(scale, "image_scale", posterior, about, roots)
+        self._factors = self._image_factors = _factors(scale, "scale", posterior, about, roots)
+        if scale == "footer":
+            self._image_factors = _factors(scale, "image_scale", posterior, about, roots)
         self._start = self._at = _Position()
         self._ended = torch.zeros(MOST_WORKERS, dtype=torch.int64)  # epochs that each worker has ended
         self._ended.share_memory_()  # type: ignore[no-untyped-call]
@@ -566,10 +567,7 @@ def _scaled(latent: Tensor, factors: Any) -> Tensor:
 
 def _statistics(roots: Sequence[str], of: str) -> tuple[Any, Any]:
     """Mean and standard deviation by channel over all roots, each with its share of the values."""
-    found = []
-    for root in roots:
-        with fsspec.open(f"{root.rstrip('/')}/statistics.json", "rb") as file:
-            found.append(json.load(file)["all"])
+    found = [json.loads(_whole(f"{root.rstrip('/')}/statistics.json"))["all"] for root in roots]
     weights = np.array([one["count"] for one in found], np.float64)
     means, stds = (np.array([one[of][what] for one in found]) for what in ("mean", "std"))
     mean = np.average(means, axis=0, weights=weights)

@@ -88,7 +88,7 @@ def _finish(store: Store, shard: str, manifest: Manifest, numbers: SliceNumbers)
     for index in slices:
         paths = sorted(path for path in parts if slice_of_file(path) == (shard, index))
         again += [part_to_json(read_part(store, path)[0]) for path in _rewrite_slice(store, paths, denied)]
-        remove_texts(store, shard, index, denied, left)
+    remove_texts(store, shard, slices, denied, left)
     untouched = [part for part in manifest["parts"] if part["slice_index"] not in slices]
     known = sorted([*untouched, *again], key=lambda part: (part["slice_index"], part["bucket"]))
     new = _manifest(store, manifest, known, denied)

@@ -6,9 +6,9 @@ is removed, so that whoever makes a slice again leaves them out too.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from pipeline.errors import REMOVE_STAGE, Reason
 from pipeline.output.accounts import (
@@ -26,6 +26,7 @@ from pipeline.records import Reject
 from pipeline.storage.store import Store
 
 READERS = 16
+T = TypeVar("T")
 Place = tuple[int, int]  # a sample's and a window's index
 
 
@@ -132,8 +133,19 @@ def read_manifest(store: Store, shard: str) -> Manifest:
 
 def read_manifests(store: Store, shards: Iterable[str]) -> Iterator[Manifest]:
     """The manifests of the named shards, in order, read several at a time."""
+    return read_several(lambda shard: read_manifest(store, shard), shards)
+
+
+def read_several(read: Callable[[str], T], shards: Iterable[str]) -> Iterator[T]:
+    """What `read` gives for each of the shards, in order, several at a time."""
     with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda shard: read_manifest(store, shard), shards)
+        yield from pool.map(read, shards)
+
+
+def parts_by_device(parts: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """How many parts each kind of processor and libraries computed, in words."""
+    computed_by = (part.get("computed_by") or {"device": "unknown"} for part in parts)
+    return Counter(", ".join(f"{name} {value}" for name, value in each.items()) for each in computed_by)
 
 
 class RemovedJson(TypedDict):

@@ -3,12 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pipeline.output.accounts import RejectJson, read_json, reject_from_json, reject_to_json
-from pipeline.output.manifests import READERS
+from pipeline.output.manifests import parts_by_device, read_several
 from pipeline.output.paths import manifest_path
 from pipeline.records import FileInfo, Reject
 from pipeline.storage.store import Store
@@ -123,8 +122,7 @@ def read_text_manifest(store: Store, shard: str) -> TextManifest:
 
 def read_text_manifests(store: Store, shards: Iterable[str]) -> Iterator[TextManifest]:
     """The manifests of the named shards, in order, read several at a time."""
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda shard: read_text_manifest(store, shard), shards)
+    return read_several(lambda shard: read_text_manifest(store, shard), shards)
 
 
 def totals_of(manifests: Iterable[TextManifest]) -> TextTotals:
@@ -139,10 +137,10 @@ def totals_of(manifests: Iterable[TextManifest]) -> TextTotals:
             counts[name] += int(manifest[name])
         reasons.update(reject_from_json(reject).why.code for reject in manifest["rejects"])
         seconds.update(manifest["seconds"])
+        devices.update(parts_by_device(manifest["parts"]))
         for part in manifest["parts"]:
             counts["parts"] += 1
             counts["size_bytes"] += part["size_bytes"]
-            devices[", ".join(f"{name} {value}" for name, value in part["computed_by"].items())] += 1
     return {
         "shards": counts["shards"],
         "captions": counts["captions"],

@@ -7,27 +7,27 @@ from typing import Any
 
 from pipeline.output.manifests import Place
 from pipeline.output.parts import read_rows, sha256_of
-from pipeline.output.paths import done_shards, manifest_path, text_names, text_part_path, text_path
+from pipeline.output.paths import manifest_path, text_names, text_part_path, text_path
 from pipeline.storage.store import Store
 from pipeline.text.manifests import TextManifest, TextPartJson, read_text_manifest
 from pipeline.text.parts import TextFooter, TextPartWriter, TextRow, arrays_in, read_text_footer
 
 
 def remove_texts(
-    latents: Store, shard: str, slice_index: int, denied: Collection[Place], left: Collection[int]
+    latents: Store, shard: str, slices: Sequence[int], denied: Collection[Place], left: Collection[int]
 ) -> None:
-    """Takes out of a slice the texts of denied rows; one for all windows of a sample goes with its last window.
+    """Takes out of slices the texts of denied rows; one for all windows of a sample goes with its last window.
 
     Args:
         left: the samples that still have a row.
     """
+    paths = [text_part_path(shard, index) for index in slices]
     for name in text_names(latents):
         store = Store(latents.url(text_path(name)))
-        path = text_part_path(shard, slice_index)
-        if store.exists(path):
+        for path in filter(store.exists, paths):
             _rewrite(store, path, denied, left)
-        if shard in done_shards(store):
-            _note(store, shard, path)
+        if store.exists(manifest_path(shard)):
+            _note(store, shard, paths)
 
 
 def _is_kept(sample: int, window: int | None, denied: Collection[Place], left: Collection[int]) -> bool:
@@ -64,27 +64,29 @@ def _row(values: Mapping[str, Any]) -> TextRow:
     return TextRow(place, values["caption"], values["tokens"], values["truncated"], arrays)
 
 
-def _note(store: Store, shard: str, path: str) -> None:
-    """The manifest of a shard with what a part now is."""
+def _note(store: Store, shard: str, paths: Collection[str]) -> None:
+    """The manifest of a shard with what some of its parts now are."""
     before = read_text_manifest(store, shard)
-    old = next((part for part in before["parts"] if part["path"] == path), None)
-    if old is None:
-        return
-    parts = [part for part in before["parts"] if part["path"] != path]
-    if store.exists(path):
-        parts.append(_part(store, old))
-    parts.sort(key=lambda part: part["slice_index"])
-    counts = {"captions": sum(part["rows"] for part in parts)}
-    for key in ("tokens", "truncated"):
-        counts[key] = sum(_footer(store, part["path"])[key] for part in parts)
-    new: TextManifest = {**before, **counts, "parts": parts}  # type: ignore[typeddict-item]
+    there = [part for part in before["parts"] if part["path"] not in paths or store.exists(part["path"])]
+    footers = [_footer(store, part["path"]) for part in there]
+    parts = [
+        _part(store, part, footer) if part["path"] in paths else part
+        for part, footer in zip(there, footers, strict=True)
+    ]
+    new: TextManifest = {
+        **before,
+        "captions": sum(part["rows"] for part in parts),
+        "tokens": sum(footer["tokens"] for footer in footers),
+        "truncated": sum(footer["truncated"] for footer in footers),
+        "parts": parts,
+    }
     store.replace(manifest_path(shard), json.dumps(new, indent=1).encode())
 
 
-def _part(store: Store, old: TextPartJson) -> TextPartJson:
+def _part(store: Store, old: TextPartJson, footer: TextFooter) -> TextPartJson:
     with store.open(old["path"]) as file:
         digest, size_bytes = sha256_of(file)
-    return {**old, "rows": len(_footer(store, old["path"])["rows"]), "size_bytes": size_bytes, "sha256": digest}
+    return {**old, "rows": len(footer["rows"]), "size_bytes": size_bytes, "sha256": digest}
 
 
 def _footer(store: Store, path: str) -> TextFooter:

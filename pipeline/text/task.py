@@ -140,24 +140,25 @@ class TextTask:
                     found = adopt(self.store, self.description["fingerprint"], shard.name, index, slices[index])
                     yield from (found, _slice_done(shard.name, found, reused=True))
                     continue
-                writer = self._writer(shard, index, slices[index])
+                units, rejects = units_of(slices[index])
+                writer = TextSliceWriter(self.store, self.description, shard.name, index, slices[index], rejects)
                 writers.callback(writer.close)
-                for tokens in self._embed_slice(writer, background, watch):
+                for tokens in self._embed_slice(units, writer, background, watch):
                     yield Progress(shard.name, 0, tokens)
                 background.submit(partial(self._commit, writer, watch))
                 yield from self._committed(shard, background.ready())
             yield ShardRead(shard.name)
             yield from self._committed(shard, background.drain())
 
-    def _writer(self, shard: ShardRef, index: int, clips: Sequence[Clip]) -> TextSliceWriter:
-        _, rejects = units_of(clips)
-        return TextSliceWriter(self.store, self.description, shard.name, index, clips, rejects)
-
     def _embed_slice(
-        self, writer: TextSliceWriter, background: "Background[TextSlice | None]", watch: Stopwatch
+        self,
+        units: Sequence[Unit],
+        writer: TextSliceWriter,
+        background: "Background[TextSlice | None]",
+        watch: Stopwatch,
     ) -> Iterator[int]:
         """Embeds the captions of a slice group by group; gives the tokens of each."""
-        for group in _groups(units_of(writer.clips)[0]):
+        for group in _groups(units):
             captions = list(dict.fromkeys(caption for unit in group for caption in unit.captions))
             with watch("encode"):
                 embedded = dict(zip(captions, self._embed(captions), strict=True))

@@ -16,8 +16,8 @@ from support.makers import (
     numbers,
 )
 
-from pipeline.audit.summary import mixed_devices, parts_by_device, summarise
-from pipeline.output.manifests import read_manifests
+from pipeline.audit.summary import mixed_devices, summarise
+from pipeline.output.manifests import parts_by_device, read_manifests
 from pipeline.output.statistics import merged, statistics_from_json
 from pipeline.storage.store import Store
 
@@ -63,7 +63,7 @@ def test_parts_of_several_machines_are_told_apart_and_older_ones_say_nothing(tmp
     ledger = made_ledger(store)
     slices = [made for index in range(3) if (made := ledger.slice_of(index))]
     manifest = ledger.commit_manifest(slices, {"encode": 1.0})
-    by_device = parts_by_device(manifest)
+    by_device = parts_by_device(manifest["parts"])
     assert by_device == {DEVICE: len(slices[0].parts), "device cuda, model X": 1, "device unknown": 1}
     assert len(mixed_devices(by_device)) == 4
     assert mixed_devices({DEVICE: 7}) == mixed_devices({}) == []
