@@ -1,5 +1,7 @@
 """Small encoders."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,37 @@ def relative_error(pair: Pair, clip: Tensor) -> float:
     posterior = ours.encode(clip)
     error = torch.cat([posterior.mean, posterior.logvar], 1) - expected
     return float(error.abs().max() / expected.abs().max())
+
+
+def error_in_chunks(ours: VideoEncoder, clip: Tensor, cuts: Sequence[int]) -> float:
+    """The largest error of moments made in chunks cut at these frames, over the largest value of the encoder's own."""
+    model = ours.engine.model  # type: ignore[attr-defined]
+    state, parts = None, []
+    with torch.inference_mode():
+        for begin, end in itertools.pairwise((0, *cuts, clip.shape[2])):
+            moments, state = model(clip[:, :, begin:end], state)
+            parts.append(moments)
+    posterior = ours.encode(clip)
+    expected = torch.cat([posterior.mean, posterior.logvar], 1)
+    return float((torch.cat(parts, 2) - expected).abs().max() / expected.abs().max())
+
+
+def wan_name(name: str) -> str:
+    """The name of a diffusers tensor in the layout that Wan 2.1 was published in."""
+    for theirs, original in (
+        ("encoder.conv_in", "encoder.conv1"),
+        ("encoder.down_blocks", "encoder.downsamples"),
+        ("encoder.mid_block.resnets.0", "encoder.middle.0"),
+        ("encoder.mid_block.attentions.0", "encoder.middle.1"),
+        ("encoder.mid_block.resnets.1", "encoder.middle.2"),
+        ("encoder.norm_out", "encoder.head.0"),
+        ("encoder.conv_out", "encoder.head.2"),
+        ("post_quant_conv", "conv2"),
+        ("quant_conv", "conv1"),
+    ):
+        if name.startswith(theirs):
+            name = name.replace(theirs, original)
+    if "downsamples" in name or "middle.0" in name or "middle.2" in name:
+        for theirs, original in (("norm1", "0"), ("conv1", "2"), ("norm2", "3"), ("conv2", "6")):
+            name = name.replace(f".{theirs}.", f".residual.{original}.")
+    return name.replace("conv_shortcut", "shortcut")

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from support.encoders import Pair, relative_error
 from torch import Tensor
 
 import encoder
-from encoder.video_encoder import VideoEncoder
 
 TINY: dict[str, Any] = {"block_out_channels": (16, 32, 32, 64), "layers_per_block": 1, "norm_num_groups": 8}
-Pair = tuple[AutoencoderKLCogVideoX, VideoEncoder]
 
 
 def make_pair(name: str, config: dict[str, Any], folder: Path, **options: Any) -> Pair:
@@ -38,14 +37,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 def video(batch: int, frames: int, height_px: int, width_px: int) -> Tensor:
     return torch.rand(batch, 3, frames, height_px, width_px, generator=torch.Generator().manual_seed(frames)) * 2 - 1
-
-
-def relative_error(pair: Pair, clip: Tensor) -> float:
-    theirs, ours = pair
-    with torch.no_grad():
-        expected = theirs.encode(clip).latent_dist.parameters
-    posterior = ours.encode(clip)
-    return ((torch.cat([posterior.mean, posterior.logvar], 1) - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("batch", [1, 2])

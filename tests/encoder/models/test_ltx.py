@@ -1,6 +1,5 @@
 """The encoders of LTX-Video and LTX-2 against diffusers' with the same random weights, and their causality."""
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLLTX2Video, AutoencoderKLLTXVideo
 from safetensors.torch import load_file, save_file
-from support.encoders import Pair, pair_of, relative_error, video
+from support.encoders import Pair, error_in_chunks, pair_of, relative_error, video
 
 import encoder
 from encoder.weights import WeightsError
@@ -82,15 +81,7 @@ def test_batches_and_odd_pictures_equal_diffusers(
 @pytest.mark.parametrize("cuts", [(), (1,), (17,), (9, 17)])
 def test_any_chunks_give_the_same_latents(pairs: dict[str, Pair], kind: str, cuts: tuple[int, ...]) -> None:
     clip, ours = video(1, 25, 32, 64), pairs[kind][1]
-    model = ours.engine.model  # type: ignore[attr-defined]
-    state, parts = None, []
-    with torch.inference_mode():
-        for lo, hi in itertools.pairwise((0, *cuts, 25)):
-            moments, state = model(clip[:, :, lo:hi], state)
-            parts.append(moments)
-    posterior = ours.encode(clip)
-    expected = torch.cat([posterior.mean, posterior.logvar], 1)
-    assert (torch.cat(parts, 2) - expected).abs().max() / expected.abs().max() < 1e-5
+    assert error_in_chunks(ours, clip, cuts) < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,5 @@
 """The Wan 2.1 encoder against diffusers' AutoencoderKLWan with the same random weights, and its causality."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,15 @@ from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
+from support.encoders import Pair, error_in_chunks, relative_error, video, wan_name
 
 import encoder
 from encoder.models import wan
 from encoder.models.wan import WanParams
-from encoder.video_encoder import VideoEncoder
 from encoder.weights import WeightsError
 
 few = settings(max_examples=8, deadline=None)
 SMALL = WanParams(channels=(8, 16, 32, 32))
-Pair = tuple[AutoencoderKLWan, VideoEncoder]
 
 
 def make_pair(folder: Path, name: str, convolutions: str = "auto", **config: Any) -> Pair:
@@ -39,18 +36,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(wan.PRESETS, "wan", SMALL)
         return make_pair(tmp_path_factory.mktemp("small"), "wan", base_dim=8)
-
-
-def video(batch: int, frames: int, height_px: int, width_px: int, seed: int = 0) -> Tensor:
-    return torch.rand(batch, 3, frames, height_px, width_px, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def relative_error(pair: Pair, clip: Tensor) -> float:
-    theirs, ours = pair
-    with torch.no_grad():
-        expected = theirs.encode(clip).latent_dist.parameters
-    posterior = ours.encode(clip)
-    return ((torch.cat([posterior.mean, posterior.logvar], 1) - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("frames", range(1, 51, 4))
@@ -90,16 +75,8 @@ def test_no_latent_sees_a_frame_after_its_own(small: Pair, changed_from: int, se
 @few
 @given(cuts=st.lists(st.integers(1, 5), unique=True))
 def test_chunks_change_rounding_alone_however_they_are_cut(small: Pair, cuts: list[int]) -> None:
-    clip, model = video(1, 21, 8, 16), small[1].engine.model  # type: ignore[attr-defined]
-    bounds = [0, *(1 + 4 * cut for cut in sorted(cuts) if cut < 5), 21]
-    state, parts = None, []
-    with torch.inference_mode():
-        for lo, hi in itertools.pairwise(bounds):
-            moments, state = model(clip[:, :, lo:hi], state)
-            parts.append(moments)
-    posterior = small[1].encode(clip)
-    expected = torch.cat([posterior.mean, posterior.logvar], 1)
-    assert (torch.cat(parts, 2) - expected).abs().max() / expected.abs().max() < 1e-5
+    clip = video(1, 21, 8, 16)
+    assert error_in_chunks(small[1], clip, [1 + 4 * cut for cut in sorted(cuts) if cut < 5]) < 1e-5
 
 
 @pytest.mark.parametrize("chunk_frames", [4, 8, 32])
@@ -125,32 +102,11 @@ def test_tiles_equal_diffusers_tiled_encode(tmp_path: Path, monkeypatch: pytest.
     assert relative_error((theirs, ours), video(1, 9, 64, 88)) < 1e-4
 
 
-def original_name(name: str) -> str:
-    """The name of a diffusers tensor in the layout that Wan 2.1 was published in."""
-    for theirs, original in (
-        ("encoder.conv_in", "encoder.conv1"),
-        ("encoder.down_blocks", "encoder.downsamples"),
-        ("encoder.mid_block.resnets.0", "encoder.middle.0"),
-        ("encoder.mid_block.attentions.0", "encoder.middle.1"),
-        ("encoder.mid_block.resnets.1", "encoder.middle.2"),
-        ("encoder.norm_out", "encoder.head.0"),
-        ("encoder.conv_out", "encoder.head.2"),
-        ("post_quant_conv", "conv2"),
-        ("quant_conv", "conv1"),
-    ):
-        if name.startswith(theirs):
-            name = name.replace(theirs, original)
-    if "downsamples" in name or "middle.0" in name or "middle.2" in name:
-        for theirs, original in (("norm1", "0"), ("conv1", "2"), ("norm2", "3"), ("conv2", "6")):
-            name = name.replace(f".{theirs}.", f".residual.{original}.")
-    return name.replace("conv_shortcut", "shortcut")
-
-
 def test_the_original_layout_is_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(wan.PRESETS, "wan", SMALL)
     _, ours = make_pair(tmp_path, "wan", base_dim=8)
     tensors = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
-    torch.save({original_name(name): tensor for name, tensor in tensors.items()}, tmp_path / "Wan2.1_VAE.pth")
+    torch.save({wan_name(name): tensor for name, tensor in tensors.items()}, tmp_path / "Wan2.1_VAE.pth")
     original = encoder.load("wan", weights=str(tmp_path / "Wan2.1_VAE.pth"))
     assert original.weights_sha256 == ours.weights_sha256
 

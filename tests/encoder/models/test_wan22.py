@@ -1,6 +1,5 @@
 """The Wan 2.2 encoder against diffusers' residual AutoencoderKLWan with the same random weights, and its causality."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
-from support.encoders import Pair, pair_of, relative_error, video
+from support.encoders import Pair, error_in_chunks, pair_of, relative_error, video, wan_name
 
 import encoder
 from encoder.weights import WeightsError
@@ -46,15 +45,7 @@ def test_batches_and_odd_pictures_equal_diffusers(small: Pair, batch: int, heigh
 @pytest.mark.parametrize("cuts", [(), (1,), (9,), (1, 5), (5, 13, 17)])
 def test_any_chunks_give_the_same_latents(small: Pair, cuts: tuple[int, ...]) -> None:
     clip = video(2, 21, 16, 32)
-    model = small[1].engine.model  # type: ignore[attr-defined]
-    state, parts = None, []
-    with torch.inference_mode():
-        for lo, hi in itertools.pairwise((0, *cuts, 21)):
-            moments, state = model(clip[:, :, lo:hi], state)
-            parts.append(moments)
-    posterior = small[1].encode(clip)
-    expected = torch.cat([posterior.mean, posterior.logvar], 1)
-    assert (torch.cat(parts, 2) - expected).abs().max() / expected.abs().max() < 1e-5
+    assert error_in_chunks(small[1], clip, cuts) < 1e-5
 
 
 def test_no_latent_sees_a_later_frame_and_the_first_frame_alone_is_the_first_latent(small: Pair) -> None:
@@ -83,22 +74,7 @@ def original_name(name: str) -> str:
         level, what = parts[2], parts[3]
         inner = f"encoder.downsamples.{level}.downsamples"
         name = ".".join([inner, parts[4], *parts[5:]] if what == "resnets" else [inner, "2", *parts[4:]])
-    for theirs, original in (
-        ("encoder.conv_in", "encoder.conv1"),
-        ("encoder.mid_block.resnets.0", "encoder.middle.0"),
-        ("encoder.mid_block.attentions.0", "encoder.middle.1"),
-        ("encoder.mid_block.resnets.1", "encoder.middle.2"),
-        ("encoder.norm_out", "encoder.head.0"),
-        ("encoder.conv_out", "encoder.head.2"),
-        ("post_quant_conv", "conv2"),
-        ("quant_conv", "conv1"),
-    ):
-        if name.startswith(theirs):
-            name = name.replace(theirs, original)
-    if "downsamples" in name or "middle.0" in name or "middle.2" in name:
-        for theirs, original in (("norm1", "0"), ("conv1", "2"), ("norm2", "3"), ("conv2", "6")):
-            name = name.replace(f".{theirs}.", f".residual.{original}.")
-    return name.replace("conv_shortcut", "shortcut")
+    return wan_name(name)
 
 
 def test_the_original_file_is_the_same_weights_under_any_prefix(small: Pair, tmp_path: Path) -> None:
