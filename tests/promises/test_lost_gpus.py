@@ -180,10 +180,10 @@ def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an
 def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(
     nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, videos: tuple[bytes, ...]
 ) -> None:
-    write_tar(tmp_path / "s.tar", samples_of(videos * 2))
+    write_tar(tmp_path / "s.tar", samples_of(videos * 3))
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     leaving, staying, seen = add_gpus(nodes, 1), None, list[Event]()
-    slow = config.replaced({"encoder.weights": "simulated:100"})  # much is left when another node has come
+    slow = config.replaced({"encoder.weights": "simulated:150"})  # much is left when another node has come
     with ExitStack() as started, connected(slow.runtime):
         for event in events_of(cluster_of(slow)):
             seen.append(event)
