@@ -1,4 +1,5 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. `make check` is for between changes.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make check` is for between changes,
+# `make gpu` measures what only a machine with a GPU can tell.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ READY := $(VENV)/.ready
 # Two processes, which take groups of tests in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test check gpu lint format clean
 
 demo: $(READY)
 	$(BIN)/latentmill demo out/demo
@@ -17,6 +18,9 @@ test: lint
 
 check: lint
 	$(PYTEST) -m "not ray and not full_size and not s3 and not slow and not soak"
+
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 lint: $(READY)
 	$(BIN)/ruff check .

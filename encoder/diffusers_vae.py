@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from encoder.checkpoints.known import native_of_tensors
 from encoder.families import Kind, Options
 from encoder.loading import assemble
-from encoder.models.layers import folded
+from encoder.models.boxes import folded
 from encoder.spec import DIFFUSERS, LatentSpec
 from encoder.streaming.chunks import causal_plan, chunk_plan, segments_plan
 from encoder.streaming.engines import Engine

@@ -10,6 +10,7 @@ from encoder.device.cuda import cuda_setup, known_bad, missing
 from encoder.families import DTYPES, Family, Kind, Options, family_of
 from encoder.kernels.fused_norms import has_triton
 from encoder.models.norms import fuse
+from encoder.models.stem import widen
 from encoder.spec import LatentSpec, spec_of
 from encoder.streaming.engines import Engine
 from encoder.streaming.tiles import Tiled, Tiles
@@ -87,11 +88,15 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
     if device.type == "cuda" and has_triton():
         fuse(module)
         fuse(shadow)
-    engine = _tiled(kind.engine(place(module, device, dtype)), options, spec)
+    module = place(module, device, dtype)
+    engine = _tiled(kind.engine(module), options, spec)
     shadow_engine = _tiled(kind.engine(shadow), options, spec)
     shapes = conv_shapes(shadow, shadow_engine, spec, options.chunk_frames)
     choice = choose(module, shapes, options.convolutions)
     apply(module, shapes, choice)
+    if device.type == "cuda":
+        widen(module)
+        widen(shadow)
     choices = {"dtype": options.dtype, "weights_sha256": weights_sha256, **kind.choices, "convolutions": choice}
     tiles = None if options.tiles is None else list(options.tiles)
     identity = described(spec) | choices | {"tiles": tiles}
@@ -153,4 +158,5 @@ def cuda_shadow(name: str, dtype: str) -> Engine:
     with torch.device("meta"):
         module = kind.build().to("meta", DTYPES[dtype]).requires_grad_(False)
     fuse(module)
+    widen(module)
     return kind.engine(module)

@@ -207,9 +207,16 @@ class VideoEncoder:
         return computed_by(self.device, in_c="winograd_c" in self.identity["convolutions"].values())
 
     @property
+    def times_halved(self) -> int:
+        """How often a convolution was computed in halves so far, as its device had no memory for all of it."""
+        model = getattr(_innermost(self.engine), "model", None)
+        layers = model.modules() if isinstance(model, torch.nn.Module) else ()
+        return sum(getattr(layer, "times_halved", 0) for layer in layers)
+
+    @property
     def receptive_field(self) -> ReceptiveField | None:
         """How many earlier frames a latent depends on; None if the encoder does not stream, where it is all of them."""
-        engine = self.shadow.engine if isinstance(self.shadow, Tiled) else self.shadow
+        engine = _innermost(self.shadow)
         return receptive_field_of(engine.model, self.identity) if isinstance(engine, Streaming) else None
 
     def encode_bytes(self, frames: int, height_px: int, width_px: int, batch: int = 1) -> int:
@@ -262,3 +269,8 @@ class VideoEncoder:
             raise ValueError(f"to_video takes `t h w 3` or `b t h w 3` uint8, got {frames.dtype} {frames.shape}")
         uploaded = self._upload(frames if frames.ndim == 5 else frames[None])
         return uploaded.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)
+
+
+def _innermost(engine: Engine) -> Engine:
+    """The engine that passes tiles or clips to a model."""
+    return engine.engine if isinstance(engine, Tiled) else engine

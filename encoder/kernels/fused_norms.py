@@ -51,17 +51,21 @@ def _(x: Tensor, extra: Tensor | None, groups: int, scope_frames: int) -> tuple[
     return _empty_moments(x, groups, scope_frames)
 
 
-@torch.library.custom_op("latentmill::group_normalize", mutates_args=("out",))
+@torch.library.custom_op("latentmill::group_normalize", mutates_args=("out", "kept"))
 def group_normalize(
     x: Tensor, extra: Tensor | None, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float,
-    swish: bool, out: Tensor,
+    swish: bool, out: Tensor, kept: Tensor | None,
 ) -> None:  # fmt: skip
-    """Writes `b c t h w` normalised by moments as `group_moments` gives them, then swish if asked for, to `out`."""
+    """Writes `b c t h w` normalised by moments as `group_moments` gives them, then swish if asked for, to `out`.
+
+    The last frames are written to `kept` too, `b c n h w` with n up to t, dense and with channels last.
+    """
     scope_frames = len(x) * x.shape[2] // len(mean)
     grid, sizes, tile = _tiling(x)
     _kernels().group_normalize[grid](
-        x, x if extra is None else extra, mean, variance, weight, bias, out, *sizes, mean.shape[1], scope_frames, eps,
-        *_strides(x), *_strides(out), extra is not None, swish, *tile,
+        x, x if extra is None else extra, mean, variance, weight, bias, out, out if kept is None else kept,
+        *sizes, mean.shape[1], scope_frames, eps, *_strides(x), *_strides(out),
+        0 if kept is None else kept.shape[2], extra is not None, swish, *tile,
     )  # fmt: skip
 
 
@@ -70,13 +74,19 @@ def _(*_: Any) -> None:
     return None
 
 
-@torch.library.custom_op("latentmill::rms_normalize", mutates_args=("out",))
-def rms_normalize(x: Tensor, extra: Tensor | None, weight: Tensor, swish: bool, out: Tensor) -> None:
-    """Writes `b c t h w` with each pixel's channels over their root mean square, then swish if asked for, to `out`."""
+@torch.library.custom_op("latentmill::rms_normalize", mutates_args=("out", "kept"))
+def rms_normalize(
+    x: Tensor, extra: Tensor | None, weight: Tensor, swish: bool, out: Tensor, kept: Tensor | None
+) -> None:
+    """Writes `b c t h w` with each pixel's channels over their root mean square, then swish if asked for, to `out`.
+
+    `kept` is as for `group_normalize`.
+    """
     grid, sizes, tile = _tiling(x)
     _kernels().rms_normalize[grid](
-        x, x if extra is None else extra, weight, out, *sizes, x.shape[1] ** 0.5, *_strides(x), *_strides(out),
-        extra is not None, swish, *tile,
+        x, x if extra is None else extra, weight, out, out if kept is None else kept,
+        *sizes, x.shape[1] ** 0.5, *_strides(x), *_strides(out),
+        0 if kept is None else kept.shape[2], extra is not None, swish, *tile,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Group norm takes three kernels: mean and sum of squared deviations of each channel over tiles of pixels; these merged by
 group in a fixed order; then the normalised values, written behind the room for past frames. Squares are of deviations,
-so that nothing cancels. `extra` is the bias of the convolution before, which is added as values are read.
+so that nothing cancels. `extra` is the bias of the convolution before, which is added as values are read. `kept` takes
+the last frames once more, as the past of the next chunk.
 """
 
 # mypy: ignore-errors
@@ -71,9 +72,9 @@ def merge_groups(means, m2s, mean_out, variance_out, parts, tiles, pixels, chann
 
 
 @triton.jit
-def group_normalize(x, extra, mean, variance, weight, bias, out, pixels, channels, frames, groups, scope_frames, eps,
-                    stride_b, stride_t, out_stride_b, out_stride_t, HAS_EXTRA: tl.constexpr, SWISH: tl.constexpr,
-                    C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+def group_normalize(x, extra, mean, variance, weight, bias, out, kept, pixels, channels, frames, groups, scope_frames,
+                    eps, stride_b, stride_t, out_stride_b, out_stride_t, KEPT: tl.constexpr, HAS_EXTRA: tl.constexpr,
+                    SWISH: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Of program (tile, item * frames + frame): normalised by the moments of its scope of `scope_frames` frames."""
     at, inside, columns, inside_c = _tile(pixels, channels, C, ROWS)
     values = _load(x + _frame(frames, stride_b, stride_t), at, inside, extra, columns, inside_c, HAS_EXTRA)
@@ -82,12 +83,12 @@ def group_normalize(x, extra, mean, variance, weight, bias, out, pixels, channel
     scale = tl.load(weight + columns, mask=inside_c, other=0.0).to(tl.float32) / tl.sqrt_rn(spread)
     centered = values - tl.load(mean + moments, mask=inside_c, other=0.0)[None, :]
     normed = centered * scale[None, :] + tl.load(bias + columns, mask=inside_c, other=0.0).to(tl.float32)[None, :]
-    tl.store(out + _frame(frames, out_stride_b, out_stride_t) + at, _swish(normed, SWISH), mask=inside)
+    _store(out, kept, at, inside, _swish(normed, SWISH), pixels, channels, frames, out_stride_b, out_stride_t, KEPT)
 
 
 @triton.jit
-def rms_normalize(x, extra, weight, out, pixels, channels, frames, factor, stride_b, stride_t, out_stride_b,
-                  out_stride_t, HAS_EXTRA: tl.constexpr, SWISH: tl.constexpr,
+def rms_normalize(x, extra, weight, out, kept, pixels, channels, frames, factor, stride_b, stride_t, out_stride_b,
+                  out_stride_t, KEPT: tl.constexpr, HAS_EXTRA: tl.constexpr, SWISH: tl.constexpr,
                   C: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Of program (tile, item * frames + frame): each pixel's channels by their length, times `factor * weight`."""
     at, inside, columns, inside_c = _tile(pixels, channels, C, ROWS)
@@ -95,7 +96,7 @@ def rms_normalize(x, extra, weight, out, pixels, channels, frames, factor, strid
     length = tl.maximum(tl.sqrt_rn(tl.sum(values * values, 1)), 1e-12)
     scale = tl.load(weight + columns, mask=inside_c, other=0.0).to(tl.float32) * factor
     normed = values / length[:, None] * scale[None, :]
-    tl.store(out + _frame(frames, out_stride_b, out_stride_t) + at, _swish(normed, SWISH), mask=inside)
+    _store(out, kept, at, inside, _swish(normed, SWISH), pixels, channels, frames, out_stride_b, out_stride_t, KEPT)
 
 
 @triton.jit
@@ -131,6 +132,16 @@ def _load(x, at, inside, extra, columns, inside_c, HAS_EXTRA: tl.constexpr):
     if HAS_EXTRA:
         values += tl.load(extra + columns, mask=inside_c, other=0.0).to(tl.float32)[None, :]
     return values
+
+
+@triton.jit
+def _store(out, kept, at, inside, values, pixels, channels, frames, stride_b, stride_t, KEPT: tl.constexpr):
+    """Writes a tile to its frame of `out`, and where that is one of the last KEPT, to `kept` too, which is dense."""
+    tl.store(out + _frame(frames, stride_b, stride_t) + at, values, mask=inside)
+    item, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
+    if frame >= frames - KEPT:
+        kept_frame = item * KEPT + frame - (frames - KEPT)
+        tl.store(kept + kept_frame.to(tl.int64) * pixels * channels + at, values, mask=inside)
 
 
 @triton.jit

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
-from encoder.models.layers import CausalConv3d, CausalEncoder, HalvePicture, Past, ResidualBlock, SpaceAttention, Stem
+from encoder.models.boxes import average_pairs
+from encoder.models.layers import CausalConv3d, CausalEncoder, HalvePicture, Past, ResidualBlock, SpaceAttention
 from encoder.models.norms import GroupNorm
+from encoder.models.stem import Stem
 from encoder.spec import NormScope
 
 
@@ -69,7 +70,7 @@ class Downsample(nn.Module):
         if self.in_time:
             assert (x.shape[2] - first) % 2 == 0, "frames after the clip's first come in pairs"
             pooled[:, :, :first] = x[:, :, :first]
-            torch.add(x[:, :, first::2], x[:, :, first + 1 :: 2], out=pooled[:, :, first:]).mul_(0.5)
+            average_pairs(x[:, :, first:], pooled[:, :, first:])
         else:
             pooled.copy_(x)
         return self.picture(padded), ()

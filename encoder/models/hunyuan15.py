@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
 from encoder.kernels.direct import attention, linear
-from encoder.models.layers import CausalEncoder, EdgeConv3d, Past, ResidualBlock, Stem, average_down, unfolded
+from encoder.models.boxes import average_down, unfolded
+from encoder.models.layers import CausalEncoder, EdgeConv3d, Past, ResidualBlock
 from encoder.models.norms import RmsNorm
+from encoder.models.stem import Stem
 
 
 @dataclass(frozen=True, slots=True)

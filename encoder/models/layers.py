@@ -10,16 +10,14 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
-from encoder.device.threads import share
 from encoder.device.workspace import Workspace, empty_frames
 from encoder.kernels.direct import attention, convolve, linear
 from encoder.kernels.fused_norms import add_residual
 from encoder.kernels.torch_winograd import Convolution
-from encoder.kernels.winograd import TimePadding, cut
+from encoder.kernels.winograd import TimePadding
 from encoder.models.norms import GroupNorm, PixelNorm, RmsNorm
 
 FEW_CHANNELS = 4  # the most that pixels have
-AVERAGED_ROWS = 16  # of a picture, by one thread
 Past = tuple[Tensor, ...]
 State = tuple[Past, ...]  # one for each layer of an encoder, in order
 Norm = GroupNorm | RmsNorm | PixelNorm
@@ -77,20 +75,28 @@ class CausalConv3d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.pad_frames, self.padding = kernel - 1, padding
         self.algorithm: Convolution | None = None
+        self.times_halved = 0
+        self._widened: Tensor | None = None
 
     def forward(
-        self, x: Tensor, past: Past | None, out: Tensor | None = None, biased: bool = True
+        self,
+        x: Tensor,
+        past: Past | None,
+        out: Tensor | None = None,
+        biased: bool = True,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor, Past]:
         """`b c pad_frames+t h w -> b c' t h w`; the first `pad_frames` frames are padding, which this fills in.
 
-        The result may be written to `out`. Not `biased`, it lacks the bias, which what reads it must add.
+        The result may be written to `out`. Not `biased`, it lacks the bias, which what reads it must add. `kept` holds
+        a copy of the last `pad_frames` frames where there is one already.
         """
         pad, begins = self.pad_frames, past is None
         if past is not None:
             x[:, :, :pad] = past[0]
         else:
             x[:, :, :pad] = x[:, :, pad : pad + 1] if self.padding == "replicate" else 0
-        past = remember(x[:, :, x.shape[2] - pad :], past)
+        past = remember(x[:, :, x.shape[2] - pad :], past) if kept is None else (kept,)
         return self._convolve(x, begins, out, biased), past
 
     def _convolve(self, x: Tensor, begins: bool, out: Tensor | None = None, biased: bool = True) -> Tensor:
@@ -105,6 +111,7 @@ class CausalConv3d(nn.Module):
         except torch.cuda.OutOfMemoryError:
             if x.shape[2] - self.pad_frames == 1:
                 raise
+        self.times_halved += 1
         frames = x.shape[2] - self.pad_frames
         out, half = empty_frames(x, frames, channels=len(self.weight)), frames // 2
         out[:, :, :half] = self._convolve(x[:, :, : half + self.pad_frames], begins, biased=biased)
@@ -116,7 +123,24 @@ class CausalConv3d(nn.Module):
             return linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
         if x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS:
             return _of_few_channels(x, self.weight, self.bias)
-        return convolve(x, self.weight, self.bias if biased else None, padding_px=self.pad_frames // 2, out=out)
+        return convolve(x, *self._kernel(biased), padding_px=self.pad_frames // 2, out=out)
+
+    def _kernel(self, biased: bool) -> tuple[Tensor, Tensor | None]:
+        if self._widened is not None:
+            return self._widened, None
+        return self.weight, self.bias if biased else None
+
+    @property
+    def input_channels(self) -> int:
+        """Those of `x`; where they were widened, the first that the weight does not have holds ones, others zeros."""
+        return (self.weight if self._widened is None else self._widened).shape[1]
+
+    def widen(self, channels: int) -> None:
+        """Has direct convolutions take more input channels than the weight has, of which the ones carry the bias."""
+        known, middle = self.weight.shape[1], self.pad_frames // 2
+        widened = torch.nn.functional.pad(self.weight, (0, 0) * 3 + (0, channels - known))
+        widened[:, known, -1, middle, middle] = self.bias
+        self._widened = widened.contiguous(memory_format=torch.channels_last_3d)
 
 
 class EdgeConv3d(CausalConv3d):
@@ -125,7 +149,7 @@ class EdgeConv3d(CausalConv3d):
     def _directly(self, x: Tensor, out: Tensor | None, biased: bool) -> Tensor:
         if self.pad_frames == 0:
             return super()._directly(x, out, biased)
-        return convolve(_edged(x), self.weight, self.bias if biased else None, out=out)
+        return convolve(_edged(x), *self._kernel(biased), out=out)
 
 
 def _edged(x: Tensor) -> Tensor:
@@ -148,57 +172,6 @@ def _of_few_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     kernel = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
     pictures = stacked.contiguous(memory_format=torch.channels_last_3d)
     return convolve(pictures, kernel, bias, padding_px=weight.shape[3] // 2)
-
-
-class Stem(nn.Module):
-    """The first convolution: pixels, or patches of `patch_px`, to features."""
-
-    def __init__(self, conv: CausalConv3d, patch_px: int = 1) -> None:
-        super().__init__()
-        self.conv, self.patch_px = conv, patch_px
-
-    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """`b 3 t h w -> b c t h/patch w/patch`"""
-        pad = self.conv.pad_frames
-        x = folded(x, self.patch_px)
-        padded = empty_frames(x, pad + x.shape[2])
-        padded[:, :, pad:] = x
-        y: tuple[Tensor, Past] = self.conv(padded, past)
-        return y
-
-
-def folded(x: Tensor, patch_px: int) -> Tensor:
-    """`b c t (h q) (w r) -> b (c r q) t h w` for patches of q x r pixels: the column counts before the row."""
-    if patch_px == 1:
-        return x
-    return unfolded(x, (1, patch_px, patch_px)).permute(0, 4, 7, 6, 5, 1, 2, 3).flatten(1, 4)
-
-
-def unfolded(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """A view `b t h w c p q r` of `b c (t p) (h q) (w r)`."""
-    for dim in (4, 3, 2):  # the last first, so that the others keep their numbers
-        x = torch.unflatten(x, dim, (-1, stride[dim - 2]))
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7)
-
-
-def average_down(x: Tensor, channels: int, stride: tuple[int, int, int], channels_first: bool = True) -> Tensor:
-    """`b c t h w -> b channels t/p h/q w/r`, a new tensor: space and time to channels, then consecutive ones averaged.
-
-    The pixels of a box of `stride`, in the order `(c p q r)` or `(p q r c)`, are cut into as many groups as there are
-    channels.
-    """
-    boxes = unfolded(x, stride)
-    boxes = boxes if channels_first else boxes.permute(0, 1, 2, 3, 5, 6, 7, 4)
-    out = torch.empty(*boxes.shape[:4], channels, dtype=x.dtype, device=x.device)
-
-    def compute(_: int, piece: tuple[int, tuple[int, int]]) -> None:
-        frame, (row, rows) = piece
-        source, target = (each[:, frame, row : row + rows] for each in (boxes, out))
-        target.copy_(torch.unflatten(source.flatten(3), 3, (channels, -1)).mean(-1, dtype=torch.float32))
-
-    rows = cut(out.shape[2], AVERAGED_ROWS)
-    share(compute, [(frame, run) for frame in range(out.shape[1]) for run in rows], x.device)
-    return out.permute(0, 4, 1, 2, 3)
 
 
 class ResidualBlock(nn.Module):
@@ -232,20 +205,27 @@ class ResidualBlock(nn.Module):
 
     def _fused(self, x: Tensor, past1: Past | None, past2: Past | None) -> tuple[Tensor, Past]:
         """As `forward`, with each convolution's bias added by what reads its result."""
-        h, past1 = self.conv1(self._normalize(self.norm1, x), past1, biased=False)
-        padded = self._normalize(self.norm2, h, extra=self.conv1.bias)
+        kept = self._to_keep(x)
+        padded = self._normalize(self.norm1, x, kept=kept)
+        h, past1 = self.conv1(padded, past1, biased=False, kept=kept)
+        kept = self._to_keep(h)
+        padded = self._normalize(self.norm2, h, extra=self.conv1.bias, kept=kept)
         del h
-        h, past2 = self.conv2(padded, past2, biased=False)
+        h, past2 = self.conv2(padded, past2, biased=False, kept=kept)
         if self.shortcut is not None:
             x, _ = self.shortcut(x, None)
         add_residual(x, h, self.conv2.bias)
         return x, past1 + past2
 
-    def _normalize(self, norm: Norm, x: Tensor, extra: Tensor | None = None) -> Tensor:
+    def _to_keep(self, x: Tensor) -> Tensor | None:
+        """Room for the last frames of the normalised `x`, the next chunk's past; None where `x` has fewer."""
         pad_frames = self.conv1.pad_frames
-        normed: Tensor = norm(
-            x, pad_frames, extra=extra, out=self.workspace.frames("padded", x, pad_frames + x.shape[2])
-        )
+        return empty_frames(x, pad_frames) if x.shape[2] >= pad_frames else None
+
+    def _normalize(self, norm: Norm, x: Tensor, extra: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        pad_frames = self.conv1.pad_frames
+        padded = self.workspace.frames("padded", x, pad_frames + x.shape[2])
+        normed: Tensor = norm(x, pad_frames, extra=extra, out=padded, kept=kept)
         return normed
 
     def _convolve(self, conv: CausalConv3d, padded: Tensor, past: Past | None) -> tuple[Tensor, Past]:

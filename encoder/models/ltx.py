@@ -10,17 +10,16 @@ from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
 from encoder.kernels.direct import convolve
+from encoder.models.boxes import average_down, unfolded
 from encoder.models.layers import (
     CausalConv3d,
     CausalEncoder,
     Past,
     ResidualBlock,
-    Stem,
-    average_down,
     remember,
-    unfolded,
 )
 from encoder.models.norms import ChannelNorm, PixelNorm
+from encoder.models.stem import Stem
 
 Stride = tuple[int, int, int]
 

@@ -80,15 +80,17 @@ class GroupNorm(nn.Module):
         clip: Moments | None = None,
         out: Tensor | None = None,
         extra: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset.
 
-        `extra`, of each channel, is added to `x` first, where this is `fused`.
+        Where this is `fused`, `extra`, of each channel, is added to `x` first, and the last frames of the result are
+        written to `kept` too, `b c n h w`.
         """
         assert (clip is not None) == (self.scope == "clip"), "scope clip, and no other, takes the moments of the clip"
         if self.fused:
-            return self._fused(x, pad_frames, clip, out, extra)
-        assert extra is None, "torch's operations add the bias with the convolution"
+            return self._fused(x, pad_frames, clip, out, extra, kept)
+        assert extra is None is kept, "torch's operations add the bias with the convolution"
         moments = self.moments(x) if clip is None else [clip]
         with single_threaded(x.device):
             if self.scope == "chunk":
@@ -119,12 +121,18 @@ class GroupNorm(nn.Module):
             return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
 
     def _fused(
-        self, x: Tensor, pad_frames: int, clip: Moments | None, out: Tensor | None, extra: Tensor | None
+        self,
+        x: Tensor,
+        pad_frames: int,
+        clip: Moments | None,
+        out: Tensor | None,
+        extra: Tensor | None,
+        kept: Tensor | None,
     ) -> Tensor:
         out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
         scope_frames = 1 if self.scope == "frame" else x.shape[2]
         moments = group_moments(x, extra, self.groups, scope_frames) if clip is None else (clip.mean, clip.variance)
-        group_normalize(x, extra, *moments, self.weight, self.bias, self.eps, self.swish, out[:, :, pad_frames:])
+        group_normalize(x, extra, *moments, self.weight, self.bias, self.eps, self.swish, out[:, :, pad_frames:], kept)
         return out
 
     def _of_groups(self, pixels: list[int], means: Tensor, variances: Tensor) -> Moments:
@@ -152,13 +160,20 @@ class RmsNorm(nn.Module):
         self.swish = swish
         self.fused = False
 
-    def forward(self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None, extra: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        pad_frames: int = 0,
+        out: Tensor | None = None,
+        extra: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         """As that of `GroupNorm`."""
         if self.fused:
             out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
-            rms_normalize(x, extra, self.weight, self.swish, out[:, :, pad_frames:])
+            rms_normalize(x, extra, self.weight, self.swish, out[:, :, pad_frames:], kept)
             return out
-        assert extra is None, "torch's operations add the bias with the convolution"
+        assert extra is None is kept, "torch's operations add the bias with the convolution"
         scale = self.weight.float() * len(self.weight) ** 0.5
 
         def normalize(_: int, band: Tensor, out: Tensor) -> None:
@@ -173,9 +188,16 @@ class PixelNorm(nn.Module):
 
     fused = False  # there is no kernel in Triton
 
-    def forward(self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None, extra: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        pad_frames: int = 0,
+        out: Tensor | None = None,
+        extra: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         """As that of `GroupNorm`."""
-        assert extra is None, "torch's operations add the bias with the convolution"
+        assert extra is None is kept, "torch's operations add the bias with the convolution"
 
         def normalize(_: int, band: Tensor, out: Tensor) -> None:
             length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encoder.device.workspace import Workspace
 from encoder.kernels.direct import convolve
+from encoder.models.boxes import average_down
 from encoder.models.layers import (
     CausalConv3d,
     CausalEncoder,
@@ -20,11 +21,10 @@ from encoder.models.layers import (
     Past,
     ResidualBlock,
     SpaceAttention,
-    Stem,
-    average_down,
     remember,
 )
 from encoder.models.norms import RmsNorm
+from encoder.models.stem import Stem
 
 
 @dataclass(frozen=True, slots=True)

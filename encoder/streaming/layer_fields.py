@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from encoder.models.cogvideox import Downsample, Encoder, Head
-from encoder.models.layers import CausalConv3d, ResidualBlock, SpaceAttention, Stem
+from encoder.models.layers import CausalConv3d, ResidualBlock, SpaceAttention
 from encoder.models.ltx import FoldDown, LtxEncoder, LtxHead, StridedConv
+from encoder.models.stem import Stem
 from encoder.models.wan import WanDownsample, WanEncoder, WanHead, WanResidualLevel
 from encoder.streaming.receptive_field import LayerField, ReceptiveField
 

@@ -72,6 +72,7 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
         "rejects": counts["rejects"],
         "ignored_files": counts["ignored_files"],
         "clips_without_caption": counts["clips_without_caption"],
+        "convolutions_halved": counts["convolutions_halved"],
         "losses": dict(sorted(losses.items())),
         "parts": counts["parts"],
         "size_bytes": counts["size_bytes"],
@@ -113,6 +114,7 @@ def _counts(manifest: Manifest) -> dict[str, int]:
         "rejects": reject_count(manifest),
         "ignored_files": manifest["ignored_files"],
         "clips_without_caption": manifest["clips_without_caption"],
+        "convolutions_halved": manifest.get("convolutions_halved", 0),  # manifests of older runs do not say
         "parts": len(manifest["parts"]),
         "size_bytes": sum(part["size_bytes"] for part in manifest["parts"]),
     }

@@ -14,15 +14,16 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.cluster.claims import start_claims
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
+from pipeline.cluster.gpus import Gpu, GpuHealth, Waiting
 from pipeline.cluster.logs import Logs
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.cluster.nodes import POLL_SECONDS, Death, Head, Nodes, died_with_node, first_line, on_gpus
 from pipeline.cluster.replica import Job, ReplicaActor
-from pipeline.cluster.waiting import Waiting
 from pipeline.errors import HeadLostError, LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import (
     Event,
+    GpuExcluded,
     ReplicaJoined,
     ReplicaLost,
     ReplicaReleased,
@@ -41,13 +42,14 @@ RETIRE_SECONDS = 5.0  # that replicas have to end what they are writing: those t
 
 @dataclass(slots=True)
 class _Running:
-    """A replica's actor: the promise that it says its `node`, that it has loaded, then the streams of its work."""
+    """A replica's actor: the promise that it says where it is, that it has loaded, then the streams of its work."""
 
     number: int
     actor: Any
     placing: Any
-    loading: Any
+    loading: Any = None
     node: str = ""
+    gpu: Gpu | None = None
     is_ready: bool = False
     drains: bool = False
     working: dict[Any, Work] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Cluster:
         self._fleet = Fleet(queue, count)
         self.replicas = count.wanted(self._nodes.gpus, len(queue))
         self._running: dict[int, _Running] = {}
+        self._gpu_health, self._set_aside = GpuHealth(), list[Any]()
         self._claims = start_claims()
         self._deaths: list[tuple[Death, list[Work]]] = []
         self._resize_at, self._last_error = 0.0, ""
@@ -120,8 +123,8 @@ class Cluster:
                 return  # Ray would wait for it
         except HeadLostError:
             return
-        for replica in self._running.values():
-            ray.kill(replica.actor)
+        for actor in (*(replica.actor for replica in self._running.values()), *self._set_aside):
+            ray.kill(actor)
         self._logs.end()
         ray.kill(self._claims)
 
@@ -139,12 +142,16 @@ class Cluster:
         placed = sum(bool(replica.node) for replica in self._running.values())
         loading = sum(not replica.is_ready for replica in self._running.values())
         self._metrics.add(of_fleet(self._fleet, loading))
-        if self._fleet.hopeless:
+        all_faulty = self._nodes.gpus > 0 and self._gpus == 0
+        if self._fleet.hopeless or (all_faulty and not self._fleet.replicas_at_work):
             raise TransientError(f"replicas keep dying; last error: {self._last_error}")
-        if self._on_gpus and (
-            event := self._waiting.look(len(self._running), placed, self._nodes.gpus, time.monotonic())
-        ):
+        if self._on_gpus and (event := self._waiting.look(len(self._running), placed, self._gpus, time.monotonic())):
             yield event
+
+    @property
+    def _gpus(self) -> int:
+        """GPUs that replicas may use."""
+        return self._nodes.gpus - self._gpu_health.faulty_on(self._nodes.there)
 
     def _let_go(self, replica: _Running) -> None:
         ray.kill(replica.actor)
@@ -164,10 +171,22 @@ class Cluster:
 
     def _start_replicas(self) -> None:
         actor_of = ReplicaActor.options(num_gpus=1 if self._on_gpus else 0, **self._nodes.elsewhere())
-        for _ in range(self._fleet.to_start(self._nodes.gpus)):
+        for _ in range(self._fleet.to_start(self._gpus)):
             actor = actor_of.remote(self._job, self.replicas, self._claims)
             number = self._fleet.join()
-            self._running[number] = _Running(number, actor, actor.place.remote(), actor.load.remote())
+            self._running[number] = _Running(number, actor, actor.place.remote())
+
+    def _placed(self, replica: _Running, node: str, gpu_number: str, log_files: dict[str, str]) -> None:
+        """Has a replica load; one on a faulty GPU holds it from now on, so that Ray starts no other there."""
+        gpu = Gpu(node, gpu_number) if gpu_number else None
+        if gpu in self._gpu_health.faulty:
+            self._set_aside.append(replica.actor)
+            del self._running[replica.number]
+            self._fleet.leave(replica.number, died=False)
+            self._resize_at = 0.0
+            return
+        replica.node, replica.gpu, replica.loading = node, gpu, replica.actor.load.remote()
+        self._logs.keep(replica.number, node, log_files)
 
     def _explain_deaths(self) -> Iterator[Event]:
         """Gives back what dead replicas were at, once it is known whether they died with their nodes."""
@@ -177,10 +196,19 @@ class Cluster:
             if node_lost is None:
                 doubtful.append((death, works))
                 continue
-            failed = [self._fleet.failed(death.replica, work, death.error, node_lost) for work in works]
+            is_suspect = bool(death.gpu) and not node_lost and self._fleet.is_barren(death.replica)
+            if is_suspect:
+                yield from self._suspect(death, works)
+            failed = [self._fleet.failed(death.replica, work, death.error, node_lost, is_suspect) for work in works]
             self._fleet.leave(death.replica, died=not node_lost)
             yield from filter(None, failed)
         self._deaths = doubtful
+
+    def _suspect(self, death: Death, works: list[Work]) -> Iterator[Event]:
+        """Notes that a replica died on a GPU before it committed anything."""
+        assert death.gpu
+        if self._gpu_health.died(death.gpu, [work.shard.name for work in works]):
+            yield GpuExcluded(death.node, death.gpu.number, death.error, self._nodes.address(death.node))
 
     def _feed(self) -> Iterator[Event]:
         """Gives idle replicas their next work, then those that have read their shard to its end the next one."""
@@ -222,8 +250,7 @@ class Cluster:
                 replica.is_ready = True
                 yield ReplicaJoined(replica.number, replica.node, self._nodes.address(replica.node))
             else:
-                replica.node, files = ray.get(promise)
-                self._logs.keep(replica.number, replica.node, files)
+                self._placed(replica, *ray.get(promise))
         except StopIteration:
             self._fleet.idle(replica.number, replica.working.pop(promise))
         except UserError as error:
@@ -234,6 +261,8 @@ class Cluster:
     def _is_news(self, replica: _Running, event: Event) -> bool:
         match event:
             case SliceDone():
+                if replica.gpu and not event.reused:
+                    self._gpu_health.works(replica.gpu)
                 return self._fleet.committed(replica.number, event.shard, event.slice_index, event.reused)
             case ShardDone():
                 return self._fleet.done(event.shard)
@@ -253,7 +282,7 @@ class Cluster:
             del self._running[replica.number]
             yield ReplicaLost(replica.number, replica.node, self._last_error, self._nodes.address(replica.node))
             of_itself = isinstance(error, RayTaskError | LatentmillError)
-            death = Death(replica.number, replica.node, self._last_error, time.monotonic(), of_itself)
+            death = Death(replica.number, replica.node, self._last_error, time.monotonic(), of_itself, replica.gpu)
             self._deaths.append((death, list(replica.working.values())))
             for work in replica.working.values():
                 self._claims.release.remote(work.shard.name, work.place)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.cluster.gpus import Waiting
 from pipeline.cluster.nodes import POLL_SECONDS, count_gpus, first_line, node_here, on_gpus
-from pipeline.cluster.replica import holds_gpu, resources_of, threads_of
-from pipeline.cluster.waiting import Waiting
+from pipeline.cluster.replica import gpu_here, resources_of, threads_of
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
 from pipeline.latents.tuned import Choice, keep, kept, key_here
@@ -61,7 +61,7 @@ def _measure(config: Config, shapes: Sequence[str], replicas: int) -> Iterator[C
     key = key_here(config.encoder, shapes, threads)
     choice = kept(key)
     if choice is None:
-        choice = load_encoder(config.encoder, config.runtime.device_of(holds_gpu())).identity["convolutions"]
+        choice = load_encoder(config.encoder, config.runtime.device_of(bool(gpu_here()))).identity["convolutions"]
         keep(key, choice)
     yield choice
 

@@ -25,13 +25,15 @@ def shards_left(shards: Iterable[ShardRef], done: frozenset[str]) -> tuple[Shard
 class WorkQueue:
     """Shards waiting for a replica. A failed one goes to the end, until it failed `max_attempts` times.
 
-    An attempt that ended with its node is not the shard's fault, and is counted apart.
+    An attempt that ended with its node is not the shard's fault, and is counted apart. The first that ended with a
+    replica on a GPU that may be faulty is not counted.
     """
 
     max_attempts: int
     _waiting: deque[ShardRef] = field(default_factory=deque)
     _attempts: Counter[str] = field(default_factory=Counter)
     _nodes_lost: Counter[str] = field(default_factory=Counter)
+    _excused: set[str] = field(default_factory=set)
 
     def extend(self, shards: Iterable[ShardRef]) -> None:
         self._waiting.extend(shards)
@@ -44,8 +46,12 @@ class WorkQueue:
         """Something of a shard was committed: however many nodes it loses, it comes to its end."""
         self._nodes_lost.pop(shard, None)
 
-    def failed(self, shard: ShardRef, node_lost: bool = False) -> bool:
+    def failed(self, shard: ShardRef, node_lost: bool = False, gpu_suspect: bool = False) -> bool:
         """Notes a failed attempt. Returns whether it was the last."""
+        if gpu_suspect and shard.name not in self._excused:
+            self._excused.add(shard.name)
+            self._waiting.append(shard)
+            return False
         count, allowed = (self._nodes_lost, NODES_LOST_ALLOWED) if node_lost else (self._attempts, self.max_attempts)
         count[shard.name] += 1
         if count[shard.name] >= allowed:
@@ -148,6 +154,10 @@ class Fleet:
         self._barren.add(self._joined)
         return self._joined
 
+    def is_barren(self, replica: int) -> bool:
+        """Whether a replica has committed nothing so far."""
+        return replica in self._barren
+
     def leave(self, replica: int, died: bool = True) -> None:
         """A replica is gone. What it was at must have been given back by `failed`.
 
@@ -214,14 +224,20 @@ class Fleet:
         if shared := self._making.get(work.shard.name):
             shared.replicas.discard(replica)
 
-    def failed(self, replica: int, work: Work, error: str, node_lost: bool) -> ShardFailed | None:
-        """A replica's attempt failed. Returns the event, or None where others are at that shard or have done it."""
+    def failed(
+        self, replica: int, work: Work, error: str, node_lost: bool, gpu_suspect: bool = False
+    ) -> ShardFailed | None:
+        """A replica's attempt failed. Returns the event, or None where others are at that shard or have done it.
+
+        Args:
+            gpu_suspect: the replica died on a GPU before it had committed anything: the GPU may be faulty.
+        """
         self.idle(replica, work)
         self._read.discard(work.shard.name)
         if (shared := self._making.get(work.shard.name)) is None or shared.replicas:
             return None
         del self._making[work.shard.name]
-        return ShardFailed(work.shard.name, error, final=self.queue.failed(work.shard, node_lost))
+        return ShardFailed(work.shard.name, error, final=self.queue.failed(work.shard, node_lost, gpu_suspect))
 
 
 def within_limit(rejected: int, samples: int, max_fraction: float) -> bool:

@@ -15,6 +15,7 @@ import ray
 from ray._private.state import state
 from ray.exceptions import RayActorError
 
+from pipeline.cluster.gpus import Gpu
 from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import HeadLostError
 from pipeline.storage.urls import without_secrets
@@ -31,7 +32,7 @@ HEAD_LOST_SECONDS = 10.0  # without an answer of the head
 class Death:
     """A replica that died, on `node`, or on one that it never named (""), as it had not begun to load.
 
-    `of_itself`: it raised an error, which no node explains.
+    `of_itself`: it raised an error, which no node explains. `gpu` is None where it had none.
     """
 
     replica: int
@@ -39,6 +40,7 @@ class Death:
     error: str
     at_seconds: float
     of_itself: bool = False
+    gpu: Gpu | None = None
 
 
 def died_with_node(death: Death, lost: Mapping[str, float], now_seconds: float) -> bool | None:
@@ -76,10 +78,14 @@ class Nodes:
             self.lost.setdefault(node, now)
 
     @property
+    def there(self) -> frozenset[str]:
+        """The nodes that are there and stay."""
+        return frozenset(self._listed) - self.lost.keys() - self.draining
+
+    @property
     def gpus(self) -> int:
         """GPUs of the nodes that are there and stay."""
-        there = (node for name, node in self._listed.items() if name not in {*self.lost, *self.draining})
-        return sum(int(node["Resources"].get("GPU", 0)) for node in there)
+        return sum(int(self._listed[node]["Resources"].get("GPU", 0)) for node in self.there)
 
     def elsewhere(self) -> dict[str, Any]:
         """Options for an actor that must not start on a node that was lost, though Ray still lists it."""

@@ -77,19 +77,21 @@ class LatentsJob:
 
     def task(self, device: str, claims: Claims, replicas: int) -> Task:
         """Its decoding runs elsewhere, so that a bad video cannot reach the replica."""
-        from pipeline.latents.load import check_device, check_memory, load_encoder
+        from pipeline.latents.load import check_device, check_memory, check_model_of_gpu, load_encoder
         from pipeline.latents.task import ShardTask
 
         config, node = self.config, resources_of(node_here())
         loaded = load_encoder(config.encoder, device)
         if loaded.weights_sha256 != self.weights_sha256:
             raise UserError(f"encoder.weights: {config.encoder.weights} holds other weights here than at the driver")
+        store = RetiringStore(config.output.path)
+        check_model_of_gpu(config.runtime, loaded, store)
         check_device(config.clip, loaded)
         check_memory(config.clip, loaded)  # here, where the device is
         rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
         decoder = RayDecoder(config, ray.put(config), rules)
         pace = pace_of(node, ray.cluster_resources(), replicas, config.runtime.ahead_bytes)
-        return ShardTask(config, loaded, decoder, RetiringStore(config.output.path), pace, claims)
+        return ShardTask(config, loaded, decoder, store, pace, claims)
 
 
 class Replica:
@@ -100,9 +102,11 @@ class Replica:
         self._task: Any = None
         self._metrics = RayMetrics(job.run)
 
-    def place(self) -> tuple[str, dict[str, str]]:
-        """The id of the node on which Ray has placed it, and the files of its log there, by their names elsewhere."""
-        return node_here(), log_files()
+    def place(self) -> tuple[str, str, dict[str, str]]:
+        """Where Ray has placed it: the id of the node, the number of its GPU there ("" without one), and the files of
+        its log there, by their names elsewhere.
+        """
+        return node_here(), gpu_here(), log_files()
 
     @told("the encoder")
     def load(self) -> None:
@@ -115,7 +119,7 @@ class Replica:
         import encoder
 
         encoder.set_threads(threads_of(node, self._replicas))
-        device = self._job.config.runtime.device_of(holds_gpu())
+        device = self._job.config.runtime.device_of(bool(gpu_here()))
         self._task = self._job.task(device, self._claims, self._replicas)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
@@ -164,9 +168,10 @@ def _on_node(node: Mapping[str, float], replicas: int) -> int:
     return max(1, int(node.get("GPU", 0)) or replicas)
 
 
-def holds_gpu() -> bool:
-    """Whether Ray has given this process a GPU."""
-    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+def gpu_here() -> str:
+    """The number of the GPU that Ray has given this process, "" if none."""
+    numbers: list[str] = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return ",".join(map(str, numbers))
 
 
 def resources_of(node: str) -> Mapping[str, float]:

@@ -21,6 +21,7 @@ class RuntimeConfig(Section):
     `replicas: auto` and `{min, max}` follow the GPUs of a cluster; a number uses CPUs if the cluster has no GPU.
     `wait_for_gpus_minutes` is how long a run may be without any GPU before it ends; null waits for ever.
     `device: auto` is CUDA where Ray gives a GPU, and never the CPU instead; `cpu` rehearses a run on GPUs without them.
+    `mixed_gpus: refuse` ends a run that meets a GPU of another model than it began on, whose last bits differ.
     `ahead_bytes` bounds the videos and decoded frames that wait on a node; null takes half of its object store.
     `log: json` writes one JSON object per line to standard error instead of a progress display.
     `logs` is a folder or URL to which the logs of replicas are copied, now and then and when they end.
@@ -30,6 +31,7 @@ class RuntimeConfig(Section):
     address: str | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     wait_for_gpus_minutes: float | None = Field(None, ge=0)
+    mixed_gpus: Literal["allow", "refuse"] = "allow"
     ahead_bytes: int | None = Field(None, ge=1)
     log: Literal["text", "json"] = "text"
     logs: str | None = None

@@ -7,8 +7,11 @@ import encoder
 from encoder import DIRECT, VideoDecoder
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.latents import ClipConfig, EncoderConfig
+from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import ConfigError, UserError
+from pipeline.output.run_file import claim_gpu
 from pipeline.storage.node_cache import local_copy
+from pipeline.storage.store import Store
 from pipeline.storage.urls import is_remote, public_url
 
 
@@ -62,6 +65,17 @@ def check_device(clip: ClipConfig, loaded: VideoEncoder) -> None:
             loaded.self_test(frames or 1, height_px, width_px)
         except ValueError as error:
             raise ConfigError(f"encoder: {error}") from None
+
+
+def check_model_of_gpu(runtime: RuntimeConfig, loaded: VideoEncoder, store: Store) -> None:
+    """Refuses a GPU of another model than the run began on, where `runtime.mixed_gpus` says so.
+
+    Raises:
+        UserError: with both models.
+    """
+    by = loaded.computed_by
+    if runtime.mixed_gpus == "refuse" and by["device"] == "cuda":
+        claim_gpu(store, by["model"])
 
 
 def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:

@@ -1,4 +1,4 @@
-"""Seconds by stage, and frames encoded, added up by every thread of one shard's work."""
+"""Seconds by stage, and what was counted beside them, added up by every thread of one shard's work."""
 
 import threading
 import time
@@ -13,6 +13,7 @@ class Stopwatch:
 
     seconds: dict[str, float] = field(default_factory=dict)
     frames: int = 0
+    convolutions_halved: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take_frames(self) -> int:

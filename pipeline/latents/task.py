@@ -25,7 +25,7 @@ from pipeline.latents.helping import Claims, NoClaims, helping_order
 from pipeline.latents.pace import Pace
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.latents.walk import Place, Step, Steps, Walk
-from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
+from pipeline.monitor.events import ConvolutionsHalved, Event, Progress, ShardDone, ShardRead, SliceDone
 from pipeline.output.accounts import WHOLE_SAMPLE, CommittedSlice
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceWriter
@@ -36,6 +36,8 @@ from pipeline.video.decoder import Decoder
 
 ROWS_BEHIND = 4  # rows that may wait for the device and for the scratch file: bounds the memory, hides their time
 COMMITS_BEHIND, COMMIT_THREADS = 8, 4  # slices that may wait to be committed, and how many at once
+
+_Happened = tuple[CommittedSlice, bool] | Progress | ShardRead | ConvolutionsHalved
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class ShardTask:
         if shard_info(shard) != ledger.input:
             raise ShardError(f"{public_url(shard.url)} changed while it was read")
         slices.sort(key=lambda committed: committed.record.index)
-        manifest = ledger.commit_manifest(slices, watch.seconds)
+        manifest = ledger.commit_manifest(slices, watch.seconds, watch.convolutions_halved)
         yield ShardDone(shard.name, manifest["samples"], watch.seconds)
 
     def help(self, shard: ShardRef, place: int, watch: Stopwatch | None = None) -> Iterator[Event]:
@@ -90,7 +92,7 @@ class ShardTask:
 
     def _made(
         self, ledger: ShardLedger, place: int, steps_of: Callable[[Walk], Steps], watch: Stopwatch
-    ) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
+    ) -> Iterator[_Happened]:
         """Every slice as it is committed, and whether it was so before; in between, what else happens."""
         with ExitStack() as writers, ExitStack() as closing:  # threads end before what they write to is closed
             walk = Walk(self.config, ledger, writers, partial(self.claims.take, ledger.shard.name, place))
@@ -158,9 +160,9 @@ class _Making:
         self._samples: dict[Place, _OpenSample] = {}  # in the order in which they began
         self._rows = closing.enter_context(Background[None]("rows", ROWS_BEHIND))
         self._commits = closing.enter_context(Background[CommittedSlice]("commits", COMMITS_BEHIND, COMMIT_THREADS))
-        self._walk_ended, self._encode_seconds = False, 0.0
+        self._walk_ended, self._encode_seconds, self._times_halved = False, 0.0, task.encoder.times_halved
 
-    def events(self, feed: Feed) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
+    def events(self, feed: Feed) -> Iterator[_Happened]:
         """Notes what comes and encodes what is ready, until nothing is left; then waits for the last commits."""
         while self._samples or not self._walk_ended:
             place = choose((place, one.urgency(), one.encoding.has_begun) for place, one in self._samples.items())
@@ -171,6 +173,7 @@ class _Making:
             elif place is not None and self._encode_next(self._samples[place]):
                 self._finish(self._samples.pop(place).step, feed)
                 yield Progress(self._shard, self._watch.take_frames())
+                yield from self._halved()
             yield from ((made, False) for made in self._commits.ready())
         yield from ((made, False) for made in self._commits.drain())
 
@@ -180,7 +183,14 @@ class _Making:
         with self._watch("wait_for_frames"):
             return feed.take(wait=True)
 
-    def _note(self, message: Message) -> Iterator[tuple[CommittedSlice, bool] | Progress | ShardRead]:
+    def _halved(self) -> Iterator[ConvolutionsHalved]:
+        """Says and counts what a lack of memory has changed since the last sample."""
+        before, self._times_halved = self._times_halved, self._task.encoder.times_halved
+        if times := self._times_halved - before:
+            self._watch.convolutions_halved += times
+            yield ConvolutionsHalved(self._shard, times)
+
+    def _note(self, message: Message) -> Iterator[_Happened]:
         match message:
             case Failed():
                 raise message.error

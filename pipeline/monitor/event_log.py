@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from pipeline.monitor.events import (
+    ConvolutionsHalved,
     Event,
+    GpuExcluded,
     LogsNotKept,
     ReplicaJoined,
     ReplicaLost,
@@ -56,6 +58,11 @@ def values_of(event: Event) -> Iterator[Values]:
             yield _line("replica_released", f"replica {event.replica} finds no work any more", **_whose(event))
         case WaitingForGpus():
             yield _line("waiting_for_gpus", str(event), "warning", replicas=event.replicas, gpus=event.gpus)
+        case GpuExcluded():
+            where: Values = {"node": event.node, "address": event.address, "gpu": event.number}
+            yield _line("gpu_excluded", str(event), "warning", **where, error=event.error)
+        case ConvolutionsHalved():
+            yield _line("convolutions_halved", str(event), "warning", shard=event.shard, times=event.times)
         case LogsNotKept():
             yield _line("logs_not_kept", event.error, "warning")
 

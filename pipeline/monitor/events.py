@@ -95,6 +95,34 @@ class ReplicaReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuExcluded:
+    """Event: replicas died one after another on GPU `number` of a node, so that no further one is started there."""
+
+    node: str
+    number: str
+    error: str
+    address: str = ""
+
+    def __str__(self) -> str:
+        place = self.address or f"node {self.node}"
+        return f"GPU {self.number} of {place} is excluded: replicas die there, the last of {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionsHalved:
+    """Event: a GPU had too little memory for a convolution of a shard, which was computed in two halves, `times`."""
+
+    shard: str
+    times: int
+
+    def __str__(self) -> str:
+        return (
+            f"shard {self.shard}: too little GPU memory, {self.times} convolutions were computed in halves; "
+            "the last bits of their latents may differ"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class LogsNotKept:
     """Event: logs of replicas could not be copied to `runtime.logs`; later ones are tried again and not told."""
 
@@ -121,5 +149,7 @@ Event = (
     | ReplicaLost
     | ReplicaReleased
     | WaitingForGpus
+    | GpuExcluded
+    | ConvolutionsHalved
     | LogsNotKept
 )

@@ -8,7 +8,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Display
 
 from pipeline.monitor.events import (
+    ConvolutionsHalved,
     Event,
+    GpuExcluded,
     LogsNotKept,
     ReplicaJoined,
     ReplicaLost,
@@ -66,7 +68,7 @@ class RunProgress:
                 self._say(f"replica {event.replica} is let go{_where(event)}: what is left has work for fewer")
             case ReplicaLost():
                 self._say(f"replica {event.replica} was lost{_where(event)}: {event.error}")
-            case WaitingForGpus():
+            case WaitingForGpus() | GpuExcluded() | ConvolutionsHalved():
                 self._say(str(event))
             case LogsNotKept():
                 self._say(f"logs of replicas cannot be kept (runtime.logs): {event.error}")

@@ -164,10 +164,12 @@ class ShardLedger:
         text = json.dumps(self.rejects_file(record), sort_keys=True, indent=1)
         self.store.create(rejects_path(self.shard.name, record.index), text.encode())
 
-    def commit_manifest(self, slices: Iterable[CommittedSlice], seconds: Mapping[str, float]) -> Manifest:
+    def commit_manifest(
+        self, slices: Iterable[CommittedSlice], seconds: Mapping[str, float], convolutions_halved: int = 0
+    ) -> Manifest:
         """Creates the shard's manifest, last of all, and returns the one that is there."""
         version, fingerprint = self.description["format_version"], self.description["fingerprint"]
-        manifest = manifest_of(version, fingerprint, self._shard(), list(slices), seconds)
+        manifest = manifest_of(version, fingerprint, self._shard(), list(slices), seconds, convolutions_halved)
         write_index(self.store, manifest)
         path = manifest_path(self.shard.name)
         if self.store.create(path, json.dumps(manifest, indent=1).encode()):

@@ -62,6 +62,7 @@ class Manifest(TypedDict):
     rejects: list[RejectJson]
     latent_statistics: StatisticsJson
     seconds: dict[str, float]
+    convolutions_halved: int  # for lack of GPU memory, by the replica that finished the shard; older runs do not say
 
 
 def manifest_of(
@@ -70,6 +71,7 @@ def manifest_of(
     shard: ShardJson,
     slices: Sequence[CommittedSlice],
     seconds: Mapping[str, float],
+    convolutions_halved: int = 0,
 ) -> Manifest:
     """The manifest of a shard that has these slices, all of which are complete."""
     losses = Counter[str]()
@@ -94,6 +96,7 @@ def manifest_of(
         "rejects": [reject_to_json(reject) for reject in rejects],
         "latent_statistics": statistics_to_json(total(part.statistics for one in slices for part in one.parts)),
         "seconds": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
+        "convolutions_halved": convolutions_halved,
     }
 
 

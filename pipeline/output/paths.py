@@ -8,6 +8,7 @@ from pipeline.storage.store import Store
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS.json"
 SUMMARY_FILE = "summary.json"
+GPU_FILE = "gpu.json"
 STATISTICS_FILE = "statistics.json"
 CARD_FILE = "README.md"
 REPORT_FILE = "report.html"

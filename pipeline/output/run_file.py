@@ -1,4 +1,4 @@
-"""The files of a whole run: run.json and _SUCCESS.json, each created once, and summary.json."""
+"""The files of a whole run: run.json, gpu.json and _SUCCESS.json, each created once, and summary.json."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from pipeline.config.identity import FORMAT_VERSION, differing_fields, fingerprint
 from pipeline.errors import ConfigError, RunMismatchError, UserError
-from pipeline.output.paths import RUN_FILE, SUCCESS_FILE, SUMMARY_FILE
+from pipeline.output.paths import GPU_FILE, RUN_FILE, SUCCESS_FILE, SUMMARY_FILE
 from pipeline.output.statistics import StatisticsJson
 from pipeline.storage.store import Store
 
@@ -34,6 +34,7 @@ class Totals(TypedDict):
     rejects: int
     ignored_files: int
     clips_without_caption: int
+    convolutions_halved: int
     losses: dict[str, int]
     parts: int
     size_bytes: int
@@ -100,6 +101,22 @@ def claim_run(store: Store, run: RunFile, key: str = "output.path") -> None:
     except OSError as error:
         raise ConfigError(f"output.path: {store.root} cannot be written: {error.strerror or error}") from None
     check_run(store, run["identity"], key)
+
+
+def claim_gpu(store: Store, model: str) -> None:
+    """Notes the GPU model of a run that must not mix several; run.json is written before any GPU is known.
+
+    Raises:
+        UserError: another model is noted.
+    """
+    if store.create(GPU_FILE, json.dumps({"model": model}).encode()):
+        return
+    noted = json.loads(store.read(GPU_FILE))["model"]
+    if noted != model:
+        raise UserError(
+            f"runtime.mixed_gpus: a replica has a {model}, but this run began on a {noted}: give the run only GPUs "
+            "of that model, or set runtime.mixed_gpus to allow"
+        )
 
 
 def write_summary(store: Store, summary: Summary) -> None:

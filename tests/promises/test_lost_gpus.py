@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_gpus, idle_head
@@ -22,9 +23,11 @@ import encoder
 from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster as ray_cluster
 from pipeline.cluster import fleet
-from pipeline.cluster import waiting as waiting_for
+from pipeline.cluster import gpus as cluster_gpus
+from pipeline.cluster import nodes as ray_nodes
 from pipeline.cluster.cluster import DRAINED, Cluster
 from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.gpus import DEATHS_OF_A_GPU
 from pipeline.cluster.joining import connected
 from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
@@ -32,6 +35,7 @@ from pipeline.errors import TransientError
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import (
     Event,
+    GpuExcluded,
     ReplicaJoined,
     ReplicaLost,
     ReplicaReleased,
@@ -154,7 +158,7 @@ def joined_run(config: Config, out: Path) -> Iterator["subprocess.Popen[str]"]:
 def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an_idle_replica(
     nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr(waiting_for, "BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(cluster_gpus, "BUSY_SECONDS", 1.0)
     monkeypatch.setattr(ray_cluster, "PLACING_SECONDS", 1.0)
     monkeypatch.setattr(ray_cluster, "LOOK_SECONDS", 0.2)
     for module in (fleet, ray_cluster):  # a replica that has no shard of its own is idle
@@ -198,3 +202,29 @@ def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_
     assert {event.node for event in seen if isinstance(event, ReplicaJoined)} == {leaving.node_id, staying.node_id}
     assert not any(isinstance(event, ShardFailed) and event.final for event in seen)
     assert isinstance(seen[-1], ShardDone)
+
+
+def test_a_gpu_on_which_replicas_die_is_excluded_and_a_run_that_has_no_other_ends(
+    nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_nodes, "VERDICT_SECONDS", 0.5)  # the node is there, and nothing else is killed
+    add_gpus(nodes, 2)
+    dying: list[str] = []
+
+    def kill_on_faulty_gpus() -> None:
+        for replica in cluster._running.values():
+            if replica.gpu is not None and not replica.is_ready:
+                dying[:] = dying or [replica.gpu.number]
+                if replica.gpu.number in dying:
+                    ray.kill(replica.actor)
+
+    with connected(config.runtime):
+        cluster = cluster_of(config.replaced({"runtime.replicas": 1}))
+        seen = list(events_of(cluster, kill_on_faulty_gpus))
+        assert [event.number for event in seen if isinstance(event, GpuExcluded)] == dying
+        assert sum(isinstance(event, ReplicaLost) for event in seen) == DEATHS_OF_A_GPU
+        assert isinstance(seen[-1], ShardDone), "by the other GPU"
+        dying[:] = ["0", "1"]
+        cluster = cluster_of(config.replaced({"output.path": config.output.path + "-2"}))
+        with pytest.raises(TransientError, match="replicas keep dying"):
+            list(events_of(cluster, kill_on_faulty_gpus))

@@ -41,9 +41,11 @@ def test_group_norm_and_swish_equal_float64_within_1e_6(shape: tuple[int, ...], 
     room = out[:, :, :PAD_FRAMES].clone()
     added = extra if with_bias else None
     mean, variance = group_moments(x, added, GROUPS, scope_frames)
-    group_normalize(x, added, mean, variance, weight, bias, EPS, True, out[:, :, PAD_FRAMES:])
+    kept = values(shape[0], channels, min(2, shape[2]), *shape[3:])
+    group_normalize(x, added, mean, variance, weight, bias, EPS, True, out[:, :, PAD_FRAMES:], kept)
     assert error(out[:, :, PAD_FRAMES:], expected_group_norm(before, weight, bias, scope_frames)) <= 1e-6
     assert torch.equal(out[:, :, :PAD_FRAMES], room)
+    assert torch.equal(kept, out[:, :, -kept.shape[2] :])
 
 
 def test_carried_statistics_normalise_each_chunk_as_the_whole_clip() -> None:
@@ -51,7 +53,7 @@ def test_carried_statistics_normalise_each_chunk_as_the_whole_clip() -> None:
     mean, variance = group_moments(x, None, GROUPS, 4)
     out = torch.empty_like(x)
     for chunk in (slice(0, 1), slice(1, 4)):
-        group_normalize(x[:, :, chunk], None, mean, variance, weight, bias, EPS, True, out[:, :, chunk])
+        group_normalize(x[:, :, chunk], None, mean, variance, weight, bias, EPS, True, out[:, :, chunk], None)
     assert error(out, expected_group_norm(x, weight, bias, 4)) <= 1e-6
 
 
@@ -62,7 +64,9 @@ def test_rms_norm_equals_float64_within_1e_6(shape: tuple[int, ...], swish: bool
     before = x.double() + extra.double().view(1, -1, 1, 1, 1)
     expected = F.normalize(before, dim=1) * shape[1] ** 0.5 * weight.double().view(1, -1, 1, 1, 1)
     out = torch.empty_like(x)
-    rms_normalize(x, extra, weight, swish, out)
+    kept = values(*shape)[:, :, :2].clone(memory_format=torch.channels_last_3d)
+    rms_normalize(x, extra, weight, swish, out, kept)
+    assert torch.equal(kept, out[:, :, -2:])
     assert error(out, F.silu(expected) if swish else expected) <= 1e-6
 
 

@@ -1,6 +1,6 @@
 """The layers alone: norm statistics, attention, pooling in time and what is carried from chunk to chunk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ import encoder
 from encoder.device.workspace import Workspace, empty_frames
 from encoder.kernels.c_norms import c_norm_backend
 from encoder.kernels.direct import convolve
+from encoder.kernels.winograd import TimePadding
 from encoder.models import layers
 from encoder.models.cogvideox import Downsample
-from encoder.models.layers import CausalConv3d, SpaceAttention
+from encoder.models.layers import CausalConv3d, EdgeConv3d, SpaceAttention
 from encoder.models.norms import GroupNorm, NormBackend, RmsNorm, TorchNormBackend, merge_moments
+from encoder.models.stem import GPU_CHANNELS, Stem, widen
 
 
 def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -168,6 +170,28 @@ def test_a_convolution_that_begins_with_zeros_sees_them_before_the_clip() -> Non
     torch.testing.assert_close(conv(with_room(conv, x), None)[0], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["replicate", "zeros"])
+@pytest.mark.parametrize(("kind", "patch_px"), [(CausalConv3d, 1), (EdgeConv3d, 1), (CausalConv3d, 2)])
+def test_on_a_gpu_a_stem_takes_its_bias_from_a_channel_of_ones(
+    kind: type[CausalConv3d], patch_px: int, padding: TimePadding
+) -> None:
+    stem = Stem(kind(3 * patch_px**2, 16, 3, padding), patch_px)
+    fill(stem)
+    chunks = (seeded(1, 3, 5, 8, 12), seeded(1, 3, 4, 8, 12))
+    expected = [*_in_chunks(stem, chunks)]
+    widen(stem)
+    assert stem.conv.input_channels % GPU_CHANNELS == 0
+    for ours, theirs in zip(_in_chunks(stem, chunks), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def _in_chunks(stem: Stem, chunks: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    past = None
+    for chunk in chunks:
+        y, past = stem(chunk, past)
+        yield y
+
+
 class CrampedConvolution:
     """Direct convolutions on a device that has memory for few frames at once."""
 
@@ -185,9 +209,11 @@ class CrampedConvolution:
 def test_a_convolution_that_finds_no_memory_goes_half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny, video = encoder.load("tiny", weights="random:0"), torch.randn(1, 3, 9, 16, 24).clamp(-1, 1)
     usual, cramped = tiny.encode(video), CrampedConvolution(room_for_frames=4)
+    usual_times = tiny.times_halved
     monkeypatch.setattr(layers, "convolve", cramped)
     torch.testing.assert_close(tiny.encode(video).mean, usual.mean, rtol=0, atol=1e-5)
     assert cramped.largest == 4
+    assert tiny.times_halved > usual_times == 0
 
 
 def test_a_convolution_for_which_one_frame_is_too_much_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

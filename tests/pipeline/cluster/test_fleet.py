@@ -74,6 +74,15 @@ def test_an_attempt_that_ended_with_its_node_is_not_the_shard_s_fault() -> None:
     assert queue.failed(shard, node_lost=True), "a shard that takes its node down each time must end too"
 
 
+def test_a_shard_is_not_charged_for_the_first_replica_that_dies_on_a_gpu_that_may_be_faulty() -> None:
+    queue = WorkQueue(max_attempts=2)
+    queue.extend(refs("a"))
+    for gpu_suspect, is_last in ((True, False), (True, False), (True, True)):
+        shard = queue.take()
+        assert shard is not None
+        assert queue.failed(shard, gpu_suspect=gpu_suspect) == is_last
+
+
 @pytest.mark.parametrize(
     ("least", "most", "gpus", "shards", "wanted"),
     [

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.cpus import quotas, usable_cpus
+from pipeline.cluster.gpus import AGAIN_SECONDS, BUSY_SECONDS, Waiting
 from pipeline.cluster.nodes import VERDICT_SECONDS, Death, died_with_node
-from pipeline.cluster.waiting import AGAIN_SECONDS, BUSY_SECONDS, Waiting
 from pipeline.errors import TransientError
 from pipeline.monitor.events import WaitingForGpus
 

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from support.runs import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
 from support.stores import KilledError, MortalStore
+from torch import Tensor
 
-from encoder.video_encoder import VideoEncoder
+from encoder.kernels.direct import convolve
+from encoder.models import layers
+from encoder.video_encoder import OutOfMemoryError, VideoEncoder
+from pipeline.audit.summary import summarise
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
@@ -19,8 +23,9 @@ from pipeline.input.listing import list_shards
 from pipeline.input.tar import read_samples
 from pipeline.latents.load import load_encoder
 from pipeline.latents.task import ShardTask
-from pipeline.monitor.events import ShardDone, SliceDone
+from pipeline.monitor.events import ConvolutionsHalved, ShardDone, SliceDone
 from pipeline.output.latent_bytes import decode_latent
+from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_rows
 from pipeline.output.paths import done_shards
 from pipeline.records import Chunk, DecodeItem, Failure, Sample
@@ -61,6 +66,25 @@ def test_every_sample_is_a_row_or_a_reject(shard: Path, make_config: MakeConfig,
     assert sum(event.rows for event in slices) == 6
     rejects = {reject.key: reject.why.reason for event in slices for reject in event.rejects}
     assert rejects == {"clip-004": "not_a_video", "clip-006": "unreadable", "zz": "no_video"}
+
+
+def test_a_convolution_halved_for_lack_of_memory_is_told_and_counted_in_the_manifest(
+    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory = iter([True])
+
+    def cramped(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        if x.ndim == 5 and next(short_of_memory, False):
+            raise OutOfMemoryError
+        return convolve(x, *args, **options)
+
+    monkeypatch.setattr(layers, "convolve", cramped)
+    config = make_config()
+    told = [event for event in run_all(config, tiny) if isinstance(event, ConvolutionsHalved)]
+    store = Store(config.output.path)
+    (manifest,) = read_manifests(store, done_shards(store))
+    assert told == [ConvolutionsHalved(manifest["shard"]["name"], 1)]
+    assert manifest["convolutions_halved"] == summarise([manifest])["convolutions_halved"] == 1
 
 
 def test_the_output_verifies(shard: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:

@@ -19,7 +19,9 @@ from pipeline.errors import Reason
 from pipeline.monitor import event_log
 from pipeline.monitor.event_log import EventLog, values_of
 from pipeline.monitor.events import (
+    ConvolutionsHalved,
     Event,
+    GpuExcluded,
     LogsNotKept,
     Progress,
     ReplicaJoined,
@@ -54,6 +56,12 @@ REJECTS = (made_reject(1, 2), Reject("clip-000", 0, -1, Reason("filter", "where"
             "info",
             {"event": "replica_released", "replica": 3, "node": "n1", "address": "10.0.0.7"},
         ),
+        (
+            GpuExcluded("n1", "3", "gone", "10.0.0.7"),
+            "warning",
+            {"event": "gpu_excluded", "node": "n1", "address": "10.0.0.7", "gpu": "3", "error": "gone"},
+        ),
+        (ConvolutionsHalved("a", 2), "warning", {"event": "convolutions_halved", "shard": "a", "times": 2}),
         (LogsNotKept("OSError: full"), "warning", {"event": "logs_not_kept"}),
         (WaitingForGpus(2, 4), "warning", {"event": "waiting_for_gpus", "replicas": 2, "gpus": 4}),
     ],

@@ -7,7 +7,9 @@ from rich.console import Console
 from support.makers import made_reject
 
 from pipeline.monitor.events import (
+    ConvolutionsHalved,
     Event,
+    GpuExcluded,
     LogsNotKept,
     Progress,
     ReplicaJoined,
@@ -74,6 +76,12 @@ def test_a_run_whose_gpus_are_in_use_says_so() -> None:
     assert shown((WaitingForGpus(2, gpus=4),)).splitlines()[1:] == [
         "0 of 2 replicas placed: the cluster's 4 GPUs are in use"
     ]
+
+
+def test_faulty_gpus_and_too_little_memory_are_told() -> None:
+    faulty, halved = shown((GpuExcluded("n", "3", "[gone]", "10.0.0.7"), ConvolutionsHalved("a", 2))).splitlines()[1:]
+    assert faulty == "GPU 3 of 10.0.0.7 is excluded: replicas die there, the last of [gone]"
+    assert halved.startswith("shard a: too little GPU memory, 2 convolutions")
 
 
 def test_logs_that_cannot_be_kept_are_told() -> None:

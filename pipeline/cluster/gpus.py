@@ -1,12 +1,15 @@
-"""How long a run has been without any GPU, and when that is to be said: decided on counts and times alone."""
+"""GPUs that a run waits for, and GPUs that are faulty: decided on names, counts and times alone."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.errors import TransientError
 from pipeline.monitor.events import WaitingForGpus
 
 BUSY_SECONDS = 10.0  # that replicas may take to be placed before GPUs count as in use by others
 AGAIN_SECONDS = 60.0
+DEATHS_OF_A_GPU = 2  # in a row, with nothing committed between
 
 
 @dataclass(slots=True)
@@ -38,3 +41,38 @@ class Waiting:
             return None
         self._say_at_seconds = now_seconds + AGAIN_SECONDS
         return WaitingForGpus(replicas, gpus)
+
+
+class Gpu(NamedTuple):
+    """A GPU of a node: Ray's id of the node, and the number that the GPU has there."""
+
+    node: str
+    number: str
+
+
+@dataclass(slots=True)
+class GpuHealth:
+    """Counts replicas that died on a GPU before they committed anything. A faulty GPU stays so for the whole run."""
+
+    faulty: set[Gpu] = field(default_factory=set)
+    _deaths: dict[Gpu, list[frozenset[str]]] = field(default_factory=dict)
+
+    def works(self, gpu: Gpu) -> None:
+        """Something was committed from there."""
+        self._deaths.pop(gpu, None)
+
+    def died(self, gpu: Gpu, shards: Collection[str]) -> bool:
+        """A replica died there that had committed nothing, at work on `shards`. Returns whether the GPU is faulty now.
+
+        Where all of them died at one and the same shard, that shard may be what kills them.
+        """
+        deaths = self._deaths.setdefault(gpu, [])
+        deaths.append(frozenset(shards))
+        if len(deaths) < DEATHS_OF_A_GPU or frozenset.intersection(*deaths):
+            return False
+        self.faulty.add(gpu)
+        return True
+
+    def faulty_on(self, nodes: Collection[str]) -> int:
+        """How many GPUs of these nodes are faulty."""
+        return sum(gpu.node in nodes for gpu in self.faulty)
