@@ -16,10 +16,10 @@ from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
 class ClipRules:
     """What the encoder asks of a clip: legal counts and sizes, and how many frames it takes in one pass.
 
-    `spans` are those of one sample, None where clips are taken from its whole video. With `images`, images are taken
-    too, and buckets of one frame are theirs alone. `segment` selects the rows of one
+    `spans` are those of one sample, None where clips are taken from its whole video. `segment` selects the rows of one
     of `clip.segments`, and `receptive_field` says how many earlier frames their latents depend on. Without it all rows
-    are planned, which is enough to look at frames without encoding them.
+    are planned, which is enough to look at frames without encoding them. With `images`, images are taken too, and
+    buckets of one frame are theirs alone.
     """
 
     spec: LatentSpec
@@ -84,7 +84,8 @@ def clip_of_kind(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> Cli
         return clip.model_copy(update={"buckets": of_images, "fps": None, "tail": "trim"})
     of_videos = tuple(bucket for bucket in clip.buckets if bucket not in of_images)
     if not of_videos:
-        raise SampleError("clip", "no_bucket", f"it is a video, and all of clip.buckets are for images: {clip.buckets}")
+        what = f"a video, and all of clip.buckets are for images: {', '.join(clip.buckets)}"
+        raise SampleError("clip", "no_bucket", what)
     return clip.model_copy(update={"buckets": of_videos})
 
 

@@ -24,7 +24,7 @@ Paths = Annotated[tuple[PathText, ...], BeforeValidator(_as_tuple)]
 
 
 class TableConfig(Section):
-    """Tables of videos. `video` is the column with their paths, URLs or bytes; with `key: null`, rows are numbered.
+    """Tables of videos (and images). `video` is the column with their paths, URLs or bytes; `key: null` numbers rows.
 
     `rows_per_shard` rows make a shard, the work that one replica takes at a time. `quotes` says whether quotes enclose
     cells or are part of the text; null: they enclose those of CSV.

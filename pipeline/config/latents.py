@@ -16,10 +16,10 @@ class ClipConfig(Section):
     """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames.
 
     A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`; with
-    `input.image`, those of one frame are for images and the others for videos. `continuous`
-    cuts the latent of a whole video into rows, the first of `frames` frames and later ones of one frame less;
-    `segments` is how many parts of one video replicas may encode at the same time. `hdr` says what becomes of videos
-    whose transfer is PQ or HLG, and `deinterlace` whether interlaced ones lose their combs.
+    `input.image`, those of one frame are for images and the others for videos. `continuous` cuts the latent of a whole
+    video into rows, the first of `frames` frames and later ones of one frame less; `segments` is how many parts of one
+    video replicas may encode at the same time. `hdr` says what becomes of videos whose transfer is PQ or HLG, and
+    `deinterlace` whether interlaced ones lose their combs.
     """
 
     frames: int | Literal["full"] = 49
@@ -63,7 +63,7 @@ class ClipConfig(Section):
             raise ValueError(
                 f"frames: full makes one clip of the whole video, which window: {self.window} contradicts: use full"
             )
-        if self.whole_video and any(len(sides) > 2 for sides in self._bucket_sides() if sides[2:] != [1]):
+        if self.whole_video and any(sides[2:] not in ([], [1]) for sides in self._bucket_sides()):
             raise ValueError(
                 "clips of whole videos have no fixed length: write buckets as HEIGHTxWIDTH, without frames"
             )

@@ -64,7 +64,6 @@ def check_header(
 def video_fields(header: VideoHeader) -> dict[str, Any]:
     """What `filter.video` may use, by name: those of a row's columns where a column has it."""
     return {
-        "media_type": header.media_type,
         "container": header.container,
         "codec": header.codec,
         "pixel_format": header.pixel_format,
@@ -78,6 +77,7 @@ def video_fields(header: VideoHeader) -> dict[str, Any]:
         "source_frames": header.frames,
         "duration_seconds": header.duration_seconds,
         "rotation_degrees": header.rotation_degrees,
+        "media_type": header.media_type,
     }
 
 
