@@ -101,7 +101,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """What a video's container says, in FFmpeg's names.
+    """What a video's container says, in FFmpeg's names, or an image's file: `media_type` is video | image.
 
     `width_px`, `height_px` and `sample_aspect` (pixel width / pixel height) describe the picture as shown, after
     `rotation_degrees` (0 | 90 | 180 | 270, counter-clockwise turn that shows the stored picture upright).
@@ -124,6 +124,7 @@ class VideoHeader:
     color_primaries: str = "unknown"
     interlaced: bool = False
     has_alpha: bool = False
+    media_type: str = "video"
 
     @property
     def frames(self) -> int:

@@ -18,7 +18,8 @@ class ClipRules:
 
     `spans` are those of one sample, None where clips are taken from its whole video. `segment` selects the rows of one
     of `clip.segments`, and `receptive_field` says how many earlier frames their latents depend on. Without it all rows
-    are planned, which is enough to look at frames without encoding them.
+    are planned, which is enough to look at frames without encoding them. With `images`, images are taken too, and
+    buckets of one frame are theirs alone.
     """
 
     spec: LatentSpec
@@ -26,6 +27,7 @@ class ClipRules:
     spans: tuple[Span, ...] | None = None
     segment: int = 0
     receptive_field: ReceptiveField | None = None
+    images: bool = False
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:
@@ -69,13 +71,32 @@ def check_segments(clip: ClipConfig, receptive_field: ReceptiveField | None) -> 
         )
 
 
+def clip_of_kind(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> ClipConfig:
+    """The configuration as it holds for an image, or for a video beside images.
+
+    Raises:
+        SampleError: it has no bucket for videos.
+    """
+    if not rules.images:
+        return clip
+    of_images = clip.one_frame_buckets
+    if header.media_type == "image":
+        return clip.model_copy(update={"buckets": of_images, "fps": None, "tail": "trim"})
+    of_videos = tuple(bucket for bucket in clip.buckets if bucket not in of_images)
+    if not of_videos:
+        what = f"a video, and all of clip.buckets are for images: {', '.join(clip.buckets)}"
+        raise SampleError("clip", "no_bucket", what)
+    return clip.model_copy(update={"buckets": of_videos})
+
+
 def plan_clips(header: VideoHeader, clip: ClipConfig, rules: ClipRules) -> tuple[ClipSpec, ...]:
-    """The clips of one video, by window.
+    """The clips of one video or image, by window.
 
     Raises:
         SampleError: the video can give no clip.
         ShardError: its frame count is not legal and `clip.tail` is error.
     """
+    clip = clip_of_kind(header, clip, rules)
     return _clips_within(header, range(header.frames), choose_geometry(header, clip), clip, rules)
 
 
@@ -84,7 +105,7 @@ def plan_spans(
 ) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
     """The clips of the spans of one video, with no frame outside them; a span that gives none counts as one window.
 
-    Without spans, the clips of the whole video. With segments, only the rows in `rules.segment`.
+    Without spans, the clips of the whole video; an image has none. With segments, only the rows in `rules.segment`.
 
     Raises:
         SampleError, ShardError: as `plan_clips`, for what all spans share.
@@ -101,8 +122,9 @@ def plan_spans(
 def _plan_all(
     header: VideoHeader, clip: ClipConfig, rules: ClipRules
 ) -> tuple[tuple[ClipSpec, ...], tuple[Refused, ...]]:
-    if rules.spans is None:
+    if rules.spans is None or header.media_type == "image":
         return plan_clips(header, clip, rules), ()
+    clip = clip_of_kind(header, clip, rules)
     geometry = choose_geometry(header, clip)
     clips: list[ClipSpec] = []
     refused: list[Refused] = []

@@ -88,7 +88,10 @@ class LatentsJob:
         check_model_of_gpu(config.runtime, loaded, store)
         check_device(config.clip, loaded)
         check_memory(config.clip, loaded)  # here, where the device is
-        rules = ClipRules(loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field)
+        images = bool(config.input.image)
+        rules = ClipRules(
+            loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field, images=images
+        )
         decoder = RayDecoder(config, ray.put(config), rules)
         pace = pace_of(node, ray.cluster_resources(), replicas, config.runtime.ahead_bytes)
         return ShardTask(config, loaded, decoder, store, pace, claims)

@@ -48,6 +48,7 @@ def describe(config: Config, encoder_identity: Mapping[str, Any]) -> dict[str, A
             "resize": "uint8 antialiased bicubic, then centre crop",
             "background": "black",  # of transparent areas
             "value_range": [-1, 1],
+            **({"images": "upright by EXIF, ICC profiles to sRGB (perceptual)"} if config.input.image else {}),
         },
         "posterior": config.output.posterior,
         "image_latent": config.output.image_latent,

@@ -10,6 +10,7 @@ from pipeline.metadata.conditions import parse_condition
 from pipeline.metadata.fields import Column, parse_column
 from pipeline.metadata.filters import check_video_condition
 
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "avif")  # usual ones of the formats that are read
 NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -23,7 +24,7 @@ Paths = Annotated[tuple[PathText, ...], BeforeValidator(_as_tuple)]
 
 
 class TableConfig(Section):
-    """Tables of videos. `video` is the column with their paths, URLs or bytes; with `key: null`, rows are numbered.
+    """Tables of videos (and images). `video` is the column with their paths, URLs or bytes; `key: null` numbers rows.
 
     `rows_per_shard` rows make a shard, the work that one replica takes at a time. `quotes` says whether quotes enclose
     cells or are part of the text; null: they enclose those of CSV.
@@ -39,6 +40,7 @@ class TableConfig(Section):
 class InputConfig(Section):
     """Where samples come from. `video` lists extensions of videos; the first source of `caption` that exists counts.
 
+    Where `image` lists extensions, images are samples too; a sample that has a video stays that of the video.
     `columns` are values of the sample's JSON that become columns; `spans` is the path of clip boundaries in it,
     and with `captions_of: span` each span has a caption of its own.
     """
@@ -46,6 +48,7 @@ class InputConfig(Section):
     shards: Annotated[Paths, BeforeValidator(lambda value: () if value is None else value)] = ()
     table: TableConfig | None = None
     video: Strings = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "ts", "flv", "wmv", "3gp", "ogv", "gif")
+    image: Strings = ()
     caption: Strings = ("txt", "json:caption")
     columns: dict[str, str] = Field(default_factory=dict)
     spans: str | None = None
@@ -76,6 +79,12 @@ class InputConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _extensions_are_of_one_kind(self) -> "InputConfig":
+        if both := sorted({*self.image} & {*self.video}):
+            raise ValueError(f"{', '.join(both)} in image is in video too: take it out of one of them")
+        return self
+
+    @model_validator(mode="after")
     def _one_source(self) -> "InputConfig":
         if bool(self.shards) == (self.table is not None):
             came = "both" if self.shards else "neither"
@@ -87,9 +96,12 @@ class InputConfig(Section):
         return {name: parse_column(source) for name, source in self.columns.items()}
 
     def rules(self) -> dict[str, Any]:
-        """Everything but the paths of the input, as plain values: what decides how samples are made."""
+        """Everything but the paths of the input, as plain values: what decides how samples are made.
+
+        `table` and `image` are there where they are set, so that outputs of runs without them keep their fingerprints.
+        """
         values = self.model_dump(mode="json", exclude={"shards": True, "table": {"files"}})
-        return {key: value for key, value in values.items() if key != "table" or value is not None}
+        return {key: value for key, value in values.items() if value or key not in ("table", "image")}
 
 
 class FilterConfig(Section):

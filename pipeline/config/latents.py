@@ -15,10 +15,11 @@ BUCKET_PATTERN = re.compile(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?")
 class ClipConfig(Section):
     """Which frames of a video become clips, and their picture size. `fps: null` keeps the source's frames.
 
-    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`. `continuous`
-    cuts the latent of a whole video into rows, the first of `frames` frames and later ones of one frame less;
-    `segments` is how many parts of one video replicas may encode at the same time. `hdr` says what becomes of videos
-    whose transfer is PQ or HLG, and `deinterlace` whether interlaced ones lose their combs.
+    A bucket with a third number, as in 480x720x81, has clips of that many frames instead of `frames`; with
+    `input.image`, those of one frame are for images and the others for videos. `continuous` cuts the latent of a whole
+    video into rows, the first of `frames` frames and later ones of one frame less; `segments` is how many parts of one
+    video replicas may encode at the same time. `hdr` says what becomes of videos whose transfer is PQ or HLG, and
+    `deinterlace` whether interlaced ones lose their combs.
     """
 
     frames: int | Literal["full"] = 49
@@ -62,7 +63,7 @@ class ClipConfig(Section):
             raise ValueError(
                 f"frames: full makes one clip of the whole video, which window: {self.window} contradicts: use full"
             )
-        if self.whole_video and any(bucket.count("x") > 1 for bucket in self.buckets):
+        if self.whole_video and any(sides[2:] not in ([], [1]) for sides in self._bucket_sides()):
             raise ValueError(
                 "clips of whole videos have no fixed length: write buckets as HEIGHTxWIDTH, without frames"
             )
@@ -95,6 +96,13 @@ class ClipConfig(Section):
         """Frames of a clip of each bucket, its own or `frames`; None for whole videos."""
         frames = None if self.whole_video or self.frames == "full" else self.frames
         return tuple(sides[2] if len(sides) > 2 else frames for sides in self._bucket_sides())
+
+    @property
+    def one_frame_buckets(self) -> tuple[str, ...]:
+        """The buckets that are written with one frame."""
+        return tuple(
+            bucket for bucket, sides in zip(self.buckets, self._bucket_sides(), strict=True) if sides[2:] == [1]
+        )
 
     def _bucket_sides(self) -> list[list[int]]:
         return [[int(side) for side in bucket.split("x")] for bucket in self.buckets]

@@ -49,6 +49,21 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _images_have_buckets(self) -> "Config":
+        buckets = self.clip.one_frame_buckets
+        if self.input.image and not buckets:
+            raise ValueError(
+                "input.image: images need buckets of one frame: add some to clip.buckets, such as "
+                f"{'x'.join(map(str, self.clip.bucket_sizes_px[0]))}x1"
+            )
+        if self.clip.whole_video and buckets and not self.input.image:
+            raise ValueError(
+                f"clip.buckets: clips of whole videos have no fixed length, and {buckets[0]} is for images: take it "
+                "out, or set input.image to their extensions"
+            )
+        return self
+
     @property
     def texts(self) -> TextConfig:
         """The section text. Raises ConfigError where there is none."""

@@ -1,7 +1,8 @@
 """Which files of a tar make a sample, whatever dots their names have.
 
 `clip_0.5s.mp4`, `clip_0.5s.txt` and `clip_0.5s.json` are a sample with the key `clip_0.5s`. As WebDataset has it,
-`a.txt` and `a.720p.mp4` are one with the key `a`: names agree up to the first dot, and there is one video.
+`a.txt` and `a.720p.mp4` are one with the key `a`: names agree up to the first dot, and there is one video. An image
+beside a video is a picture of it; where there is no video, what holds of videos holds of images.
 """
 
 from collections import Counter
@@ -15,12 +16,15 @@ from pipeline.records import Sample
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of a tar: where its header begins, and its content where that is wanted."""
+    """A file of a tar: where its header begins, and its content where that is wanted.
+
+    `media` is video | image, "" for what is neither.
+    """
 
     name: str
     offset_bytes: int
     size_bytes: int
-    is_video: bool
+    media: str
     data: bytes | None
 
     @property
@@ -51,11 +55,12 @@ class Group:
 
     @property
     def videos(self) -> list[Member]:
-        return [member for member in self.members if member.is_video]
+        """Its videos or, where it has none, its images."""
+        return _of("video", self.members) or _of("image", self.members)
 
     @property
     def key(self) -> str:
-        """The name that all files share: that of the video, or up to the first dot where only that is shared."""
+        """The name that all files share: that of the video or image, or up to the first dot if only that is shared."""
         stems = {member.stem for member in (self.videos or self.members)}
         family = self.members[0].family
         if len(stems) > 1 or any(member.stem == family for member in self.members):
@@ -64,7 +69,7 @@ class Group:
 
     @property
     def named(self) -> dict[str, Member]:
-        """Files by what follows the key, or else the video's own name."""
+        """Files by what follows the key, or else the own name of the video or image."""
         keys = [self.members[0].family, self.key, *(video.stem for video in self.videos)]
         return {suffix: member for key in keys for member in self.members if (suffix := member.suffix(key))}
 
@@ -99,8 +104,8 @@ def grouped(files: Iterable[Member]) -> Iterator[Group]:
         if group and file.family != group[0].family:
             yield Group(tuple(group), file.offset_bytes)
             group = []
-        elif file.is_video and any(one.is_video and one.stem != file.stem for one in group):
-            begin = _begin_of(file.stem, group)
+        elif _is_of_another(file, group):
+            begin = _begin_of(file, group)
             yield Group(tuple(group[:begin]), (*group[begin:], file)[0].offset_bytes)
             group = group[begin:]
         group.append(file)
@@ -108,11 +113,22 @@ def grouped(files: Iterable[Member]) -> Iterator[Group]:
         yield Group(tuple(group), None)
 
 
-def _begin_of(stem: str, group: Sequence[Member]) -> int:
+def _of(media: str, members: Iterable[Member]) -> list[Member]:
+    return [member for member in members if member.media == media]
+
+
+def _is_of_another(file: Member, group: Sequence[Member]) -> bool:
+    """Whether a video, or an image where there is no video, has another name than one before it in its family."""
+    if not file.media or (file.media == "image" and _of("video", group)):
+        return False
+    return any(one.stem != file.stem for one in _of(file.media, group))
+
+
+def _begin_of(file: Member, group: Sequence[Member]) -> int:
     """Where the files begin that stand right before a video and have its name rather than that of the one before."""
-    stems = [stem, *(member.stem for member in group if member.is_video)]
+    stems = [file.stem, *(member.stem for member in _of(file.media, group))]
     begin = len(group)
-    while not group[begin - 1].is_video and _owner(group[begin - 1].stem, stems) == stem:
+    while group[begin - 1].media != file.media and _owner(group[begin - 1].stem, stems) == file.stem:
         begin -= 1
     return begin
 

@@ -1,4 +1,4 @@
-"""Packs folders of videos, with the captions and JSON beside them, into WebDataset shards. Videos are not opened.
+"""Packs folders of videos and images, with captions and JSON beside them, into WebDataset shards. None is opened.
 
 What operating systems and editors leave beside videos is passed over, and counted by name.
 """
@@ -52,14 +52,20 @@ class _Folder:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
-def pack(folders: Iterable[str], out: str, extensions: Iterable[str], shard_samples: int) -> Packed:
+def pack(
+    folders: Iterable[str], out: str, extensions: Iterable[str], shard_samples: int, images: Iterable[str] = ()
+) -> Packed:
     """Writes shards `OUT/videos-000000.tar` … of at most `shard_samples` samples, the same bytes each time.
+
+    Args:
+        extensions: those of videos.
+        images: those of images; an image beside a video of its name is left out.
 
     Raises:
         UserError: no video is found, two would have the same key, or OUT already contains shards.
     """
     looked = [_look(Path(expanded(folder))) for folder in folders]
-    samples = find_samples(looked, frozenset(extensions))
+    samples = find_samples(looked, frozenset(extensions), frozenset(images))
     store = Store(out)
     if there := [name for name in store.names("") if name.endswith(".tar")]:
         raise UserError(f"{store.url(there[0])} exists: pack into an empty folder")
@@ -94,17 +100,27 @@ def _look(root: Path) -> _Folder:
     return folder
 
 
-def find_samples(folders: list[_Folder], extensions: frozenset[str]) -> list[tuple[Member, ...]]:
-    """The videos in folders (or given as files), each with the files beside it, sorted by key."""
-    found = [(one.root, path) for one in folders for path in one.files if _extension(path).lstrip(".") in extensions]
+def find_samples(
+    folders: list[_Folder], extensions: frozenset[str], images: frozenset[str]
+) -> list[tuple[Member, ...]]:
+    """The videos and images in folders (or given as files), each with the files beside it, sorted by key."""
+    found = _with_extension(folders, extensions)
+    of_videos = {path.with_suffix("") for _, path in found}
+    found += [one for one in _with_extension(folders, images) if one[1].with_suffix("") not in of_videos]
     if not found:
         where = ", ".join(str(one.root) for one in folders)
-        raise UserError(f"no video in {where}; looked for {', '.join(sorted(extensions))}")
+        kinds = "video or image" if images else "video"
+        raise UserError(f"no {kinds} in {where}; looked for {', '.join(sorted(extensions | images))}")
     plain = Counter(_key(root, path) for root, path in found)
     keyed = [(_distinct_key(root, path, plain), path) for root, path in found]
     _refuse_shared_keys(keyed)
     beside = _beside({path.parent for _, path in keyed})
     return [tuple(_members(key, path, beside)) for key, path in sorted(keyed)]
+
+
+def _with_extension(folders: list[_Folder], extensions: frozenset[str]) -> list[tuple[Path, Path]]:
+    """(what a key is relative to, path) of the files with one of some extensions."""
+    return [(one.root, path) for one in folders for path in one.files if _extension(path).lstrip(".") in extensions]
 
 
 def _extension(path: Path) -> str:

@@ -70,7 +70,8 @@ def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicat
     table = config.input.table
     assert table is not None
     key, metadata = _key(shard, index, row, table), _metadata(shard, row, config)
-    spans, bad_spans = spans_of(metadata, config.input)
+    is_image = _is_image(row, config)
+    spans, bad_spans = (None, None) if is_image else spans_of(metadata, config.input)
     captions, bad_caption = _captions(row, metadata, config)
     bad_text = bad_caption or bad_spans or mismatch(captions, spans, config.input)
     name, video, problem = "", b"", _problem(row, table, is_duplicate, key) or bad_text
@@ -91,7 +92,7 @@ def _sample(shard: TableShard, index: int, row: Row, config: Config, is_duplicat
         captions=tuple(map(printable, captions)),
         metadata=metadata,
         spans=spans,
-        caption_by_span=config.input.captions_of == "span",
+        caption_by_span=config.input.captions_of == "span" and not is_image,
         problem=problem,
         losses=loss(REPLACED_TEXT, _replaced(row, captions, table)),
     )
@@ -187,6 +188,14 @@ def _video_cell(row: dict[str, Any], table: TableConfig) -> Any:
     """The bytes, path or URL of a row. Some tables have pairs of `bytes` and `path`, one of them null."""
     cell = row.get(table.video)
     return cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell
+
+
+def _is_image(row: Row, config: Config) -> bool:
+    """Whether a row names an image. Bytes without a name are not looked into, and have spans as those of videos do."""
+    table = config.input.table
+    cell = row.get(table.video) if table and isinstance(row, dict) else None
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    return isinstance(path, str) and public_url(path).rpartition(".")[2].lower() in config.input.image
 
 
 def _is_wanted(metadata: str, config: Config) -> bool:

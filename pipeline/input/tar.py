@@ -69,7 +69,8 @@ def _sample(index: int, group: Group, cursor: _Cursor, rules: InputConfig) -> Sa
     end = cursor.offset_bytes if group.next_offset_bytes is None else group.next_offset_bytes
     is_last = group.next_offset_bytes is None
     metadata, captions, bad_text = _texts(group, rules)
-    spans, bad_spans = spans_of(metadata, rules)
+    is_image = any(one.media == "image" for one in group.videos)
+    spans, bad_spans = (None, None) if is_image else spans_of(metadata, rules)
     problem = _problem(group) or bad_text or bad_spans or mismatch(captions, spans, rules)
     replaced = _passed(cursor.replaced_offsets, end, is_last) + sum(not is_printable(text) for text in captions)
     return Sample(
@@ -84,7 +85,7 @@ def _sample(index: int, group: Group, cursor: _Cursor, rules: InputConfig) -> Sa
         captions=tuple(map(printable, captions)),
         metadata=metadata,
         spans=spans,
-        caption_by_span=rules.captions_of == "span",
+        caption_by_span=rules.captions_of == "span" and not is_image,
         problem=problem,
         others=group.others,
         losses=_unused(group, rules) | loss(REPLACED_TEXT, replaced),
@@ -118,7 +119,8 @@ def _text_suffixes(rules: InputConfig) -> set[str]:
 def _unused(group: Group, rules: InputConfig) -> dict[str, int]:
     """How many files of a sample nobody asks for, by extension."""
     used = {group.named[suffix].name for suffix in _text_suffixes(rules) & group.named.keys()}
-    unused = [one.extension for one in group.members if not one.is_video and one.name not in used]
+    used |= {one.name for one in group.videos}
+    unused = [one.extension for one in group.members if one.name not in used]
     names = (f".{one}" if len(one) <= LONGEST_EXTENSION else "without extension" for one in sorted(unused))
     return dict(Counter(f"{UNUSED_FILE} {name}" for name in names))
 
@@ -129,11 +131,12 @@ def _problem(group: Group) -> tuple[str, str] | None:
     if group.repeated:
         return "duplicate_file", f"the sample contains {group.repeated[0]} twice"
     if not videos:
-        return "no_video", "no file of the sample has an extension that input.video lists"
+        return "no_video", "no file of the sample has an extension of input.video or input.image"
     if len(videos) > 1:
-        return "several_videos", f"{names} have the same key"
+        return f"several_{videos[0].media}s", f"{names} have the same key"
     if videos[0].data is None:
-        return "unreadable_video", f"{names} is a link, or larger than limits.max_video_bytes: {videos[0].size_bytes:,}"
+        what = f"{names} is a link, or larger than limits.max_video_bytes: {videos[0].size_bytes:,}"
+        return f"unreadable_{videos[0].media}", what
     return None
 
 
@@ -157,10 +160,10 @@ def _walk(file: IO[bytes], cursor: _Cursor, rules: InputConfig, max_video_bytes:
                 continue
             if name != info.name:
                 cursor.replaced_offsets.append(offset_bytes)
-            is_video = extension in rules.video
+            media = "video" if extension in rules.video else "image" if extension in rules.image else ""
             is_text = any(name.lower().endswith(f".{suffix}") for suffix in suffixes)
-            read = (is_video and info.size <= max_video_bytes) or is_text
-            yield Member(name, offset_bytes, info.size, is_video, _read(tar, info) if read else None)
+            read = (media and info.size <= max_video_bytes) or is_text
+            yield Member(name, offset_bytes, info.size, media, _read(tar, info) if read else None)
         _prove_end(tar, start)
         cursor.offset_bytes = start + tar.offset
 

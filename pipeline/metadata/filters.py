@@ -47,9 +47,10 @@ def check_header(
 ) -> None:
     """Raises SampleError of stage `filter` where a video is below one of the bounds or does not satisfy `video`.
 
-    None sets no bound.
+    None sets no bound, and images have no times that could be below one.
     """
-    _check_bounds(header, min_seconds, min_short_side_px, min_fps)
+    has_times = header.media_type == "video"
+    _check_bounds(header, min_seconds if has_times else None, min_short_side_px, min_fps if has_times else None)
     if video is None:
         return
     try:
@@ -76,6 +77,7 @@ def video_fields(header: VideoHeader) -> dict[str, Any]:
         "source_frames": header.frames,
         "duration_seconds": header.duration_seconds,
         "rotation_degrees": header.rotation_degrees,
+        "media_type": header.media_type,
     }
 
 

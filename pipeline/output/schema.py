@@ -85,7 +85,7 @@ def row_values(row: Row, shard: str, bucket: str, posterior: str, dtype: Dtype) 
         "caption": next(iter(row.captions), ""),
         "captions": list(row.captions),
         "file_name": row.sample.video_name,
-        "media_type": "video",
+        "media_type": header.media_type,
         "width": geometry.width_px,
         "height": geometry.height_px,
         "num_frames": clip.frames,

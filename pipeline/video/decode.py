@@ -21,11 +21,12 @@ from pipeline.errors import Reason, SampleError, ShardError
 from pipeline.metadata.filters import check_header
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
 from pipeline.video.decord_pictures import DECORD_ERRORS, decord_pictures
+from pipeline.video.images.image import open_image
 from pipeline.video.pixels.resize import fit
 from pipeline.video.pixels.rgb import look_of
 from pipeline.video.probe import probe
 from pipeline.video.pyav_pictures import Decoded, PyavPictures
-from pipeline.video.signatures import container_of
+from pipeline.video.signatures import container_of, image_format_of
 from pipeline.video.simulated import read_simulated
 
 NO_FILTER = FilterConfig()
@@ -69,6 +70,12 @@ def _decode(
     if rules.spec.name == SIMULATED and (simulated := read_simulated(video)):
         _filter(simulated.header, wanted)
         yield from _clips_of(simulated.header, simulated.pictures, clip, limits, rules)
+        return
+    if rules.images and (format_ := image_format_of(video)):
+        image = open_image(video, format_, limits)
+        _filter(image.header, wanted)
+        picture = partial(image.pictures, look_of(image.header, clip), strict)
+        yield from _clips_of(image.header, picture, clip, limits, rules)
         return
     container = container_of(video)
     with memory_file(video) as path:

@@ -30,6 +30,7 @@ class LocalDecoder:
 
     def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
         config, chunk_frames = self.config, self.config.encoder.chunk_frames
-        rules = ClipRules(self.spec, chunk_frames, sample.spans, segment, self.receptive_field)
+        images = bool(config.input.image)
+        rules = ClipRules(self.spec, chunk_frames, sample.spans, segment, self.receptive_field, images)
         items = decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from (item for item in items if item is not None)

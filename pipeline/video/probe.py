@@ -86,7 +86,7 @@ def probe(path: str, container: str, limits: LimitsConfig) -> Probe:
     """
     with open_video(path, container, limits) as video:
         coded = video.stream.codec_context
-        _check_size(coded.width, coded.height, limits)
+        check_size(coded.width, coded.height, limits)
         packets = read_packets(video, container, limits)
         header = _header(video, packets)
         doubt = _decord_doubt(header, video, packets)
@@ -94,7 +94,7 @@ def probe(path: str, container: str, limits: LimitsConfig) -> Probe:
         return Probe(header, packets, doubt, _shortfall(header, video.stream, packets))
 
 
-def _check_size(width_px: int, height_px: int, limits: LimitsConfig) -> None:
+def check_size(width_px: int, height_px: int, limits: LimitsConfig) -> None:
     if width_px < 1 or height_px < 1:
         raise SampleError("probe", "unreadable", f"a picture of {width_px}x{height_px} (width x height)")
     if width_px * height_px > limits.max_frame_px:

@@ -1,6 +1,6 @@
-"""The containers that we accept, recognised by their first bytes before any decoder sees the video.
+"""The containers and images that we accept, recognised by their first bytes before any decoder sees them.
 
-probe.py makes FFmpeg use the demuxer named here and no other.
+probe.py makes FFmpeg use the demuxer named here and no other, images/ makes Pillow use the format.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,26 @@ _SIGNATURES: dict[str, Callable[[bytes], bool]] = {
 }
 
 
+def _is_avif(head: bytes) -> bool:
+    """An `ftyp` box with the brand avif; where `avis` comes first it is animated, a video in the container mov."""
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    return head[4:8] == b"ftyp" and brands[:4] != b"avis" and b"avif" in brands
+
+
+_IMAGES: dict[str, Callable[[bytes], bool]] = {
+    "jpeg": lambda head: head[:3] == b"\xff\xd8\xff",
+    "png": lambda head: head[:8] == b"\x89PNG\r\n\x1a\n",
+    "webp": lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+    "avif": _is_avif,
+}
+
+
+def image_format_of(data: bytes) -> str | None:
+    """jpeg | png | webp | avif, by the signature; None for anything else."""
+    head = data[:1024]
+    return next((name for name, matches in _IMAGES.items() if matches(head)), None)
+
+
 def container_of(video: bytes) -> str:
     """FFmpeg's name of the container, by its signature; only formats that never refer to other files are known.
 
@@ -38,4 +58,6 @@ def container_of(video: bytes) -> str:
     for name, matches in _SIGNATURES.items():
         if matches(head):
             return name
-    raise SampleError("probe", "not_a_video", f"begins with {head[:16]!r}, not as one of {', '.join(_SIGNATURES)} does")
+    what = f"begins with {head[:16]!r}, not as one of {', '.join(_SIGNATURES)} does"
+    hint = "; it is an image, which input.image takes" if image_format_of(video) else ""
+    raise SampleError("probe", "not_a_video", what + hint)

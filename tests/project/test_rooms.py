@@ -50,6 +50,7 @@ LIBRARIES = {
     "ray": {"pipeline.cluster"},
     "decord": {"pipeline.video"},
     "av": {"pipeline.video"},
+    "PIL": {"pipeline.audit", "pipeline.video"},
     "webdataset": {"pipeline.input"},
     "fsspec": {"pipeline.storage", "pipeline.dataset"},
     "pydantic": {"pipeline.config", "jobs.submit"},
@@ -202,7 +203,7 @@ def test_the_values_that_flow_and_the_errors_know_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "heavy"), [("pipeline.video.decode", {"torch", "ray"}), ("jobs.cli", {"torch", "ray", "decord"})]
+    ("module", "heavy"), [("pipeline.video.decode", {"torch", "ray", "PIL"}), ("jobs.cli", {"torch", "ray", "decord"})]
 )
 def test_nobody_waits_for_a_library_that_is_not_used(module: str, heavy: set[str]) -> None:
     program = f"import sys, {module}; print(*({heavy} & sys.modules.keys()))"

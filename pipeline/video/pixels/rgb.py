@@ -80,7 +80,7 @@ class ToRgb:
                 cast(npt.NDArray[np.uint16], coded), self.header.color_transfer, self.header.color_primaries == "bt2020"
             )
         if has_alpha(frame):
-            return _on_black(cast(Uint8Frames, self._converted(frame, "rgba")))
+            return on_black(cast(Uint8Frames, self._converted(frame, "rgba")))
         return cast(Uint8Frames, self._converted(frame, "rgb24"))
 
     def _converted(self, frame: VideoFrame, pixel_format: str) -> npt.NDArray[Any]:
@@ -96,7 +96,7 @@ def has_alpha(frame: VideoFrame) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
-def _on_black(picture: Uint8Frames) -> Uint8Frames:
+def on_black(picture: Uint8Frames) -> Uint8Frames:
     """`h w 4` -> `h w 3`: each colour by its opacity."""
     colours = picture[..., :3].astype(np.uint16) * picture[..., 3:]
     return ((colours + 127) // 255).astype(np.uint8)

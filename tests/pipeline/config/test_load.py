@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from support.paths import ROOT
 from support.runs import MakeConfig
 
-from pipeline.config.identity import differing_fields, fingerprint, identity, run_name
+from pipeline.config.identity import describe, differing_fields, fingerprint, identity, run_name
 from pipeline.config.load import Config, apply_overrides, load_config, parse_config, recorded_config
 from pipeline.errors import ConfigError, UserError
 
@@ -326,7 +326,7 @@ def test_every_key_either_changes_latents_or_does_not() -> None:
     sections = parse_config(TREE).model_dump(exclude={"runtime", "limits", "text"})
     keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
     assert (
-        keys - OTHER_VALUES.keys() - {"input.table", "input.captions_of"}
+        keys - OTHER_VALUES.keys() - {"input.table", "input.captions_of", "input.image"}
         == IDENTITY_VALUES.keys() | CONTINUOUS_VALUES.keys()
     )
 
@@ -439,3 +439,37 @@ def test_every_path_may_begin_at_home_or_hold_variables(
 def test_a_path_with_a_variable_that_is_not_set_is_refused(sections: dict[str, Any], make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"uses \$\{NOT_SET\}, which is not set"):
         make_config(**sections)
+
+
+def with_images(image: object = ("jpg", "png"), **clip: object) -> Config:
+    buckets = {"buckets": ["480x720", "480x720x1"]}
+    return parse_config({**TREE, "input": {**TREE["input"], "image": image}, "clip": {**buckets, **clip}})
+
+
+def test_images_have_buckets_of_one_frame_beside_clips_and_whole_videos() -> None:
+    assert with_images("jpg").input.image == ("jpg",)
+    assert with_images().clip.one_frame_buckets == ("480x720x1",)
+    assert with_images(frames="full").clip.bucket_frames == (None, 1)
+    with pytest.raises(ConfigError, match=r"input\.image: .* such as 480x720x1"):
+        with_images(buckets=["480x720", "720x480x17"])
+    with pytest.raises(
+        ConfigError, match=r"clip\.buckets: .* 480x720x1 is for images: take it out, or set input\.image"
+    ):
+        with_images((), frames="full")
+    with pytest.raises(ConfigError, match="no fixed length: write buckets as HEIGHTxWIDTH"):
+        with_images(frames="full", buckets=["480x720x17", "480x720x1"])
+
+
+def test_an_extension_is_that_of_videos_or_of_images() -> None:
+    with pytest.raises(ConfigError, match="input: gif in image is in video too"):
+        with_images(["jpg", "gif"])
+    with pytest.raises(ConfigError, match="did you mean image"):
+        config_with("input.images", ["jpg"])
+
+
+def test_images_change_the_fingerprint_and_their_absence_does_not() -> None:
+    config = with_images(())
+    assert "image" not in identity(config, "0" * 64)["input"]
+    assert "images" not in describe(config, {"weights_sha256": "0" * 64})["preprocessing"]
+    assert fingerprint_of(config) != fingerprint_of(with_images())
+    assert "images" in describe(with_images(), {"weights_sha256": "0" * 64})["preprocessing"]

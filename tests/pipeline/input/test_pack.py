@@ -149,3 +149,21 @@ def test_shards_are_not_added_to_those_of_another_time(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"videos-000007\.tar exists: pack into an empty folder"):
         packed(tmp_path / "out", tmp_path / "in")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["videos-000007.tar"]
+
+
+def test_images_are_packed_where_they_are_asked_for_but_for_pictures_of_videos(tmp_path: Path) -> None:
+    folder = put(tmp_path / "in", "a.mp4", "a.jpg", "a.txt", "b.JPG", "b.txt", "c.png", "c.webp", "d.gif")
+    made = pack([str(folder)], str(tmp_path / "out"), RULES.video, 100, images=("jpg", "png", "webp"))
+    rules = RULES.model_copy(update={"image": ("jpg", "png", "webp")})
+    samples = list(read_samples(made.urls[0], rules, 1 << 20))
+    assert [(sample.key, sample.video_name, sample.caption) for sample in samples] == [
+        ("a", "a.mp4", "a.txt"),
+        ("b", "b.jpg", "b.txt"),
+        ("c_png", "c_png.png", ""),
+        ("c_webp", "c_webp.webp", ""),
+        ("d", "d.gif", ""),
+    ]
+    assert (made.unused, made.without_caption) == ({".jpg": 1}, 3)
+    (tmp_path / "only").mkdir()
+    with pytest.raises(UserError, match=r"no video or image in .*; looked for jpg, mp4"):
+        pack([str(tmp_path / "only")], str(tmp_path / "none"), ("mp4",), 100, images=("jpg",))

@@ -367,3 +367,48 @@ def test_a_shard_that_is_not_a_file_is_an_error(tmp_path: Path, name: str, words
 def test_an_error_names_the_shard_without_its_secrets() -> None:
     with pytest.raises(ShardError, match=r"^memory://host/nothing\.tar does not exist$"):
         list(read_samples("memory://user:secret@host/nothing.tar", rules_of(), MAX_VIDEO_BYTES))
+
+
+IMAGES = {"image": ["jpg", "png"]}
+
+
+def test_an_image_is_a_sample_where_input_image_lists_its_extension(read: Read) -> None:
+    files = (("a.jpg", b"A"), ("a.txt", b"of a"), ("b.PNG", b"B"), ("c.mp4", b"C"), ("d.webp", b"D"))
+    samples = read(*files, **IMAGES)
+    assert [sample.video for sample in samples] == [b"A", b"B", b"C", b""]
+    assert [sample.video_name for sample in samples] == ["a.jpg", "b.PNG", "c.mp4", ""]
+    assert samples[0].caption == "of a"
+    assert [dict(sample.losses) for sample in samples] == [{}, {}, {}, {"unused_file .webp": 1}]
+    assert samples[3].problem == ("no_video", "no file of the sample has an extension of input.video or input.image")
+    assert [sample.problem is None for sample in read(*files)] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("rules", [{}, IMAGES])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
+def test_an_image_beside_a_video_stays_a_picture_of_it(read: Read, rules: dict[str, Any], order: Any) -> None:
+    files = [("a.jpg", b"thumbnail"), ("a.mp4", b"A"), ("a.thumb.png", b"thumbnail"), ("a.txt", b"caption")]
+    (sample,) = read(*(files[place] for place in order), **rules)
+    assert (sample.key, sample.video, sample.caption, sample.problem) == ("a", b"A", "caption", None)
+    assert sample.losses == {"unused_file .jpg": 1, "unused_file .png": 1}
+
+
+def test_images_whose_names_have_dots_are_told_apart_as_videos_are(read: Read) -> None:
+    files = [(f"clip_0.{s}s.{name}", b"%d" % s) for s in (5, 7) for name in ("jpg", "json", "txt")]
+    assert taken(read(*files, **IMAGES)) == [("clip_0.5s", b"5", "5", "5"), ("clip_0.7s", b"7", "7", "7")]
+    files = [files[place] for place in (1, 2, 0, 4, 5, 3)]
+    assert taken(read(*files, **IMAGES)) == [("clip_0.5s", b"5", "5", "5"), ("clip_0.7s", b"7", "7", "7")]
+
+
+def test_two_images_and_an_image_that_is_too_large_are_problems_by_name(read: Read) -> None:
+    (two,) = read(("a.jpg", b"A"), ("a.png", b"B"), **IMAGES)
+    assert two.problem == ("several_images", "a.jpg, a.png have the same key")
+    (large,) = read(("a.jpg", bytes(MAX_VIDEO_BYTES + 1)), **IMAGES)
+    assert large.problem is not None
+    assert (large.problem[0], large.video) == ("unreadable_image", b"")
+
+
+def test_an_image_has_no_spans(read: Read) -> None:
+    files = (("a.jpg", b"A"), ("a.txt", b"of a"), ("b.mp4", b"B"), ("b.json", b'{"spans": [[0, 1]], "c": ["of b"]}'))
+    image, video = read(*files, **IMAGES, spans="json:spans", captions_of="span", caption=["txt", "json:c[]"])
+    assert (image.problem, image.spans, image.captions, image.caption_by_span) == (None, None, ("of a",), False)
+    assert (video.problem, video.captions, video.caption_by_span) == (None, ("of b",), True)

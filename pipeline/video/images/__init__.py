@@ -1,0 +1,1 @@
+"""From the bytes of an image to its picture: image.py (what the file says), srgb.py (its colours); both use Pillow."""
