@@ -7,7 +7,7 @@ from pipeline.audit.report.elements import drawing, wide
 from pipeline.monitor.words import duration, number
 
 WIDTH = 720.0
-LEFT = 56.0  # of the labels beside an axis
+LEFT = 76.0  # of the labels beside an axis
 ROW = 14.0
 
 
@@ -28,7 +28,7 @@ def over_time(title: str, rates: Sequence[float], step_seconds: float) -> str:
 
 
 def strips(title: str, rates: Mapping[str, Sequence[float]], step_seconds: float) -> str:
-    """A strip for each row, darker where its rate is higher."""
+    """A strip for each row, stronger in colour where its rate is higher."""
     most = max((rate for row in rates.values() for rate in row), default=0.0) or 1.0
     shapes, height = "", 0.0
     for name, row in rates.items():

@@ -116,7 +116,7 @@ def _of_run(history: HistoryJson) -> str:
         over_time("frames a second", together, step)
         + note("frames a second, all replicas")
         + strips("frames a second by replica", named, step)
-        + note("each replica; darker is faster")
+        + note("each replica; a stronger colour is faster")
         + more,
     )
 
