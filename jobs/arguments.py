@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeAlias
 
 import encoder
+from jobs.examples import EXAMPLES
 from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
 from pipeline.storage.urls import expanded
@@ -18,6 +19,8 @@ OVERRIDE = re.compile(r"\w+(\.\w+)*=")
 def add_command(subparsers: Subparsers, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     """The parser of a new command, whose `command` does the work and returns the exit code."""
     parser = subparsers.add_parser(name, help=text, description=text)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"example:\n  {EXAMPLES[parser.prog.partition(' ')[2]]}"
     parser.set_defaults(command=command)
     return parser
 
@@ -28,7 +31,7 @@ def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "config", nargs=None if required else "?", help="a YAML file, such as configs/cogvideox-2b.yaml"
     )
     add_overrides(parser, "such as clip.fps=16; they may stand anywhere")
-    parser.epilog = f"encoder.name is one of: {', '.join(encoder.names())}"
+    parser.epilog = f"encoder.name is one of: {', '.join(encoder.names())}\n\n{parser.epilog}"
 
 
 def add_overrides(parser: argparse.ArgumentParser, text: str) -> None:

@@ -13,6 +13,14 @@ def say(text: str) -> None:
     console.print(text, markup=False, highlight=False)
 
 
+def say_over(text: str) -> None:
+    """Prints text in the place of what was printed so before; on a line of its own where there is no terminal."""
+    if console.is_terminal:
+        print(f"\r\x1b[2K{text}", end="", flush=True)
+    else:
+        say(text)
+
+
 def say_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table with lines around its header."""
     console.print(_filled(Table(*headers), rows))

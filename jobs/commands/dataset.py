@@ -4,8 +4,8 @@ import argparse
 from collections import Counter
 
 from jobs.arguments import Subparsers, add_command, path_text
-from jobs.commands.inspect import report
 from jobs.console import say
+from pipeline.audit.status import refresh_report
 from pipeline.errors import UserError
 from pipeline.output.paths import CARD_FILE, done_shards
 from pipeline.output.run_file import read_run, renew_success
@@ -106,6 +106,6 @@ def remove(chosen: argparse.Namespace) -> int:
         say(f"{len(rows):,} rows are removed")
     changed = removal.finish_removals(store)
     say(f"{len(changed):,} shards are changed")
-    report(chosen)
+    refresh_report(store)
     renew_success(store)
     return card(chosen)

@@ -1,20 +1,24 @@
 """The commands `status`, `report` and `show`: what a run has written, without changing any latent."""
 
 import argparse
-from collections import Counter
+import time
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
-from jobs.arguments import Subparsers, add_command, path_text
-from jobs.console import say, say_table
+from jobs.arguments import Subparsers, add_command, path_text, positive
+from jobs.console import say, say_over, say_table
+from pipeline.audit.report.data import Pictures
 from pipeline.audit.status import ShardStatus, read_status, read_text_status, refresh_report
 from pipeline.audit.summary import mixed_devices
+from pipeline.audit.watch import WINDOW_LOOKS, Look, line_of, look_of
 from pipeline.errors import LatentmillError
 from pipeline.output.latent_bytes import latent_of
 from pipeline.output.parts import Footer
 from pipeline.storage.store import Store
 
 LISTED_SHARDS = 40
+WATCH_SECONDS = 10
 
 
 def add(subparsers: Subparsers) -> None:
@@ -24,6 +28,17 @@ def add(subparsers: Subparsers) -> None:
     of_show = add_command(subparsers, "show", show, "one clip: its row, statistics, and a picture of its latent")
     for parser in (of_status, of_report, of_show):
         parser.add_argument("out", help="the output.path of a run")
+    text = "look again every so many seconds (10) until the run is done: rates, rejects, time left"
+    of_status.add_argument("--watch", nargs="?", type=positive, const=WATCH_SECONDS, metavar="SECONDS", help=text)
+    of_report.add_argument(
+        "--pictures", type=positive, default=3, metavar="N", help="clips that are shown with their source frames (3)"
+    )
+    of_report.add_argument(
+        "--decode", action="store_true", help="decode their latents too, and state the PSNR against the source"
+    )
+    of_report.add_argument(
+        "--vae", type=path_text, help="a diffusers VAE folder, where the run's weights have no decoder"
+    )
     of_show.add_argument("key", help="a clip's id, or a sample's key: lists all clips that match")
     of_show.add_argument(
         "--picture", type=path_text, metavar="FILE", help="write the latent below its source frames, as a PNG"
@@ -32,6 +47,8 @@ def add(subparsers: Subparsers) -> None:
 
 def status(chosen: argparse.Namespace) -> int:
     store = Store(chosen.out)
+    if chosen.watch:
+        _watch(store, chosen.watch)
     shards = read_status(store)
     states = [shard.state for shard in shards]
     counts = ", ".join(f"{state}: {states.count(state):,}" for state in ("done", "running", "left"))
@@ -50,6 +67,17 @@ def status(chosen: argparse.Namespace) -> int:
     return 0 if states.count("done") == len(states) and not any(text.left for text in texts) else 1
 
 
+def _watch(store: Store, seconds: int) -> None:
+    """Says how the run moves until nothing is left of it."""
+    looks: deque[Look] = deque(maxlen=WINDOW_LOOKS)
+    while not looks or looks[-1].done < looks[-1].shards:
+        if looks:
+            time.sleep(seconds)
+        looks.append(look_of(read_status(store), time.monotonic()))
+        say_over(line_of(looks))
+    say("")
+
+
 def _say_shards(shards: list[ShardStatus]) -> None:
     headers = ("shard", "state", "slices", "samples", "rows", "rejects")
     listed = shards[:LISTED_SHARDS]
@@ -63,7 +91,7 @@ def _say_shards(shards: list[ShardStatus]) -> None:
 
 def report(chosen: argparse.Namespace) -> int:
     store = Store(chosen.out)
-    refresh_report(store)
+    refresh_report(store, Pictures(chosen.pictures, chosen.decode or bool(chosen.vae), chosen.vae))
     say(store.url("report.html"))
     return 0
 

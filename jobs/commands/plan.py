@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from jobs.arguments import Subparsers, add_command, add_config, positive, read_config
 from jobs.console import say, say_table
 from pipeline.config.load import Config
-from pipeline.estimate.extrapolate import Estimate
+from pipeline.errors import UserError
+from pipeline.estimate.extrapolate import Estimate, Quantity
+from pipeline.monitor.words import size
 from pipeline.storage.files import stat_url
 from pipeline.storage.urls import public_url
 
@@ -26,11 +28,15 @@ def add(subparsers: Subparsers) -> None:
     add_config(parser)
     text = "read N samples, time the encoder here, and estimate clips, bytes and device-hours"
     parser.add_argument("--probe", type=positive, default=0, metavar="N", help=text)
+    text = "with --probe: what a device costs for an hour, to estimate what the run does"
+    parser.add_argument("--gpu-hour-price", type=float, metavar="PRICE", help=text)
 
 
 def plan(chosen: argparse.Namespace) -> int:
     from pipeline.run import examine  # lazily: Ray takes a second to import
 
+    if chosen.gpu_hour_price is not None and not (chosen.probe and chosen.gpu_hour_price >= 0):
+        raise UserError("--gpu-hour-price needs a price of 0 or more, and --probe N, which estimates the hours")
     prepared, loaded = examine(read_config(chosen), probing=bool(chosen.probe))
     all_there = _say_shards(prepared)
     _say_buckets(prepared.config, loaded)
@@ -38,7 +44,7 @@ def plan(chosen: argparse.Namespace) -> int:
         say(note)
     _say_gpu(prepared.config)
     if chosen.probe:
-        _say_preview(prepared, loaded, chosen.probe)
+        _say_preview(prepared, loaded, chosen.probe, chosen.gpu_hour_price)
     return 0 if all_there else 1
 
 
@@ -48,10 +54,10 @@ def _say_shards(prepared: "Prepared") -> bool:
     with ThreadPoolExecutor(READERS) as pool:
         sizes = list(pool.map(_size_bytes, urls))
     there = [size for size in sizes if size is not None]
-    what = "bytes to read" if prepared.config.input.table is None else "bytes of tables"
+    what = "to read" if prepared.config.input.table is None else "of tables"
     say(
         f"shards: {len(prepared.shards):,}, done: {len(prepared.done):,}, left: {len(prepared.left):,}"
-        f" ({sum(there):,} {what}, {len(sizes) - len(there):,} not found)"
+        f" ({size(sum(there))} {what}, {len(sizes) - len(there):,} not found)"
     )
     return len(there) == len(sizes)
 
@@ -84,24 +90,24 @@ def _say_buckets(config: Config, loaded: "VideoEncoder") -> None:
     from pipeline.estimate.preview import stored_bytes
 
     clip, spec = config.clip, loaded.spec
-    stored = "bytes per latent frame" if clip.whole_video else "bytes per clip"
+    stored = "size per latent frame" if clip.whole_video else "size per clip"
     rows = []
     for bucket, frames, (height_px, width_px) in zip(
         clip.buckets, clip.bucket_frames, clip.bucket_sizes_px, strict=True
     ):
         shape = spec.latent_shape(frames or 1, height_px, width_px)
-        memory = f"{loaded.encode_bytes(frames, height_px, width_px):,}" if frames else "grows with the video"
+        memory = size(loaded.encode_bytes(frames, height_px, width_px)) if frames else "grows with the video"
         if not frames and loaded.streams:
             memory = "flat"
         size_bytes = stored_bytes(config.output, spec, (frames or 1, height_px, width_px))
-        rows.append((bucket, _named(shape), f"{size_bytes:,}", memory))
-    say_table(("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one, bytes"), rows)
+        rows.append((bucket, _named(shape), size(size_bytes), memory))
+    say_table(("bucket (pixels)", "latent c x t x h x w", stored, "memory to encode one"), rows)
     if clip.segments > 1 and loaded.receptive_field:
         most = f"up to {loaded.receptive_field.warm_up_frames} frames"
         say(f"each of the {clip.segments} segments of a video except the first also encodes {most} before its own")
 
 
-def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> None:
+def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int, price: float | None) -> None:
     from pipeline.estimate.preview import free_bytes, preview
 
     seen = preview(prepared.config, prepared.left, loaded, count)
@@ -115,9 +121,11 @@ def _say_preview(prepared: "Prepared", loaded: "VideoEncoder", count: int) -> No
         say(f"  cannot be read: {problem}")
     for reason, times in expected.left_out.items():
         say(f"  {times:,} x {reason}")
-    say(f"clips: {expected.clips}; frames: {expected.frames}; bytes before compression: {expected.size_bytes}")
+    say(f"clips: {expected.clips}; frames: {expected.frames}; before compression: {_sizes(expected.size_bytes)}")
     _say_clips(seen)
     say(_hours(seen))
+    if price is not None and expected.device_hours is not None:
+        say(_cost(expected.device_hours, price))
     if prepared.config.text is not None:
         _say_texts(prepared.config, seen, count)
     say(_space(expected, free_bytes(prepared.config.output.path), public_url(prepared.config.output.path)))
@@ -129,7 +137,7 @@ def _say_texts(config: Config, seen: "Preview", count: int) -> None:
     texts = preview_texts(config, seen.previewed, seen.estimate.samples, count)
     say(
         f"texts of all rows, from {texts.previewed:,} captions ({texts.truncated:,} of them cut off): "
-        f"{texts.captions} captions; bytes before compression: {texts.size_bytes}"
+        f"{texts.captions} captions; before compression: {_sizes(texts.size_bytes)}"
     )
     say(
         f"device-hours of texts: {texts.device_hours.value:,.4g} ± {texts.device_hours.error:,.2g}, from "
@@ -165,11 +173,19 @@ def _hours(seen: "Preview") -> str:
     )
 
 
+def _cost(hours: Quantity, price: float) -> str:
+    return f"cost of encoding at {price:g} an hour: {hours.value * price:,.2f} ± {hours.error * price:,.2f}"
+
+
+def _sizes(quantity: Quantity) -> str:
+    return f"{size(quantity.value)} ± {size(quantity.error)}"
+
+
 def _space(expected: Estimate, free: int | None, path: str) -> str:
     """Whether the output has space for what is expected and its standard error."""
     if free is None:
         return f"space at {path}: unknown"
     needed = expected.size_bytes.value + expected.size_bytes.error
     if needed <= free:
-        return f"space at {path}: {free:,} bytes are free, which is enough"
-    return f"space at {path}: {free:,} bytes are free, {needed - free:,.0f} more may be needed"
+        return f"space at {path}: {size(free)} are free, which is enough"
+    return f"space at {path}: {size(free)} are free, {size(needed - free)} more may be needed"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import Subparsers, add_command, add_config, read_config
 from jobs.console import console, say
 from jobs.signals import DeferredSignals
-from pipeline.audit.report import losses_of
+from pipeline.audit.report.sections import losses_of
 from pipeline.config.load import Config
 from pipeline.monitor.event_log import EventLog
 from pipeline.monitor.progress import RunProgress

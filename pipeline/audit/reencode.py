@@ -105,7 +105,7 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
 
 def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], Footer]]:
     """The first rows of `count` parts, evenly spread: the part, its row, its footer."""
-    for path in _spread(list(latent_files(store)), count):
+    for path in spread(list(latent_files(store)), count):
         with store.open(path) as file:
             if found := first_row(file, lambda _: True):
                 yield path, *found
@@ -151,7 +151,8 @@ def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: in
                 return
 
 
-def _spread(items: list[str], count: int) -> list[str]:
+def spread(items: list[str], count: int) -> list[str]:
+    """`count` of the items, evenly spread."""
     return items[:: max(1, len(items) // count)][:count]
 
 

@@ -16,7 +16,7 @@ from pipeline.records import FloatLatent, Uint8Frames
 from pipeline.storage.store import Store
 
 PICTURE_HEIGHT_PX = 160
-MAX_PICTURES = 16  # side by side
+MAX_PICTURES, FEW_PICTURES = 16, 6  # side by side
 LISTED = ("id", "key", "window_index", "bucket", "file_name", "caption")
 LATENT_COLUMNS = tuple(f"{name}_bytes" for name in LATENTS)
 
@@ -70,12 +70,26 @@ def channel_lines(latent: FloatLatent) -> Iterable[tuple[float, float, float, fl
 
 def picture(latent: FloatLatent, frames: Uint8Frames | None, temporal_ratio: int) -> bytes:
     """A PNG: a coloured picture of each frame of the latent `c t h w`, below the video frame that begins it."""
-    strips = [_strip(list(_colours(latent)))]
-    if frames is not None:
-        alone = len(frames) % temporal_ratio  # the first frame of a video has a latent of its own
-        starts = [*range(alone), *range(alone, len(frames), temporal_ratio)]
-        strips.insert(0, _strip([frames[start] for start in starts]))
-    return _png(strips)
+    return _png(_strips(latent, [frames], temporal_ratio, MAX_PICTURES))
+
+
+def small_picture(
+    latent: FloatLatent, frames: Uint8Frames | None, decoded: Uint8Frames | None, temporal_ratio: int
+) -> bytes:
+    """As `picture`, a JPEG of a few frames, with the decoded ones at the bottom where there are such."""
+    return _encoded(_strips(latent, [frames, decoded], temporal_ratio, FEW_PICTURES), "JPEG")
+
+
+def _strips(latent: FloatLatent, videos: list[Uint8Frames | None], temporal_ratio: int, most: int) -> list[Uint8Frames]:
+    """The latent as a strip below the first video, above the second, of the frames that begin each latent frame."""
+    strips = []
+    for frames in videos:
+        if frames is not None:
+            alone = len(frames) % temporal_ratio  # the first frame of a video has a latent of its own
+            starts = [*range(alone), *range(alone, len(frames), temporal_ratio)]
+            strips.append(_strip([frames[start] for start in starts][:most]))
+    strips.insert(min(1, len(strips)), _strip(list(_colours(latent))[:most]))
+    return strips
 
 
 def side_by_side(frames: Uint8Frames, decoded: Uint8Frames, temporal_ratio: int) -> bytes:
@@ -85,10 +99,14 @@ def side_by_side(frames: Uint8Frames, decoded: Uint8Frames, temporal_ratio: int)
 
 
 def _png(strips: list[Uint8Frames]) -> bytes:
+    return _encoded(strips, "PNG")
+
+
+def _encoded(strips: list[Uint8Frames], kind: str) -> bytes:
     """Strips of pictures, one above the other, as wide as the narrowest."""
     width_px = min(strip.shape[1] for strip in strips)
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([strip[:, :width_px] for strip in strips])).save(buffer, "PNG")
+    Image.fromarray(np.concatenate([strip[:, :width_px] for strip in strips])).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -97,7 +115,8 @@ def _colours(latent: FloatLatent) -> Uint8Frames:
     channels = latent.reshape(len(latent), -1).astype(np.float64)
     centred = channels - channels.mean(1, keepdims=True)
     _, directions = np.linalg.eigh(np.cov(centred))
-    projected = directions[:, ::-1][:, :3].T @ centred
+    projected = np.zeros((3, centred.shape[1]))
+    projected[: len(centred)] = directions[:, ::-1][:, :3].T @ centred
     low, high = np.percentile(projected, (1, 99), axis=1, keepdims=True)
     scaled = np.clip((projected - low) / np.maximum(high - low, 1e-9), 0, 1) * 255
     colours: Uint8Frames = scaled.astype(np.uint8).reshape(3, *latent.shape[1:]).transpose(1, 2, 3, 0)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
+from pipeline.audit.report.data import LATENTS_ALONE, Pictures
 from pipeline.audit.summary import write_report
 from pipeline.config.input import InputConfig
 from pipeline.input.listing import shards_of
@@ -18,7 +19,7 @@ from pipeline.text.manifests import TextTotals, read_text_manifests, totals_of
 class ShardStatus:
     """One shard: `state` is done, running (some slices are committed) or left.
 
-    `parts_by_device` says of a done one what computed its parts.
+    `parts_by_device` says of a done one what computed its parts, `seconds` where the time of its replica went.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ShardStatus:
     rejects: int = 0
     slices: int = 0
     parts_by_device: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_status(store: Store) -> list[ShardStatus]:
@@ -64,7 +66,8 @@ def _status(name: str, manifest: Manifest | None, slices: int) -> ShardStatus:
     if manifest is None:
         return ShardStatus(name, "running" if slices else "left", slices=slices)
     rejects, devices = reject_count(manifest), parts_by_device(manifest["parts"])
-    return ShardStatus(name, "done", manifest["samples"], manifest["rows"], rejects, slices, devices)
+    counts = (manifest["samples"], manifest["rows"], rejects, slices)
+    return ShardStatus(name, "done", *counts, devices, manifest["seconds"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,9 @@ def read_text_status(store: Store) -> list[TextStatus]:
     return found
 
 
-def refresh_report(store: Store) -> Summary:
+def refresh_report(store: Store, pictures: Pictures = LATENTS_ALONE) -> Summary:
     """Writes summary.json and report.html of a run anew, from what stands in storage."""
     run, done = read_run(store), done_shards(store)
     names = _names(run, done | committed_slices(store).keys())
     finished = [name for name in names if name in done]
-    return write_report(store, run, read_manifests(store, finished), len(names) - len(finished), {})
+    return write_report(store, run, read_manifests(store, finished), len(names) - len(finished), {}, pictures)

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.audit.report import render_report
+from pipeline.audit.report.data import LATENTS_ALONE, Examples, Pictures
+from pipeline.audit.report.page import render_report
+from pipeline.audit.report.sections import IDLE as IDLE_STAGE
 from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import Manifest, parts_by_device, reject_count
 from pipeline.output.paths import REPORT_FILE, done_shards, text_names, text_path
@@ -13,25 +15,32 @@ from pipeline.output.statistics import LatentStatistics, merged, statistics_from
 from pipeline.storage.store import Store
 from pipeline.text.manifests import read_text_manifests, totals_of
 
-IDLE_STAGE = "device_idle"
-
 
 def write_report(
-    store: Store, run: RunFile, manifests: Iterable[Manifest], left: int, failed: Mapping[str, str]
+    store: Store,
+    run: RunFile,
+    manifests: Iterable[Manifest],
+    left: int,
+    failed: Mapping[str, str],
+    pictures: Pictures = LATENTS_ALONE,
 ) -> Summary:
     """Writes summary.json and report.html anew and returns the summary.
 
     Args:
         manifests: of the finished shards; `left` counts the others.
         failed: the last error of each shard that was given up.
+        pictures: which of them the report shows.
     """
-    totals = summarise(manifests)
+    from pipeline.audit.report.gather import gather  # lazily: torch and the decoders take seconds to import
+
+    examples = Examples()
+    totals = summarise(examples.of(manifests))
     besides: Besides = {"simulated": True} if run["identity"].get("simulated") else {}
     if texts := {name: _texts_totals(store, name) for name in text_names(store)}:
         besides["texts"] = texts
     summary: Summary = {**totals, **besides, "shards_left": left, "shards_failed": dict(failed)}
     write_summary(store, summary)
-    store.replace(REPORT_FILE, render_report(summary, run).encode())
+    store.replace(REPORT_FILE, render_report(gather(store, summary, run, examples, pictures)).encode())
     return summary
 
 
@@ -80,7 +89,7 @@ def summarise(manifests: Iterable[Manifest]) -> Totals:
         "filtered_by_reason": dict(sorted(reasons[True].items())),
         "rows_by_bucket": dict(sorted(buckets.items())),
         "seconds_by_stage": {stage: round(spent, 3) for stage, spent in sorted(seconds.items())},
-        "encoder_busy_fraction": _busy_fraction(seconds),
+        "encoder_busy_fraction": busy_fraction(seconds),
         "latent_statistics": statistics_to_json(statistics),
         "parts_by_device": dict(sorted(devices.items())),
     }
@@ -94,7 +103,8 @@ def mixed_devices(parts: Mapping[str, int]) -> list[str]:
     return [several, *(f"  {count:,} parts: {device}" for device, count in sorted(parts.items()))]
 
 
-def _busy_fraction(seconds: Mapping[str, float]) -> float | None:
+def busy_fraction(seconds: Mapping[str, float]) -> float | None:
+    """The share of the time of devices in which they encoded; None where none has."""
     encoding = seconds.get("encode", 0.0)
     whole = encoding + seconds.get(IDLE_STAGE, 0.0)
     return round(encoding / whole, 4) if whole else None

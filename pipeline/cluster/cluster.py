@@ -6,7 +6,7 @@ It does not decode (decoder.py), does not know what replicas make, and decides n
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -24,6 +24,7 @@ from pipeline.latents.helping import WORKERS_PER_SHARD
 from pipeline.monitor.events import (
     Event,
     GpuExcluded,
+    Progress,
     ReplicaJoined,
     ReplicaLost,
     ReplicaReleased,
@@ -243,7 +244,9 @@ class Cluster:
         try:
             if replica.is_ready:
                 event = ray.get(next(promise))
-                if self._is_news(replica, event):
+                if isinstance(event, Progress):
+                    yield replace(event, replica=replica.number)
+                elif self._is_news(replica, event):
                     yield event
             elif replica.node:
                 ray.get(promise)

@@ -17,7 +17,7 @@ from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
 from pipeline.config.runtime import RuntimeConfig
-from pipeline.errors import HeadLostError, UserError
+from pipeline.errors import HeadLostError, TransientError, UserError
 
 REACH_SECONDS = 5.0
 JOIN_SECONDS = 40.0
@@ -39,6 +39,7 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
 
     Raises:
         UserError: no cluster can be joined at the address.
+        TransientError: a local Ray does not start.
     """
     options: dict[str, Any] = {"address": "local", "include_dashboard": False, "_system_config": FREE_OBJECTS}
     if runtime.address is not None:
@@ -48,9 +49,9 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
         with _no_messages_of_raylets():
             ray.init(log_to_driver=False, logging_level="ERROR", namespace="latentmill", **options)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        if runtime.address is None:
-            raise
         cause = " ".join(str(error).split())
+        if runtime.address is None:
+            raise TransientError(f"a local Ray does not start here: {cause}") from error
         raise UserError(f"runtime.address: cannot join the Ray cluster at {runtime.address}: {cause}") from None
     try:
         yield

@@ -6,14 +6,15 @@ their successors must not start there, so the driver asks the raylets of doubtfu
 
 import socket
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray._private.state import state
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.cluster.gpus import Gpu
 from pipeline.config.runtime import RuntimeConfig
@@ -26,6 +27,11 @@ COINCIDENCE_SECONDS = 30.0  # between a death and the loss of a node that may ex
 RELAPSE_SECONDS = 60.0  # after which a node that Ray still lists may be trusted again
 PROBE_SECONDS = 1.0
 HEAD_LOST_SECONDS = 10.0  # without an answer of the head
+LOOK_SECONDS = 180.0  # that a node has for a call of `on_each_node`
+SEES_GPUS = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}  # also where the task holds none
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,47 @@ def died_with_node(death: Death, lost: Mapping[str, float], now_seconds: float) 
     if any(abs(at - death.at_seconds) <= COINCIDENCE_SECONDS for at in on_node):
         return True
     return False if now_seconds - death.at_seconds > VERDICT_SECONDS else None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A node that is there, and what Ray may give out of it."""
+
+    id: str
+    address: str
+    gpus: int
+    cpus: int
+
+
+def node_facts() -> list[NodeFacts]:
+    """The nodes of the connected cluster, in the order of their addresses."""
+    listed = [node for node in ray.nodes() if node["Alive"]]
+    facts = [
+        NodeFacts(
+            str(node["NodeID"]),
+            str(node["NodeManagerAddress"]),
+            *(int(node["Resources"].get(what, 0)) for what in ("GPU", "CPU")),
+        )
+        for node in listed
+    ]
+    return sorted(facts, key=lambda node: (node.address, node.id))
+
+
+def on_each_node(
+    nodes: Iterable[NodeFacts], call: Callable[[T, NodeFacts], R], value: T
+) -> Iterator[tuple[NodeFacts, R | str]]:
+    """What `call(value, node)` gives in a task on each of the nodes, or in words why it gives nothing."""
+    task = ray.remote(num_cpus=0, max_retries=0, runtime_env=SEES_GPUS)(call)
+    held = ray.put(value)
+    asked = [
+        (node, task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(held, node))
+        for node in nodes
+    ]
+    for node, promise in asked:
+        try:
+            yield node, ray.get(promise, timeout=LOOK_SECONDS)
+        except RayError as error:
+            yield node, first_line(error)
 
 
 @dataclass(slots=True)

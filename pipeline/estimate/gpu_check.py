@@ -23,11 +23,3 @@ def check_gpu(config: Config | None) -> GpuCheck:
         return GpuCheck(found, (), expected=False)
     problems = (absent,) if absent and expected else ()
     return GpuCheck(found, problems + ((bad,) if bad and not absent else ()), expected)
-
-
-def in_words(check: GpuCheck) -> list[str]:
-    """Lines to print."""
-    lines = [f"{name}: {value}" for name, value in check.found.items()]
-    if not check.expected:
-        lines.append("no GPU is expected here: encoders run on the CPU")
-    return lines + [f"problem: {problem}" for problem in check.problems]

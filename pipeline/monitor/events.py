@@ -7,11 +7,15 @@ from pipeline.records import Reject
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Event: one more sample is finished; `frames`, or of texts `tokens`, were encoded since the last such event."""
+    """Event: one more sample is finished; `frames`, or of texts `tokens`, were encoded since the last such event.
+
+    The driver says by which `replica`.
+    """
 
     shard: str
     frames: int
     tokens: int = 0
+    replica: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,15 @@ def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
     return file.getvalue()
 
 
+def read_index(store: Store, shard: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Some columns of a row for each clip of a shard; none where the shard has no clip."""
+    try:
+        file = io.BytesIO(store.read(index_path(shard)))
+    except FileNotFoundError:
+        return []
+    return list(pq.read_table(file, columns=list(columns)).to_pylist())
+
+
 def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, Any], int]:
     """The rows of a part, what its footer says, and the footer's size in bytes."""
     with store.open(part["path"]) as file:

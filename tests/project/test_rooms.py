@@ -17,7 +17,7 @@ MOST_COMMANDS = 20  # a file for each command or group of them
 COPIED_FILES = {"pipeline.dataset.loader": 620}  # users copy it, so that it is one file
 # A room imports only from lines below it; rooms on one line do not know each other.
 PIPELINE = (
-    {"text_run"},
+    {"text_run", "doctor"},
     {"run"},
     {"cluster", "audit", "estimate", "dataset"},
     {"text"},

@@ -82,7 +82,7 @@ def made_ledger(store: Store, name: str = "videos", url: str = "/data/videos.tar
     description = {
         "format_version": 2,
         "fingerprint": FINGERPRINT,
-        "encoder": {"name": "made up", "scaling": SCALING},
+        "encoder": {"name": "made up", "temporal_ratio": 4, "scaling": SCALING},
         "posterior": "moments",
         "image_latent": "none",
         "columns": {},

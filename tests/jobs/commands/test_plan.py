@@ -1,7 +1,12 @@
 """What `plan` says besides numbers."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from support.jobs import config_file
+from support.runs import MakeConfig, samples_of, write_tar
+
+from jobs.cli import main
 from jobs.commands.plan import precision_note
 
 
@@ -10,3 +15,16 @@ def test_the_cost_of_bfloat16_is_said_where_the_familys_own_code_encodes_in_floa
     assert "bfloat16 changes latents by 1%" in (precision_note(name, "bfloat16") or "")
     assert precision_note(name, "float32") is None
     assert precision_note("cogvideox", "bfloat16") is None
+
+
+def test_hours_have_a_cost_where_a_price_is_given(
+    make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "s.tar", samples_of(videos[:2]))
+    file = config_file(make_config(), tmp_path / "c.yaml")
+    assert main(["plan", file, "--probe", "2", "--gpu-hour-price", "2.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "cost of encoding at 2.5 an hour: 0.00 ± 0.00" in printed
+    assert "kB to read" in printed
+    assert main(["plan", file, "--gpu-hour-price", "2.5"]) == 2
+    assert "needs a price of 0 or more, and --probe N" in capsys.readouterr().err

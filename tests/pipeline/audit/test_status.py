@@ -31,7 +31,7 @@ def test_every_shard_is_done_running_or_left_in_the_order_of_the_inputs(store: S
         ShardStatus(LEFT, "left"),
         ShardStatus(RUNNING, "running", slices=1),
         ShardStatus(REJECTED, "running", slices=1),
-        ShardStatus(DONE, "done", samples=8, rows=4, rejects=4, slices=len(SLICES), parts_by_device={DEVICE: 3}),
+        ShardStatus(DONE, "done", 8, 4, 4, len(SLICES), {DEVICE: 3}, {"encode": 3.0, "device_idle": 1.0}),
     ]
 
 

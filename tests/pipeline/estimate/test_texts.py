@@ -11,6 +11,7 @@ from jobs.cli import main
 from pipeline.config.load import Config
 from pipeline.estimate.extrapolate import SamplePreview
 from pipeline.estimate.texts import preview_texts
+from pipeline.monitor.words import size
 from pipeline.text.load import load_text_encoder
 
 PREVIEWED = [SamplePreview((), (), ("a cat", "two dogs")), SamplePreview((), ("clip/too_short",), ())]
@@ -56,5 +57,5 @@ def test_plan_prints_bytes_and_device_hours_of_texts(
     file.write_text(config.model_dump_json())
     assert main(["plan", str(file), "--probe", "2"]) == 0
     said = capsys.readouterr().out
-    assert f"2 ± 0 captions; bytes before compression: {embedded_bytes(config, ['caption 0', 'caption 1']):,}" in said
+    assert f"2 ± 0 captions; before compression: {size(embedded_bytes(config, ['caption 0', 'caption 1']))}" in said
     assert "device-hours of texts: " in said
