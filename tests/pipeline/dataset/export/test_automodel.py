@@ -1,12 +1,4 @@
-"""NeMo Automodel reads lists of files in folders by picture size, and concatenates what one size has.
-
-As of NVIDIA-NeMo/Automodel: nemo_automodel/components/datasets/diffusion/base_dataset.py at ef8f44f3931c
-(`metadata.json` names lists in `shards`; buckets are by `bucket_resolution` and aspect ratio),
-text_to_video_dataset.py at 0a7ff70dac48 (`cache_file` resolves to a file below the cache, loaded with `weights_only`:
-`video_latents`, `text_embeddings`), collate_fns.py at 05c7a03028fe (both concatenated along 0) and
-tools/diffusion/processors/wan.py at 7a79d3d9c365 (float16, (mean - latents_mean) / latents_std; texts cut to their
-tokens, then zeros up to a fixed length).
-"""
+"""NeMo Automodel reads lists of files in folders by picture size, and concatenates what one size has."""
 
 import json
 from pathlib import Path
@@ -40,6 +32,13 @@ SHAPES = (ONE, ONE, ONE, TURNED)
 def test_every_row_is_listed_with_a_file_that_it_loads(
     wan: Config, tmp_path: Path, listed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As of NVIDIA-NeMo/Automodel: nemo_automodel/components/datasets/diffusion/base_dataset.py at ef8f44f3931c
+    (`metadata.json` names lists in `shards`; buckets are by `bucket_resolution` and aspect ratio),
+    text_to_video_dataset.py at 0a7ff70dac48 (`cache_file` resolves to a file below the cache, loaded with
+    `weights_only`: `video_latents`, `text_embeddings`), collate_fns.py at 05c7a03028fe (both concatenated along 0)
+    and tools/diffusion/processors/wan.py at 7a79d3d9c365 (float16, (mean - latents_mean) / latents_std; texts cut to
+    their tokens, then zeros up to a fixed length).
+    """
     monkeypatch.setattr(automodel, "LISTED_ROWS", listed)
     export = exported(wan, tmp_path, "automodel", text="wan")
     names = json.loads((tmp_path / "metadata.json").read_text())["shards"]

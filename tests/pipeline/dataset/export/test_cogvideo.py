@@ -1,12 +1,4 @@
-"""CogVideo's trainer finds latents by the stem of a video's name and texts by the sha256 of their prompt.
-
-As of THUDM/CogVideo: finetune/datasets/t2v_dataset.py at 1789f0725645
-(`cache/video_latent/MODEL/FxHxW/STEM.safetensors` with `encoded_video` of `c f h w`,
-`cache/prompt_embeddings/SHA.safetensors` with `prompt_embedding` of `n d`; every video must be a file, and there are
-as many prompts), datasets/utils.py at 1789f0725645 (stripped lines, empty ones dropped; videos beside their list),
-schemas/args.py at 1789f0725645 (frames are 8k + 1) and models/cogvideox_t2v/lora_trainer.py at 1534bf33ebff (a sample
-times `scaling_factor`).
-"""
+"""CogVideo's trainer finds latents by the stem of a video's name and texts by the sha256 of their prompt."""
 
 import hashlib
 from pathlib import Path
@@ -41,6 +33,13 @@ def lines(path: Path) -> list[str]:
 
 
 def test_every_video_has_its_latent_and_every_prompt_its_text(cogvideox: Config, tmp_path: Path) -> None:
+    """As of THUDM/CogVideo: finetune/datasets/t2v_dataset.py at 1789f0725645
+    (`cache/video_latent/MODEL/FxHxW/STEM.safetensors` with `encoded_video` of `c f h w`,
+    `cache/prompt_embeddings/SHA.safetensors` with `prompt_embedding` of `n d`; every video must be a file, and there
+    are as many prompts), datasets/utils.py at 1789f0725645 (stripped lines, empty ones dropped; videos beside their
+    list), schemas/args.py at 1789f0725645 (frames are 8k + 1) and models/cogvideox_t2v/lora_trainer.py at
+    1534bf33ebff (a sample times `scaling_factor`).
+    """
     export = exported(cogvideox, tmp_path, "cogvideo", text="cogvideox", posterior="mean")
     (arguments,) = export.target.arguments(export.shapes, 10)
     assert arguments == (

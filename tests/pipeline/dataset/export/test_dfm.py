@@ -1,10 +1,4 @@
-"""NeMo DFM cooks samples of `pth`, `pickle` and `json` from tars.
-
-As of NVIDIA-NeMo/DFM: dfm/src/megatron/data/wan/wan_taskencoder.py at 287ad34b20c8 (latents `c f h w`, left out
-without a word where a value is not finite or beyond 1000; texts `n d`, padded with zeros to 512 by the loader) and
-examples/megatron/recipes/wan/prepare_energon_dataset_wan.py at 2de593448976 (a pickled tensor; (mean - latents_mean)
-/ latents_std; keys of the JSON).
-"""
+"""NeMo DFM cooks samples of `pth`, `pickle` and `json` from tars."""
 
 import io
 import json
@@ -36,6 +30,11 @@ def samples_in(folder: Path) -> dict[str, dict[str, bytes]]:
 
 
 def test_its_tars_hold_each_row_under_a_key_of_its_own(wan: Config, tmp_path: Path) -> None:
+    """As of NVIDIA-NeMo/DFM: dfm/src/megatron/data/wan/wan_taskencoder.py at 287ad34b20c8 (latents `c f h w`, left out
+    without a word where a value is not finite or beyond 1000; texts `n d`, padded with zeros to 512 by the loader)
+    and examples/megatron/recipes/wan/prepare_energon_dataset_wan.py at 2de593448976 (a pickled tensor; (mean -
+    latents_mean) / latents_std; keys of the JSON).
+    """
     export = exported(wan, tmp_path, "dfm", text="wan")
     samples = samples_in(tmp_path)
     made = {name_of(shard, row): row for shard, row in all_rows(SHAPES)}

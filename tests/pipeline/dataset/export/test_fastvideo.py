@@ -1,11 +1,4 @@
-"""FastVideo reads float32 whatever the dtype columns say, and takes as many rows of text as there are for its mask.
-
-As of hao-ai-lab/FastVideo: fastvideo/dataset/utils.py at 01f51b4f39c2 (`np.frombuffer(…, float32)` of each `*_bytes`
-of the schema, texts padded with zeros and a mask from their length, latents stacked), dataloader/schema.py at
-07766abb724d (the columns and their types), dataloader/record_schema.py at 087f5b927fbc (`num_frames` is that of the
-latent) and parquet_dataset_map_style.py at 0bb547698727 (every .parquet below the path, a row by its row group). Its
-step scales latents, so these are as they were encoded.
-"""
+"""FastVideo reads float32 whatever the dtype columns say, and takes as many rows of text as there are for its mask."""
 
 from pathlib import Path
 
@@ -27,6 +20,12 @@ OTHERS = {
 
 
 def test_each_shape_has_a_folder_of_rows_that_its_loader_takes(wan: Config, tmp_path: Path) -> None:
+    """As of hao-ai-lab/FastVideo: fastvideo/dataset/utils.py at 01f51b4f39c2 (`np.frombuffer(…, float32)` of each
+    `*_bytes` of the schema, texts padded with zeros and a mask from their length, latents stacked),
+    dataloader/schema.py at 07766abb724d (the columns and their types), dataloader/record_schema.py at 087f5b927fbc
+    (`num_frames` is that of the latent) and parquet_dataset_map_style.py at 0bb547698727 (every .parquet below the
+    path, a row by its row group). Its step scales latents, so these are as they were encoded.
+    """
     export = exported(wan, tmp_path, "fastvideo", text="wan")
     folders = {folder.name: sorted(folder.rglob("*.parquet")) for folder in tmp_path.iterdir() if folder.is_dir()}
     assert {name: [path.name for path in paths] for name, paths in folders.items()} == {

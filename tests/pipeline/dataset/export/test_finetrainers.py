@@ -1,12 +1,4 @@
-"""finetrainers numbers its files from 0 and samples the moments itself.
-
-As of a-r-r-o-w/finetrainers: finetrainers/data/precomputation.py at c95e5ebf2194 (`latent-N.pt` and `condition-N.pt`
-for N in 0, 1, … below `finetrainers-precomputed-data`, loaded with `weights_only`),
-models/cogvideox/base_specification.py at 1b2366711af7 (`latents` of `b f 2c h w`, chunked in two along 2, then scaled
-by the model's configuration), models/wan/base_specification.py at f7ffea9efcf8 (`latents` of `b 2c f h w`,
-`latents_mean`, and 1 / std as `latents_std`), models/modeling_utils.py at 03bfee61dc8e (all tensors but those two are
-concatenated along 0) and processors/t5.py at cf7c41dbb39a (texts have their full length; the mask is dropped).
-"""
+"""finetrainers numbers its files from 0 and samples the moments itself."""
 
 from pathlib import Path
 
@@ -21,6 +13,14 @@ FOLDER = "finetrainers-precomputed-data"
 
 
 def test_wan_has_moments_by_channel_and_its_factors(wan: Config, tmp_path: Path) -> None:
+    """As of a-r-r-o-w/finetrainers: finetrainers/data/precomputation.py at c95e5ebf2194 (`latent-N.pt` and
+    `condition-N.pt` for N in 0, 1, … below `finetrainers-precomputed-data`, loaded with `weights_only`),
+    models/cogvideox/base_specification.py at 1b2366711af7 (`latents` of `b f 2c h w`, chunked in two along 2, then
+    scaled by the model's configuration), models/wan/base_specification.py at f7ffea9efcf8 (`latents` of `b 2c f h w`,
+    `latents_mean`, and 1 / std as `latents_std`), models/modeling_utils.py at 03bfee61dc8e (all tensors but those two
+    are concatenated along 0) and processors/t5.py at cf7c41dbb39a (texts have their full length; the mask is
+    dropped).
+    """
     export = exported(wan, tmp_path, "finetrainers", text="wan")
     made = all_rows((ONE, ONE, ONE, TURNED))
     assert len(list((tmp_path / FOLDER).iterdir())) == 2 * len(made)

@@ -1,12 +1,4 @@
-"""The LTX-2 trainer pairs latents with conditions by their path below `.precomputed`.
-
-As of Lightricks/LTX-2: packages/ltx-trainer/src/ltx_trainer/datasets.py at 639e2c9540b1 (`latents/**/*.pt`, the same
-path below `conditions/`, but for names that begin with `latent_`; `prompt_attention_mask` padded on the left to 1024
-with the embeddings), scripts/process_videos.py at 29aff0b6d780 (`latents` of `c f h w`, `num_frames`, `height`,
-`width` of the latent, `fps`; its VAE normalises) and scripts/process_captions.py at 5b3fda32d5cf (a JSON Lines file
-of `caption` and `media_path`, whose extension becomes .pt; `video_prompt_embeds` behind the checkpoint's feature
-extractor).
-"""
+"""The LTX-2 trainer pairs latents with conditions by their path below `.precomputed`."""
 
 import json
 from pathlib import Path
@@ -23,6 +15,13 @@ SHAPES = (ONE, ONE, ONE, TURNED)
 
 
 def test_latents_are_scaled_and_captions_are_left_to_the_trainers_script(tmp_path: Path) -> None:
+    """As of Lightricks/LTX-2: packages/ltx-trainer/src/ltx_trainer/datasets.py at 639e2c9540b1 (`latents/**/*.pt`, the
+    same path below `conditions/`, but for names that begin with `latent_`; `prompt_attention_mask` padded on the left
+    to 1024 with the embeddings), scripts/process_videos.py at 29aff0b6d780 (`latents` of `c f h w`, `num_frames`,
+    `height`, `width` of the latent, `fps`; its VAE normalises) and scripts/process_captions.py at 5b3fda32d5cf (a
+    JSON Lines file of `caption` and `media_path`, whose extension becomes .pt; `video_prompt_embeds` behind the
+    checkpoint's feature extractor).
+    """
     export = exported(made_run(tmp_path / "run", "ltx", SHAPES), tmp_path / "into", "ltx")
     latents = tmp_path / "into" / ".precomputed" / "latents"
     lines = [json.loads(line) for line in (tmp_path / "into" / "captions.jsonl").read_text().splitlines()]

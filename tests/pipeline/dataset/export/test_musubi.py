@@ -1,12 +1,4 @@
-"""musubi-tuner reads picture size, frames and key from a file's name, and stacks what begins with `latents_`.
-
-As of kohya-ss/musubi-tuner, below src/musubi_tuner/: dataset/image_video_dataset.py at 0061e6ef4add
-(`*_wan.safetensors` in the cache folder, split at `_`: WxH last but one, START-FRAMES before it, the rest is the key
-of `KEY_wan_te.safetensors`), dataset/bucket.py at 6247ca966c4a (without buckets all items have the configured
-resolution; `_dtype` and FxHxW are taken off keys, `varlen_` ones are not stacked), dataset/cache_io.py at
-07f78ab1dacb (keys and metadata), dataset/datasources.py at 00bd97a7b316 (a list of videos may be empty) and
-wan_cache_latents.py at 1852ad34d569 (bfloat16).
-"""
+"""musubi-tuner reads picture size, frames and key from a file's name, and stacks what begins with `latents_`."""
 
 from pathlib import Path
 
@@ -25,6 +17,13 @@ SHAPES = (ONE, ONE, ONE, TURNED)
 
 
 def test_names_and_keys_say_what_its_loader_takes_from_them(wan: Config, tmp_path: Path) -> None:
+    """As of kohya-ss/musubi-tuner, below src/musubi_tuner/: dataset/image_video_dataset.py at 0061e6ef4add
+    (`*_wan.safetensors` in the cache folder, split at `_`: WxH last but one, START-FRAMES before it, the rest is the
+    key of `KEY_wan_te.safetensors`), dataset/bucket.py at 6247ca966c4a (without buckets all items have the configured
+    resolution; `_dtype` and FxHxW are taken off keys, `varlen_` ones are not stacked), dataset/cache_io.py at
+    07f78ab1dacb (keys and metadata), dataset/datasources.py at 00bd97a7b316 (a list of videos may be empty) and
+    wan_cache_latents.py at 1852ad34d569 (bfloat16).
+    """
     export = exported(wan, tmp_path, "musubi", text="wan")
     assert export.target.arguments(export.shapes, 10) == [f"--dataset_config {tmp_path}/dataset.toml"]
     datasets = tomllib.loads((tmp_path / "dataset.toml").read_text())["datasets"]
