@@ -12,6 +12,7 @@ from jobs.commands import (
     bench_pipeline,
     dataset,
     demo,
+    export,
     inspect,
     pack,
     plan,
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for file in (demo, doctor, pack, plan, run, text, submit, verify, inspect, dataset):
+    for file in (demo, doctor, pack, plan, run, text, submit, verify, inspect, dataset, export):
         file.add(subparsers)
     about = "the speed of an encoder, or of the whole pipeline, on this machine"
     measured = subparsers.add_parser("bench", help=about, description=about).add_subparsers(

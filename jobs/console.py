@@ -1,11 +1,13 @@
 """The terminal: plain lines and tables. The only file of jobs that imports rich."""
 
+import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Column, Table
 
 console = Console(soft_wrap=True)
+SAY_SECONDS = 10.0
 
 
 def say(text: str) -> None:
@@ -37,3 +39,16 @@ def _filled(table: Table, rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+class Counting:
+    """Says every few seconds how many of how many are done; `what` follows the numbers."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._say_at = time.monotonic() + SAY_SECONDS
+
+    def __call__(self, done: int, of: int) -> None:
+        if (now := time.monotonic()) >= self._say_at:
+            self._say_at = now + SAY_SECONDS
+            say(f"{done:,} of {of:,} {self._what}")

@@ -1,11 +1,10 @@
 """The commands `verify` and `retry-rejects`: check what a run wrote, and set aside what is to be made again."""
 
 import argparse
-import time
 from pathlib import Path
 
 from jobs.arguments import Subparsers, add_command, path_text, positive
-from jobs.console import say
+from jobs.console import Counting, say
 from pipeline.audit import repair
 from pipeline.audit.summary import mixed_devices
 from pipeline.audit.verify import Problem, Verified
@@ -13,7 +12,6 @@ from pipeline.audit.verify import verify as verify_output
 from pipeline.storage.store import Store
 
 LISTED_PROBLEMS = 100
-SAY_SECONDS = 10.0
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,7 +36,7 @@ def add(subparsers: Subparsers) -> None:
 
 def verify(chosen: argparse.Namespace) -> int:
     store, seen, problems = Store(chosen.out), Verified(), []
-    for problem in verify_output(store, seen, _Progress()):
+    for problem in verify_output(store, seen, Counting("shards are checked")):
         problems.append(problem)
         if len(problems) <= LISTED_PROBLEMS:
             say(f"{problem.path}: {problem.what}")
@@ -57,18 +55,6 @@ def verify(chosen: argparse.Namespace) -> int:
     if problems and chosen.repair:
         _say_set_aside(repair.repair(store, problems))
     return 1 if problems else 0
-
-
-class _Progress:
-    """Says every few seconds how many shards are checked."""
-
-    def __init__(self) -> None:
-        self._say_at = time.monotonic() + SAY_SECONDS
-
-    def __call__(self, done: int, of: int) -> None:
-        if (now := time.monotonic()) >= self._say_at:
-            self._say_at = now + SAY_SECONDS
-            say(f"{done:,} of {of:,} shards are checked")
 
 
 def retry_rejects(chosen: argparse.Namespace) -> int:

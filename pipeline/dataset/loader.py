@@ -83,6 +83,8 @@ class Latents(IterableDataset[dict[str, Any]]):
         text: the name of text embeddings below `text/`; they come as `text_embedding: b n d`, padded as their model
             sees them, `text_mask: b n`, and all else that was stored. Rows without a text are left out.
         uncond: what stands for a dropped caption: the embedding of the empty caption, or zeros.
+        posterior: the mean, a sample, or with scale=None the moments as they are stored: mean and log-variance, the
+            channels of one after those of the other.
         scale: `footer` applies the encoder's factors, `statistics` those of statistics.json, None nothing.
         cache, cache_bytes: a local folder for what was read, and its bound.
 
@@ -105,7 +107,7 @@ class Latents(IterableDataset[dict[str, Any]]):
         caption: Literal["first", "random"] = "first",
         caption_dropout: float = 0.0,
         uncond: Literal["empty", "zeros"] = "empty",
-        posterior: Literal["mean", "sample"] = "mean",
+        posterior: Literal["mean", "sample", "moments"] = "mean",
         scale: Literal["footer", "statistics"] | None = "footer",
         cache: str | None = None,
         cache_bytes: int = 64 << 30,
@@ -120,15 +122,15 @@ class Latents(IterableDataset[dict[str, Any]]):
         for name, value, allowed in (
             ("caption", caption, ("first", "random")),
             ("uncond", uncond, ("empty", "zeros")),
-            ("posterior", posterior, ("mean", "sample")),
-            ("scale", scale, ("footer", "statistics", None)),
+            ("posterior", posterior, ("mean", "sample", "moments")),
+            ("scale", scale, (None,) if posterior == "moments" else ("footer", "statistics", None)),
         ):
             if value not in allowed:
                 raise ValueError(f"unknown {name} {value!r}: use one of {allowed}")
         roots = [roots] if isinstance(roots, str) else list(roots)
         self._rank, self._world, self._seed, self._shuffle = rank, world, seed, shuffle
         self._step_batches, self._text, self._caption = step_batches, text, caption
-        self._dropout, self._uncond = caption_dropout, uncond
+        self._dropout, self._uncond, self._posterior = caption_dropout, uncond, posterior
         self._files = _Files(cache, cache_bytes)
         rules = [_text_rules(root, text) for root in roots] if text else []
         if len({rule.fingerprint for rule in rules}) > 1:
@@ -140,11 +142,10 @@ class Latents(IterableDataset[dict[str, Any]]):
         about = self._index.about
         if about["posterior"] not in (posterior, "moments"):
             raise ValueError(f"posterior={posterior!r} is not stored: the rows hold {about['posterior']}")
-        latents = ("vae_latent", "image_latent", *["vae_logvar"][: posterior == "sample"])
+        latents = ("vae_latent", "image_latent", *["vae_logvar"][: posterior != "mean"])
         self._columns = {*COLUMNS, *(f"{name}_{what}" for name in latents for what in ("shape", "dtype", "bytes"))}
-        self._factors = self._image_factors = _factors(scale, "scale", posterior, about, roots)
-        if scale == "footer":
-            self._image_factors = _factors(scale, "image_scale", posterior, about, roots)
+        self._factors = _factors(scale, "scale", posterior, about, roots)
+        self._image_factors = _factors(scale, "image_scale", posterior, about, roots)
         self._start = self._at = _Position()
         self._ended = torch.zeros(MOST_WORKERS, dtype=torch.int64)  # epochs that each worker has ended
         self._ended.share_memory_()  # type: ignore[no-untyped-call]
@@ -268,7 +269,9 @@ class Latents(IterableDataset[dict[str, Any]]):
             raise ValueError(f"{part.path} is not what its index says: it was changed since it was loaded")
         draw = partial(_number, self._seed, epoch, values["id"])
         latent = _tensor(values, "vae_latent")
-        if "vae_logvar_bytes" in values:
+        if "vae_logvar_bytes" in values and self._posterior == "moments":
+            latent = torch.cat([latent, _tensor(values, "vae_logvar")])
+        elif "vae_logvar_bytes" in values:
             noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(int(draw("noise")) >> 1))
             latent += torch.exp(0.5 * _tensor(values, "vae_logvar").clamp(-30, 20)) * noise
         captions = values["captions"] or [values["caption"]]
@@ -444,8 +447,7 @@ def _read_index(roots: Sequence[str], selection: str | None, split: str | None, 
             raise ValueError(f"{root} is of format {about['format_version']}, this loader reads {FORMAT_VERSION}")
         if about["fingerprint"] != abouts[0]["fingerprint"]:
             raise ValueError(f"{name} was made with another configuration than {files[0][0]}: use roots of one")
-    every, parts = np.concatenate(hashes), [about["parts"] for about in abouts]
-    wanted = np.concatenate(has_text)
+    every, wanted, parts = np.concatenate(hashes), np.concatenate(has_text), [about["parts"] for about in abouts]
     if selection:
         wanted &= np.isin(every, _selected(selection, split))
     if not wanted.any():

@@ -22,15 +22,15 @@ SELECTED = ["id", "shard", "key", "sample_index", "window_index", "bucket", "row
 REST = "train"  # the split of rows that no other takes
 
 
-def read_index(store: Store) -> pa.Table:
-    """The rows of all indices of a root. Raises UserError where there is none."""
+def read_index(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of all indices of a root, with all columns or some. Raises UserError where there is none."""
     names = [name for name in store.names(INDEX) if name.endswith(".parquet")]
     if not names:
         raise UserError(f"{store.root} has no index: run latentmill index {store.root}")
     tables = []
     for name in names:
         with store.open(f"{INDEX}/{name}") as file:
-            tables.append(pq.read_table(file, partitioning=None).replace_schema_metadata())
+            tables.append(pq.read_table(file, columns=columns, partitioning=None).replace_schema_metadata())
     return pa.concat_tables(tables)
 
 

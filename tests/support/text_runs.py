@@ -60,9 +60,9 @@ def with_text(config: Config, **values: Any) -> Config:
 def task_of(config: Config, name: str = "wan", encoder: TextEncoder | None = None) -> TextTask:
     """Makes the texts of a run that is there; run.json is created."""
     latents = Store(config.output.path)
-    identity = text_identity(config.texts, IDENTITY, read_run(latents))
-    made_up = TextEncoder(MadeUp(), IDENTITY, {"device": "made up"})
-    task = text_task(config, name, identity, encoder or made_up)
+    encoder = encoder or TextEncoder(MadeUp(), IDENTITY, {"device": "made up"})
+    identity = text_identity(config.texts, encoder.identity, read_run(latents))
+    task = text_task(config, name, identity, encoder)
     run: RunFile = {
         "format_version": identity["format_version"],
         "fingerprint": task.description["fingerprint"],
