@@ -16,6 +16,7 @@ EXAMPLES = {
     "index": "latentmill index out/latents",
     "card": "latentmill card out/latents",
     "select": "latentmill select out/latents --where 'num_frames >= 49' --split val=0.01 --out selected.parquet",
+    "export": "latentmill export out/latents --to musubi exports/musubi --text wan",
     "remove": "latentmill remove out/latents --keys takedown.txt --reason 'asked by the owner'",
     "bench encoder": "latentmill bench encoder --shapes 17x128x192 --threads 2 --backends diffusers auto",
     "bench decode": "latentmill bench decode --sizes 720p --rounds 3 --json decode.json",
