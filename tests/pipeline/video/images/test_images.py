@@ -19,7 +19,6 @@ from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.records import Chunk, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
 from pipeline.video.decode import decode_sample
-from pipeline.video.images import image
 from pipeline.video.images.image import MissingFormatError, open_image
 from pipeline.video.memory_limit import bounded
 from pipeline.video.pixels.tonemap import to_sdr
@@ -334,7 +333,6 @@ def test_a_format_that_pillow_lacks_here_is_no_fault_of_the_image(monkeypatch: p
 def test_a_value_of_exif_that_is_none_leaves_the_picture_as_it_is() -> None:
     exif = Image.Exif()
     exif[0x0112] = 9
-    assert image.AS_STORED == (False, 0)
     opened = open_image(file_of(drawn(), exif=exif), "png", LimitsConfig())
     assert (opened.is_mirrored, opened.header.rotation_degrees) == (False, 0)
     with pytest.raises(SampleError, match="probe/unreadable"):
