@@ -4,21 +4,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 import torch
+from safetensors.torch import load_file
 from support.exports import (
+    ENCODERS,
     ONE,
     all_rows,
+    export_row,
     exported,
     files_in,
     made_run,
+    name_of,
     with_texts,
+    write_shard,
 )
 from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
-from support.text_runs import embed_all, task_of, with_text
+from support.text_runs import NOT_FINITE, embed_all, task_of, with_text
 from support.texts import make_text_encoder
 
+import encoder
+from encoder.spec import WAN_MEAN, WAN_STD
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
 from pipeline.config.load import Config
@@ -124,6 +134,45 @@ def test_rows_come_in_the_order_of_the_loader_with_its_latents(wan: Config, tmp_
 def test_moments_are_stored_values_and_are_never_scaled(wan: Config) -> None:
     with pytest.raises(ValueError, match="unknown scale 'footer': use one of"):
         Latents(wan.output.path, batch=1, step_batches=1, posterior="moments")
+
+
+def test_rows_whose_text_was_rejected_are_left_out(tmp_path: Path) -> None:
+    config = made_run(tmp_path, "tiny")
+    write_shard(Store(config.output.path), "c", [export_row("c", 0, caption=NOT_FINITE)], "tiny")
+    exported(with_texts(config), tmp_path / "into", "fastvideo", text="wan")
+    assert sorted(ids_in(tmp_path / "into")) == sorted(row.id for _, row in all_rows((ONE,) * 4))
+
+
+def test_an_export_to_s3_has_the_bytes_of_one_on_disk(
+    tiny_run: Config, tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"ENDPOINT_URL": f"http://{s3_server}", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()  # of other servers
+    fsspec.filesystem("s3").mkdir("bucket-of-exports")
+    exported(tiny_run, tmp_path, "fastvideo", text="wan")
+    remote = Store("s3://bucket-of-exports/into")
+    for _ in range(2):  # the second finds everything
+        prepare_export(Store(tiny_run.output.path), remote, Wish("fastvideo", "wan")).run(lambda done, of: None)
+    assert {path: remote.read(path) for path in files_in(tmp_path)} == files_in(tmp_path)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(("name", "target"), [("cogvideox", "cogvideo"), ("wan", "musubi")])
+def test_latents_are_scaled_by_the_published_factors_of_their_encoder(
+    name: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS, name, encoder.spec_of(name).scaling)
+    shapes = ((16, 3, 4, 6),) * 2
+    config = with_texts(made_run(tmp_path, name, shapes), name)
+    exported(config, tmp_path / "into", target, text=name, posterior="mean")
+    shift, std = (np.reshape(values, (16, 1, 1, 1)) for values in (WAN_MEAN, WAN_STD))
+    for shard, row in all_rows(shapes):
+        expected = row.latent * 1.15258426 if name == "cogvideox" else (row.latent - shift) / std
+        paths = [path for path in tmp_path.rglob(f"{name_of(shard, row)}*") if "_te." not in path.name]
+        (latent,) = load_file(paths[0]).values()
+        np.testing.assert_allclose(latent.float(), expected, rtol=2**-8)
 
 
 def test_captions_of_a_table_take_the_place_of_those_of_the_rows(tmp_path: Path) -> None:
