@@ -107,4 +107,4 @@ def reject_files(store: Store) -> Iterator[str]:
 def written_folders(store: Store) -> list[str]:
     """Every folder in which a run, or its text embeddings, create files, "" for the root."""
     texts = [f"{text_path(name)}{folder}" for name in text_names(store) for folder in TEXT_FOLDERS]
-    return ["", MANIFESTS, INDEX, REJECTS, *map(bucket_path, bucket_names(store)), *texts]
+    return ["", MANIFESTS, INDEX, REJECTS, HISTORY, *map(bucket_path, bucket_names(store)), *texts]

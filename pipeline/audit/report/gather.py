@@ -30,6 +30,7 @@ from pipeline.output.run_file import RunFile, Summary, read_run
 from pipeline.output.statistics import channels, statistics_of
 from pipeline.records import FloatLatent
 from pipeline.storage.store import Store
+from pipeline.storage.urls import public_url
 
 SHARDS_READ, LATENTS_READ, HISTORIES_READ = 64, 12, 4
 FRAMES_READ, FRAMES_DECODED = 64, 500  # of a clip: latent frames for histograms, frames of a video for pictures
@@ -52,7 +53,7 @@ def gather(store: Store, summary: Summary, run: RunFile, examples: Examples, pic
     return ReportData(
         summary=summary,
         run=run,
-        root=store.root,
+        root=public_url(store.root),
         examples=examples.by_code,
         clips=clip_facts(store, examples.shards),
         history=read_history(store),

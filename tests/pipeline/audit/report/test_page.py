@@ -336,6 +336,11 @@ def test_a_damaged_part_does_not_keep_the_report_from_being_written(finished: St
     assert "16x2x4x6 2" in words, "what manifests say is shown all the same"
 
 
+def test_a_root_is_named_without_its_secrets(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished, "root", f"file://user:secret@{finished.root}")
+    assert "secret" not in gather(finished, made_summary(), RUN, Examples(), LATENTS_ALONE).root  # type: ignore[arg-type]
+
+
 def test_gathered_data_hold_what_the_page_shows(finished: Store) -> None:
     data = gather(finished, made_summary(), RUN, Examples(), LATENTS_ALONE)  # type: ignore[arg-type]
     assert (data.root, data.latents, len(data.histograms)) == (finished.root, 2, 16)
