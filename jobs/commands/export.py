@@ -29,9 +29,8 @@ def export(chosen: argparse.Namespace) -> int:
     wish = Wish(chosen.to, chosen.text, chosen.select, chosen.split, chosen.posterior)
     prepared = prepare_export(Store(chosen.out), Store(chosen.into), wish)
     prepared.run(Counting("rows are exported"))
-    say(
-        f"{len(prepared.table):,} rows of {len(prepared.shapes)} shapes are in {prepared.into.root}. Its trainer takes:"
-    )
-    for line in prepared.target.arguments(prepared.shapes, len(prepared.table)):
+    rows, shapes = len(prepared.table), prepared.shapes
+    say(f"{rows:,} rows, {len(shapes):,} shapes: {prepared.into.root}; the trainer finds them by")
+    for line in prepared.target.arguments(shapes, rows):
         say(f"  {line}")
     return 0

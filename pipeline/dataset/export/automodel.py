@@ -21,10 +21,8 @@ class Automodel(Target):
         size, count = Counter((shape.width, shape.height) for shape in shapes).most_common(1)[0]
         if count == 1:
             return None
-        return (
-            f"automodel batches clips of {size[0]}x{size[1]} pixels together, and these have {count} lengths: choose "
-            "one by latentmill select --where 'num_frames == N' and --select"
-        )
+        said = f"automodel batches clips of {size[0]}x{size[1]} pixels together, and these have {count} lengths"
+        return f"{said}: --select a table of latentmill select --where 'num_frames == N'"
 
     def path(self, row: Row) -> str:
         return f"{row.width}x{row.height}/{row.name}.meta"

@@ -18,16 +18,12 @@ class CogVideo(Target):
         if len(shapes) > 1:
             buckets = ", ".join(shape.bucket for shape in shapes)
             where = f"\"bucket == '{shapes[0].bucket}'\""
-            return (
-                f"cogvideo trains on one shape of {buckets}: choose it by latentmill select --where {where}, --select"
-            )
+            return f"cogvideo trains on one shape, of {buckets}: --select a table of latentmill select --where {where}"
         if (frames := shapes[0].num_frames) % 8 != 1:
             return f"cogvideo trains on clips of 8k + 1 frames, and these have {frames}: use another clip.frames"
         if empty := [row.id for row in rows if not prompt_of(row.caption)]:
-            return (
-                f"cogvideo drops empty prompts, and {len(empty):,} rows have no caption, such as {empty[0]}: leave "
-                "them out by latentmill select and --select"
-            )
+            said = f"cogvideo drops empty prompts, and {len(empty):,} rows have no caption, such as {empty[0]}"
+            return f"{said}: --select a table of latentmill select without them"
         return None
 
     def path(self, row: Row) -> str:

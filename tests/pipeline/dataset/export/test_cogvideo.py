@@ -75,7 +75,7 @@ def test_it_takes_a_sample_of_each_posterior(cogvideox: Config, tmp_path: Path) 
 
 def test_several_shapes_are_refused_with_what_chooses_one(tmp_path: Path) -> None:
     several = with_texts(made_run(tmp_path / "several", "cogvideox", (ONE, ONE, ONE, TURNED)), "cogvideox")
-    with pytest.raises(UserError, match=r"one shape of 2x3x4x6, 2x3x6x4: .*--where \"bucket == '2x3x4x6'\""):
+    with pytest.raises(UserError, match=r"one shape, of 2x3x4x6, 2x3x6x4: .*--where \"bucket == '2x3x4x6'\""):
         prepared(several, tmp_path / "into", "cogvideo", text="cogvideox")
     assert not (tmp_path / "into").exists()
 

@@ -277,7 +277,7 @@ def test_a_real_run_with_a_real_text_encoder_is_exported_to_every_target(
     task.store.create(SUCCESS_FILE, b'{"rejects": 0}')
     for target in NAMES:
         assert main(["export", config.output.path, "--to", target, str(tmp_path / target), "--text", "t5"]) == 0
-        assert f"4 rows of 1 shapes are in {tmp_path / target}. Its trainer takes:" in capsys.readouterr().out
+        assert f"4 rows, 1 shapes: {tmp_path / target}; the trainer finds them by\n" in capsys.readouterr().out
     condition = torch.load(tmp_path / "finetrainers/finetrainers-precomputed-data/condition-3.pt", weights_only=True)
     assert condition["encoder_hidden_states"].shape == (1, 226, 32)
     assert torch.isfinite(condition["encoder_hidden_states"]).all()
