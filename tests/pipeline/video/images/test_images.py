@@ -210,7 +210,7 @@ def test_a_profile_of_srgb_changes_nothing() -> None:
         assert difference(picture_of(file_of(picture, icc_profile=SRGB)), picture_of(file_of(picture))) <= 1
 
 
-@pytest.mark.parametrize("bad", [b"no profile", SRGB[:200], profile(b"GRAY", 2.2)])
+@pytest.mark.parametrize("bad", [b"no profile", SRGB[:200], profile(b"GRAY", 2.2)], ids=["none", "cut", "grey"])
 def test_a_profile_that_cannot_be_used_is_passed_over_or_refused_with_strict(bad: bytes) -> None:
     data = file_of(drawn(), icc_profile=bad)
     assert difference(picture_of(data, strict=False), drawn()) == 0
