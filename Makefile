@@ -8,10 +8,24 @@ READY := $(VENV)/.ready
 # Two processes, which take groups of tests in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check gpu lint format clean
+.PHONY: demo example test check gpu lint format clean
 
 demo: $(READY)
 	$(BIN)/latentmill demo out/demo
+
+# A transformer learns from the demo's latents, once undisturbed, and once stopped and resumed by two processes.
+EXAMPLE := out/example
+DIT := examples/train_tiny_dit.py $(EXAMPLE)/run
+example: $(READY)
+	rm -rf $(EXAMPLE)
+	$(BIN)/latentmill demo $(EXAMPLE)
+	$(BIN)/python examples/make_tiny_t5.py $(EXAMPLE)/t5
+	$(BIN)/latentmill text $(EXAMPLE)/run text.encoder=$(EXAMPLE)/t5 text.preset=mochi text.dtype=float32
+	$(BIN)/python $(DIT) $(EXAMPLE)/undisturbed --steps 300
+	$(BIN)/python $(DIT) $(EXAMPLE)/stopped --steps 150
+	$(BIN)/torchrun --standalone --nproc-per-node 2 $(DIT) $(EXAMPLE)/stopped --steps 300 \
+		--compare $(EXAMPLE)/undisturbed/losses.json
+	$(BIN)/python examples/sample_tiny_dit.py $(EXAMPLE)/run $(EXAMPLE)/stopped
 
 test: lint
 	$(PYTEST) --durations=20

@@ -27,7 +27,7 @@ from pipeline.video.pixels.resize import get_ready
 from pipeline.video.probe import probe
 from pipeline.video.pyav_pictures import PyavPictures
 from pipeline.video.signatures import container_of
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 GROUP_FRAMES, FPS, CLIP_FRAMES = 250, 30, 181  # of the source, that a clip of 49 frames at 8 a second spans

@@ -31,7 +31,7 @@ from pipeline.output.manifests import read_manifests
 from pipeline.output.parts import read_rows
 from pipeline.output.paths import done_shards, latent_files, reject_files
 from pipeline.storage.store import Store
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 ROOT = Path(__file__).parent.parent
 TITLES = {"replica": "ray::Replica", "decoder": "ray::_decode"}

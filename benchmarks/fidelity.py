@@ -1,6 +1,7 @@
 """How far latents move with precision, norm scope and chunk size, on real frames: against float32 and the whole clip.
 
-It does not judge a checkpoint. `python -m benchmarks.fidelity VIDEO… [--weights …]` writes results/fidelity.json.
+It does not judge a checkpoint. `python -m benchmarks.fidelity VIDEO… [--weights …]` writes results/fidelity.json, or
+the file --results.
 """
 
 import argparse
@@ -37,7 +38,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def main() -> None:
     options = parse()
     results = [measured for video in options.videos for measured in measure(video, options)]
-    write_results(RESULTS, {"encoder": options.name}, options, results)
+    write_results(options.results, {"encoder": options.name}, options, results)
 
 
 def write_results(path: Path, of: dict[str, Any], options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
@@ -97,6 +98,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--size", default="64x96", help="HEIGHTxWIDTH in pixels")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

@@ -12,6 +12,7 @@ from encoder.spec import (
     AUTO,
     DIFFUSERS,
     DIRECT,
+    SHIPPED_WEIGHTS,
     SIMULATED,
     ChunkPlan,
     Convolutions,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AUTO",
     "DIRECT",
+    "SHIPPED_WEIGHTS",
     "SIMULATED",
     "ChunkPlan",
     "Convolutions",
@@ -86,9 +88,10 @@ def load(
 
     Args:
         name: one of `names()`.
-        weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, or the original `.pt`. With the name
-            `diffusers`, the folder of a VAE whose class is in `encoder.diffusers_vae.CLASSES`. With the name
-            `simulated`, `simulated:MS_PER_FRAME`: the time that the simulated device takes for a frame.
+        weights: `random:SEED`, a diffusers VAE folder, a `.safetensors` file, the original `.pt`, or `tiny`, small
+            trained weights of the encoder `tiny` that come with this package. With the name `diffusers`, the folder of
+            a VAE whose class is in `encoder.diffusers_vae.CLASSES`. With the name `simulated`,
+            `simulated:MS_PER_FRAME`: the time that the simulated device takes for a frame.
         dtype: `float32 | bfloat16 | float16`, the precision of the computation; norm statistics are always float32.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where torch sees it, else the CPU.
         chunk_frames: frames encoded in one pass, a multiple of the encoder's temporal ratio.
@@ -119,7 +122,7 @@ def load(
 
 
 def load_decoder(weights: str, dtype: str = "float32", device: str = "cpu") -> "VideoDecoder":
-    """Returns the decoder of a diffusers VAE folder, to turn latents back into frames.
+    """Returns the decoder of a diffusers VAE folder, or of the weights `tiny`, to turn latents back into frames.
 
     Raises:
         ValueError: as `load`.

@@ -31,6 +31,7 @@ from encoder.streaming.footprint import encode_flops
 from encoder.streaming.traffic import traffic
 from encoder.tuning import kernel_bytes
 from encoder.video_encoder import VideoEncoder
+from encoder.weights import RANDOM, found_path
 
 CHUNK_FRAMES = 8  # our default, and that of diffusers
 Shape = tuple[int, int, int]  # frames, height and width in pixels
@@ -131,11 +132,11 @@ def _ratios(line: dict[str, Any], peer: dict[str, Any] | None) -> dict[str, Any]
 def _folder(bench: Bench) -> Iterator[str]:
     """Weights that every variant can load: for diffusers and random:SEED, a folder with its own random weights."""
     compares = any(variant.convolutions == DIFFUSERS for variant in bench.variants)
-    if not (compares and bench.weights.startswith("random:")):
-        yield bench.weights
+    if not (compares and bench.weights.startswith(RANDOM)):
+        yield bench.weights if bench.weights.startswith(RANDOM) else str(found_path(bench.weights))
         return
     family = family_of(bench.name)
-    torch.manual_seed(int(bench.weights.removeprefix("random:")))
+    torch.manual_seed(int(bench.weights.removeprefix(RANDOM)))
     with tempfile.TemporaryDirectory() as folder:
         _class(bench.name)(**family.checkpoints.config_of(family.presets[bench.name])).save_pretrained(folder)
         yield folder

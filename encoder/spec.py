@@ -119,6 +119,7 @@ WAN22_STD = (
     *(0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
 )
 
+SHIPPED_WEIGHTS = ("tiny",)  # trained ones that come with this package, in encoder/shipped/
 SIMULATED = "simulated"  # no model: it takes time and returns noise, to measure what feeds an encoder
 
 SPECS = {

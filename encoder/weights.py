@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from encoder.checkpoints.known import LAYOUTS, native_of_config, native_of_tensors
 from encoder.checkpoints.layout import Layout, Tensors
+from encoder.spec import SHIPPED_WEIGHTS
 
 LOG = logging.getLogger(__name__)
 
 RANDOM = "random:"
+SHIPPED = Path(__file__).parent / "shipped"
 VIDEO_KERNEL_DIMS = 5  # other encoders of an all-in-one file, such as that of audio, have fewer
 VAE_CLASS = "(Autoencoder|VAE)"  # in the names of classes
 DIFFUSERS_STEM = "diffusion_pytorch_model"
@@ -80,14 +82,17 @@ def _other_model(path: Path, class_name: str | None, native: str | None, name: s
 def found_path(source: str) -> Path:
     """The file or folder of tensors that a user means: `source`, or its subfolder vae, which is then said.
 
+    Names of weights that come with this package go before files of the same name.
+
     Raises:
         WeightsError: there is none, with what to give instead.
     """
-    path = Path(source)
+    path = SHIPPED / source if source in SHIPPED_WEIGHTS else Path(source)
     if not path.exists():
         hub = f" (from the Hugging Face hub: hf://{source}/vae)" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ""
         raise WeightsError(
-            f"no weights at {source}: give a diffusers VAE folder, a file of tensors, or random:SEED{hub}"
+            f"no weights at {source}: give a diffusers VAE folder, a file of tensors, "
+            f"{', '.join(SHIPPED_WEIGHTS)} or random:SEED{hub}"
         )
     if path.is_dir() and not _is_vae(path) and _is_vae(path / "vae"):
         LOG.warning("%s is the folder of a pipeline: its VAE is read from the subfolder vae", path)

@@ -19,7 +19,7 @@ from encoder.models import wan
 from encoder.models.wan import WanParams
 from encoder.video_encoder import VideoEncoder
 from pipeline.clips import objects
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 # A busy machine is no fault of ours; and a change is judged by the same examples each time, soaks by new ones.
 settings.register_profile("latentmill", deadline=None, derandomize="LATENTMILL_SOAK" not in os.environ)

@@ -28,7 +28,7 @@ from pipeline.input.pack import pack
 from pipeline.monitor.events import Event, Progress, ShardBegun, ShardDone
 from pipeline.output.manifests import read_manifests
 from pipeline.storage.store import Store
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 if TYPE_CHECKING:
     from pipeline.estimate.ceiling import Limit

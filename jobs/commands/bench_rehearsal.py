@@ -14,7 +14,7 @@ from jobs.commands.bench_run import CONFIG
 from pipeline.config.load import Config, load_config
 from pipeline.input.pack import add_member
 from pipeline.video.simulated import SimulatedVideo, write_simulated
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 FPS = 8
 REAL_FPS, REAL_SIZE_PX, REAL_VIDEOS = 24, (1280, 720), 2  # drawing and encoding more takes minutes

@@ -10,7 +10,8 @@ from jobs.console import say
 from pipeline.config.load import Config, load_config
 from pipeline.errors import UserError
 from pipeline.input.pack import pack
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.scenes import SCENE_FPS, draw_scene, scene_of
+from pipeline.video.synthetic.videos import make_video
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 VIDEOS = 12
@@ -53,7 +54,7 @@ def make_demo(out: Path) -> Config:
 def _write_video(folder: Path, number: int) -> None:
     width_px, height_px = SIZES_PX[number % len(SIZES_PX)]
     frames = 40 + 5 * number
-    video = make_video(frames, 16, width_px, height_px, seed=number)
+    video = make_video(frames, SCENE_FPS, width_px, height_px, seed=number, draw=draw_scene)
     (folder / f"clip-{number:02d}.mp4").write_bytes(video)
-    (folder / f"clip-{number:02d}.txt").write_text(f"a moving pattern, number {number}")
+    (folder / f"clip-{number:02d}.txt").write_text(scene_of(number).caption)
     (folder / f"clip-{number:02d}.json").write_text(json.dumps({"seed": number, "frames": frames}))

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from encoder import SHIPPED_WEIGHTS
 from jobs.arguments import Subparsers, add_command, add_config, config_file
 from jobs.signals import Stopped
 from jobs.submit import dashboard, kuberay, rayjob, slurm
@@ -120,7 +121,9 @@ def refuse_relative_paths(config: Config) -> None:
     """Raises UserError for relative paths: the job runs in another folder, on another machine."""
     paths = {"output.path": [config.output.path], "input.shards": list(config.input.shards)}
     paths["input.table.files"] = list(config.input.table.files) if config.input.table else []
-    paths["encoder.weights"] = [] if config.encoder.weights.startswith(NO_FILES) else [config.encoder.weights]
+    weights = config.encoder.weights
+    is_path = weights not in SHIPPED_WEIGHTS and not weights.startswith(NO_FILES)
+    paths["encoder.weights"] = [weights] if is_path else []
     paths["runtime.logs"] = [config.runtime.logs] if config.runtime.logs else []
     if config.text is not None:
         paths["text.encoder"] = [config.text.location]

@@ -28,7 +28,7 @@ from pipeline.config.load import parse_config
 from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Chunk, Failure, Opened
 from pipeline.video.decode import decode_sample
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 VIDEOS = int(os.environ.get("LATENTMILL_FUZZ", "60"))
 HANG_SECONDS = 60

@@ -41,7 +41,7 @@ from pipeline.output.paths import done_shards
 from pipeline.records import Span
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 RECEPTIVE_FIELD = ReceptiveField(
     (LayerField(1, 2, False), LayerField(1, 9, True), LayerField(4, 7, True)), 4, True, 8, "diffusers"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from encoder import TextEncoder
 from encoder.text.preset_encoder import EncodedText
 from pipeline.config.load import Config
 from pipeline.monitor.events import Event
-from pipeline.output.paths import done_shards, index_path
+from pipeline.output.paths import SUCCESS_FILE, done_shards, index_path
 from pipeline.output.run_file import RunFile, claim_run, read_run
 from pipeline.output.slice_writer import SliceWriter
 from pipeline.records import Row, Sample
 from pipeline.run import public_config
 from pipeline.storage.store import Store
 from pipeline.text.load import text_identity
+from pipeline.text.manifests import read_text_manifest, totals_of
 from pipeline.text.task import FinishedShard, TextTask, text_task
-from support.makers import PART_SAMPLES, TOO_SHORT, commit_run, made_ledger, made_row, made_sample
+from support.makers import PART_SAMPLES, TOO_SHORT, WIDE, Shape, commit_run, made_ledger, made_row, made_sample
 
 WIDTH, MOST_TOKENS = 4, 8
 IDENTITY = {"preset": {"name": "wan", "max_tokens": MOST_TOKENS, "trim": True}, "dtype": "float32"}
@@ -87,6 +89,15 @@ def embed_all(config: Config, name: str = "wan", task: TextTask | None = None) -
     return [event for shard in shards_of_run(config) for event in task.run(shard)]
 
 
+def finish_texts(config: Config, name: str = "wan") -> str:
+    """Makes every text and marks them as complete, as the command does; the root."""
+    task = task_of(config, name)
+    embed_all(config, task=task)
+    totals = totals_of([read_text_manifest(task.store, "videos")])
+    task.store.create(SUCCESS_FILE, json.dumps(totals).encode())
+    return config.output.path
+
+
 def text_files(config: Config, name: str = "wan") -> dict[str, bytes]:
     """Every file of text embeddings but run.json and manifests, whose seconds differ, by relative path."""
     root = Path(config.output.path) / "text" / name
@@ -94,20 +105,20 @@ def text_files(config: Config, name: str = "wan") -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
-def commit_rows(config: Config) -> Store:
+def commit_rows(config: Config, shape: Shape = WIDE) -> Store:
     """The latents of a shard of eight samples in three slices, the last of which has no row, and their index."""
     store = commit_run(Path(config.output.path), ["/data/*.tar"])
     store.replace("run.json", json.dumps({**read_run(store), "config": public_config(config)}).encode())
-    ledger = made_ledger(store)
+    ledger, row = made_ledger(store), partial(_row, shape=shape)
     by_span = made_sample(1, captions=("the sun", "the moon"), caption_by_span=True)
     rows = [
-        _row(made_sample(0, captions=("a cat", "two dogs run")), 0),
-        _row(made_sample(0, captions=("a cat", "two dogs run")), 1),
-        _row(by_span, 0),
-        _row(by_span, 1, span_index=1),
-        _row(made_sample(2, captions=("one two three four five six seven eight",)), 0),
-        _row(made_sample(3, captions=()), 0),
-        _row(made_sample(5, captions=("schön 🐈",)), 0),
+        row(made_sample(0, captions=("a cat", "two dogs run")), 0),
+        row(made_sample(0, captions=("a cat", "two dogs run")), 1),
+        row(by_span, 0),
+        row(by_span, 1, span_index=1),
+        row(made_sample(2, captions=("one two three four five six seven eight",)), 0),
+        row(made_sample(3, captions=()), 0),
+        row(made_sample(5, captions=("schön 🐈",)), 0),
     ]
     slices = []
     for index in range(3):
@@ -125,6 +136,6 @@ def commit_rows(config: Config) -> Store:
     return store
 
 
-def _row(sample: Sample, window: int, span_index: int = 0) -> Row:
+def _row(sample: Sample, window: int, span_index: int = 0, shape: Shape = WIDE) -> Row:
     clip = replace(made_row().clip, window_index=window, span_index=span_index)
-    return made_row(sample.index, window, id=f"videos/{sample.key}:{window}", sample=sample, clip=clip)
+    return made_row(sample.index, window, shape, id=f"videos/{sample.key}:{window}", sample=sample, clip=clip)

@@ -21,7 +21,7 @@ from pipeline.video.probe import probe
 from pipeline.video.pyav_pictures import PyavPictures, frames_of
 from pipeline.video.signatures import container_of
 from pipeline.video.streams import open_video
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 SIZES_PX = {"720p": (1280, 720), "1080p": (1920, 1080)}
 SOURCE_FPS, SOURCE_FRAMES = 30, 192

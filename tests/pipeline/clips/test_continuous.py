@@ -35,7 +35,7 @@ from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, 
 from pipeline.storage.store import Store
 from pipeline.video.decode import decode_sample
 from pipeline.video.decoder import LocalDecoder
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 
 def continuous(frames: int = 9, **values: Any) -> ClipConfig:

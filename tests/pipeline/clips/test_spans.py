@@ -25,7 +25,7 @@ from pipeline.output.parts import read_rows
 from pipeline.output.paths import done_shards
 from pipeline.records import Span, VideoHeader
 from pipeline.storage.store import Store
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 
 def rules_of(*spans: Span) -> ClipRules:

@@ -18,7 +18,7 @@ from pipeline.cluster.decoder import RayDecoder
 from pipeline.config.load import Config
 from pipeline.records import Chunk, DecodeItem, Failure, Opened, Sample
 from pipeline.video.decode import decode_sample
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 pytestmark = pytest.mark.ray
 

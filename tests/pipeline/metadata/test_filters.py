@@ -28,7 +28,7 @@ from pipeline.output.paths import done_shards
 from pipeline.records import DecodeItem, Sample
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
-from pipeline.video.synthetic import make_video
+from pipeline.video.synthetic.videos import make_video
 
 METADATA = {"aesthetic": {"score": 5.5}, "nsfw": False, "lang": "en", "tags": ["cat"], "none": None, "n": -3}
 

@@ -1,6 +1,5 @@
 """The loader joins the text of each row, as its model sees it, also where captions are several, dropped or missing."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from support.text_runs import (
     commit_rows,
     embed_all,
     embedding_of,
+    finish_texts,
     task_of,
     with_text,
 )
@@ -28,7 +28,6 @@ from encoder.text.preset_encoder import EncodedText
 from pipeline.config.load import Config
 from pipeline.dataset.loader import Latents
 from pipeline.output.paths import SUCCESS_FILE
-from pipeline.text.manifests import read_text_manifest, totals_of
 
 
 @pytest.fixture
@@ -39,13 +38,8 @@ def config(make_config: MakeConfig) -> Config:
 
 
 def finish(config: Config, name: str = "wan", **values: Any) -> str:
-    """Embeds everything and marks it as complete, as the command does."""
-    config = config.replaced({f"text.{key}": value for key, value in values.items()})
-    task = task_of(config, name)
-    embed_all(config, task=task)
-    totals = totals_of([read_text_manifest(task.store, "videos")])
-    task.store.create(SUCCESS_FILE, json.dumps(totals).encode())
-    return config.output.path
+    """Embeds everything with other values in the section text."""
+    return finish_texts(config.replaced({f"text.{key}": value for key, value in values.items()}), name)
 
 
 def batches_of(root: str, **options: Any) -> list[dict[str, Any]]:

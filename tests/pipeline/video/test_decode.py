@@ -31,7 +31,7 @@ from pipeline.records import Chunk, DecodeItem, Failure, Geometry, Opened, Uint8
 from pipeline.video.decode import decode_sample, memory_file
 from pipeline.video.pixels.resize import fit
 from pipeline.video.pyav_pictures import PyavPictures
-from pipeline.video.synthetic import draw_frame, make_video, read_number
+from pipeline.video.synthetic.videos import draw_frame, make_video, read_number
 
 VIDEOS = ROOT.parent / "shared" / "videos"
 MANIFEST = json.loads((VIDEOS / "manifest.json").read_text()) if VIDEOS.exists() else {"good": {}, "bad": {}}

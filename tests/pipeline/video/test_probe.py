@@ -15,7 +15,7 @@ from pipeline.config.runtime import LimitsConfig
 from pipeline.errors import SampleError
 from pipeline.video.probe import Probe, probe
 from pipeline.video.signatures import container_of
-from pipeline.video.synthetic import draw_frame, make_video
+from pipeline.video.synthetic.videos import draw_frame, make_video
 
 LIMITS = LimitsConfig()
 

@@ -21,7 +21,7 @@ from pipeline.video.probe import probe
 from pipeline.video.pyav_pictures import PyavPictures
 from pipeline.video.seek import Key, Read, plan_reads, plan_seeks
 from pipeline.video.signatures import container_of
-from pipeline.video.synthetic import make_video, read_number
+from pipeline.video.synthetic.videos import make_video, read_number
 
 LIMITS = LimitsConfig()
 FRAMES = 300

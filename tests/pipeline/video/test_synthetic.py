@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.video.synthetic import draw_frame, make_video, read_number
+from pipeline.video.synthetic.videos import draw_frame, make_video, read_number
 
 
 def decode_all(video: bytes) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from pipeline.config.latents import ClipConfig
 from pipeline.config.runtime import LimitsConfig
 from pipeline.records import Chunk, DecodeItem, Failure, Opened, Uint8Frames, VideoHeader
 from pipeline.video.decode import decode_sample
-from pipeline.video.synthetic import draw_frame, make_video, read_number
+from pipeline.video.synthetic.videos import draw_frame, make_video, read_number
 
 REPORTS = SHARED / "reports"
 RULES = ClipRules(LatentSpec("cogvideox", latent_channels=16, temporal_ratio=4, spatial_ratio=8), chunk_frames=8)

@@ -1,7 +1,7 @@
-"""Small real videos, encoded with PyAV, whose every frame shows its number: for the demo, benchmarks and tests."""
+"""Small real videos, encoded with PyAV, whose every frame shows its number where nothing else is drawn."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import av
@@ -14,6 +14,22 @@ from pipeline.records import Uint8Frames
 NUMBER_BITS = 12  # of a frame's number, as black and white blocks along the top
 TICKS_PER_SECOND = 12800  # of the clock that frames are written with
 CODEC_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18", "mbtree": "0"}}  # its mbtree reads unset memory
+Draw = Callable[[int, int, int, int], Uint8Frames]  # number, width, height, seed: `h w c`
+
+
+def draw_frame(number: int, width_px: int, height_px: int, seed: int = 0) -> Uint8Frames:
+    """`h w c`: a gradient that drifts, a disc that circles, and the number along the top."""
+    rng = np.random.default_rng(seed)
+    phase, speed = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.05, 0.2)
+    y, x = np.mgrid[0:height_px, 0:width_px] / max(width_px, height_px)
+    waves = [np.sin(3 * x + 2 * y + offset + speed * number) for offset in phase]
+    picture = (128 + 90 * np.stack(waves, axis=-1)).astype(np.uint8)
+    centre_x = x.max() * (0.5 + 0.3 * np.cos(phase[0] + speed * number))
+    centre_y = y.max() * (0.55 + 0.2 * np.sin(phase[0] + speed * number))
+    picture[(x - centre_x) ** 2 + (y - centre_y) ** 2 < 0.01] = rng.integers(0, 256, 3)
+    blocks = np.arange(width_px) * NUMBER_BITS // width_px
+    picture[: height_px // 8] = np.where(number >> blocks & 1, 235, 16)[None, :, None]
+    return picture
 
 
 def make_video(
@@ -28,8 +44,9 @@ def make_video(
     rotation_degrees: int = 0,
     pts_seconds: Sequence[float] | None = None,
     options: dict[str, str] | None = None,
+    draw: Draw = draw_frame,
 ) -> bytes:
-    """A video file of moving shapes over a gradient. The same arguments give the same bytes.
+    """A video file of what `draw` draws. The same arguments give the same bytes.
 
     Args:
         container: FFmpeg's name of the format: mp4, matroska, webm, avi, mpegts, …
@@ -50,26 +67,11 @@ def make_video(
         if rotation_degrees:
             stream.set_display_rotation(rotation_degrees)
         for number, time in enumerate(times):
-            frame = VideoFrame.from_ndarray(draw_frame(number, width_px, height_px, seed), format="rgb24")
+            frame = VideoFrame.from_ndarray(draw(number, width_px, height_px, seed), format="rgb24")
             frame.pts, frame.time_base = round(time * TICKS_PER_SECOND), Fraction(1, TICKS_PER_SECOND)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return file.getvalue()
-
-
-def draw_frame(number: int, width_px: int, height_px: int, seed: int = 0) -> Uint8Frames:
-    """`h w c`: a gradient that drifts, a disc that circles, and the number along the top."""
-    rng = np.random.default_rng(seed)
-    phase, speed = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.05, 0.2)
-    y, x = np.mgrid[0:height_px, 0:width_px] / max(width_px, height_px)
-    waves = [np.sin(3 * x + 2 * y + offset + speed * number) for offset in phase]
-    picture = (128 + 90 * np.stack(waves, axis=-1)).astype(np.uint8)
-    centre_x = x.max() * (0.5 + 0.3 * np.cos(phase[0] + speed * number))
-    centre_y = y.max() * (0.55 + 0.2 * np.sin(phase[0] + speed * number))
-    picture[(x - centre_x) ** 2 + (y - centre_y) ** 2 < 0.01] = rng.integers(0, 256, 3)
-    blocks = np.arange(width_px) * NUMBER_BITS // width_px
-    picture[: height_px // 8] = np.where(number >> blocks & 1, 235, 16)[None, :, None]
-    return picture
 
 
 def read_number(picture: Uint8Frames) -> int:
