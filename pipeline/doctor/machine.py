@@ -90,7 +90,7 @@ def check_decoders() -> Finding:
         from pipeline.video.pixels.rgb import look_of
         from pipeline.video.probe import probe
         from pipeline.video.pyav_pictures import PyavPictures
-        from pipeline.video.synthetic import make_video, read_number
+        from pipeline.video.synthetic.videos import make_video, read_number
 
         with memory_file(make_video(TEST_FRAMES, 8, TEST_SIDE_PX, TEST_SIDE_PX)) as path:
             found = probe(path, "mp4", LimitsConfig())

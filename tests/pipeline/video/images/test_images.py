@@ -23,7 +23,7 @@ from pipeline.video.images.image import MissingFormatError, open_image
 from pipeline.video.memory_limit import bounded
 from pipeline.video.pixels.tonemap import to_sdr
 from pipeline.video.signatures import image_format_of
-from pipeline.video.synthetic import draw_frame, make_video
+from pipeline.video.synthetic.videos import draw_frame, make_video
 
 RULES = ClipRules(SPEC, chunk_frames=8, images=True)
 BUCKETS = ("96x160x1", "160x96x1", "96x160x5")
