@@ -6,13 +6,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.records import Uint8Frames
 
-Plane = npt.NDArray[np.float32]  # `h w`
+Plane = npt.NDArray[Any]  # `h w`
 Piece = tuple[slice, slice]  # rows and columns
 SCENE_FPS = 16.0
 COLOURS = {
@@ -50,18 +51,21 @@ def _letter(strokes: tuple[tuple[float, float, float, float], ...]) -> Callable[
             dx, dy = x1 - x0, y1 - y0
             along = np.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
             planes.append(np.hypot(x - x0 - along * dx, y - y0 - along * dy))
-        return np.minimum.reduce(planes) - STROKE
+        outside: Plane = np.minimum.reduce(planes) - STROKE
+        return outside
 
     return distance
 
 
 def _triangle(x: Plane, y: Plane) -> Plane:
-    return np.maximum.reduce([y, 0.866 * x - 0.5 * y, -0.866 * x - 0.5 * y]) - 0.5
+    outside: Plane = np.maximum.reduce([y, 0.866 * x - 0.5 * y, -0.866 * x - 0.5 * y]) - 0.5
+    return outside
 
 
 def _cross(x: Plane, y: Plane) -> Plane:
     x, y = np.abs(x), np.abs(y)
-    return np.minimum(np.maximum(x - 0.85, y - 0.3), np.maximum(x - 0.3, y - 0.85))
+    outside: Plane = np.minimum(np.maximum(x - 0.85, y - 0.3), np.maximum(x - 0.3, y - 0.85))
+    return outside
 
 
 # How far a point is outside of a shape whose half is about 1 long: negative inside
