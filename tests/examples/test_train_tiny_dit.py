@@ -43,13 +43,13 @@ def test_the_transformer_learns_a_batch_by_heart(root: str) -> None:
     torch.manual_seed(0)
     model, batch = Transformer(*widths(root, "wan")), next(iter(Latents(root, 4, 1, text="wan")))
     optimizer, losses = torch.optim.AdamW(model.parameters(), 2e-3), []
-    for _ in range(25):
+    for _ in range(150):
         optimizer.zero_grad()
         loss = loss_of(model, batch, step=0)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < losses[0] / 2, losses[::10]
 
 
 def test_the_example_fails_where_losses_differ_from_the_undisturbed_ones_or_do_not_fall(
