@@ -34,6 +34,7 @@ from encoder.video_encoder import VideoEncoder
 from encoder.weights import RANDOM, found_path
 
 CHUNK_FRAMES = 8  # our default, and that of diffusers
+LONG_SECONDS = 0.1  # for a matrix product
 Shape = tuple[int, int, int]  # frames, height and width in pixels
 Clip = npt.NDArray[np.uint8]  # `t h w c`
 Encode = Callable[[Clip], Iterator[Tensor]]  # to moments `1 2z t' h' w'`, as they become ready
@@ -222,11 +223,19 @@ def _error(moments: Tensor, exact: Tensor) -> float:
     return float((moments.float() - exact).norm() / exact.norm())
 
 
-def _matmul_gflops(dtype: str, device: torch.device, side: int = 2048, repeats: int = 5) -> float:
-    """The speed of matrix products here, the best of several."""
-    a, b = (torch.randn(side, side).to(device, DTYPES[dtype]) for _ in range(2))
-    best = min(timed(lambda: torch.mm(a, b), device)[0] for _ in range(repeats))
-    return round(2 * side**3 / best / 1e9, 1)
+def _matmul_gflops(dtype: str, device: torch.device, repeats: int = 3) -> float:
+    """The speed of matrix products here, the best of several sizes up to one that takes long.
+
+    A processor without instructions for bfloat16 takes half a minute for what others do in milliseconds.
+    """
+    best = 0.0
+    for side in (256, 512, 1024, 2048):
+        a, b = (torch.randn(side, side).to(device, DTYPES[dtype]) for _ in range(2))
+        seconds = min(timed(lambda a=a, b=b: torch.mm(a, b), device)[0] for _ in range(repeats))  # type: ignore[misc]
+        best = max(best, 2 * side**3 / seconds / 1e9)
+        if seconds > LONG_SECONDS:
+            break
+    return round(best, 1)
 
 
 def _peak_bytes(

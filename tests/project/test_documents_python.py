@@ -13,7 +13,7 @@ from support.runs import MakeConfig, samples_of, write_tar
 
 PUBLIC = {
     "encoder": {
-        *("AUTO", "DIRECT", "SIMULATED", "ChunkPlan", "Convolutions", "Dtype", "NormScope"),
+        *("AUTO", "DIRECT", "SHIPPED_WEIGHTS", "SIMULATED", "ChunkPlan", "Convolutions", "Dtype", "NormScope"),
         *(
             "LatentSpec",
             "ReceptiveField",

@@ -39,6 +39,7 @@ def test_a_summary_adds_up_manifests(tmp_path: Path) -> None:
         "rejects": 8,
         "ignored_files": 0,
         "clips_without_caption": 0,
+        "convolutions_halved": 0,
         "losses": {},
         "parts": 6,
         "size_bytes": size_bytes,

@@ -86,7 +86,10 @@ def test_a_value_is_taken(dotted: str, value: object, expected: object) -> None:
         ("clip.frame", "unknown key clip.frame, did you mean frames?"),
         ("outptu.path", "unknown key outptu, did you mean output?"),
         ("limits.max_rejects", "unknown key limits.max_rejects, did you mean max_reject_fraction?"),
-        ("runtime.xyz", "unknown key runtime.xyz; known here: address, ahead_bytes, device, log, logs, replicas"),
+        (
+            "runtime.xyz",
+            "unknown key runtime.xyz; known here: address, ahead_bytes, device, log, logs, mixed_gpus, replicas",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(dotted: str, near: str) -> None:
