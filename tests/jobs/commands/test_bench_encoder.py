@@ -15,7 +15,7 @@ pytest.importorskip("diffusers")
 @pytest.mark.slow
 def test_backends_are_measured_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
-    backends = ["diffusers", "direct", "winograd"]
+    backends = ["diffusers", "direct"]
     command = ["bench", "encoder", "--name", "tiny", "--shapes", "5x16x24", "--dtypes", "float32", "bfloat16"]
     assert main([*command, "--rounds", "2", "--threads", "1", "--json", str(out), "--backends", *backends]) == 0
     assert "float32 diffusers" in capsys.readouterr().out
@@ -32,7 +32,7 @@ def test_backends_are_measured_side_by_side(tmp_path: Path, capsys: pytest.Captu
         assert line["seconds_per_frame"] == pytest.approx(line["median_seconds"] / 5, rel=0.02)
         assert line["times_faster"] == pytest.approx(peers[line["dtype"]] / line["median_seconds"], abs=0.01)
         assert line["relative_error"] < (1e-4 if line["dtype"] == "float32" else 0.1)
-    assert lines[0]["relative_error"] == 0 < lines[3]["relative_error"]
+    assert lines[0]["relative_error"] == 0 < lines[2]["relative_error"]
 
 
 @pytest.mark.slow
