@@ -21,8 +21,8 @@ example: $(READY)
 	$(BIN)/latentmill demo $(EXAMPLE)
 	$(BIN)/python examples/make_tiny_t5.py $(EXAMPLE)/t5
 	$(BIN)/latentmill text $(EXAMPLE)/run text.encoder=$(EXAMPLE)/t5 text.preset=mochi text.dtype=float32
-	$(BIN)/python $(DIT) $(EXAMPLE)/undisturbed --steps 300
-	$(BIN)/python $(DIT) $(EXAMPLE)/stopped --steps 150
+	$(BIN)/python $(DIT) $(EXAMPLE)/undisturbed --steps 300 & undisturbed=$$!; \
+		$(BIN)/python $(DIT) $(EXAMPLE)/stopped --steps 240 && wait $$undisturbed
 	$(BIN)/torchrun --standalone --nproc-per-node 2 $(DIT) $(EXAMPLE)/stopped --steps 300 \
 		--compare $(EXAMPLE)/undisturbed/losses.json
 	$(BIN)/python examples/sample_tiny_dit.py $(EXAMPLE)/run $(EXAMPLE)/stopped
