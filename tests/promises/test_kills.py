@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-KILLS = int(os.environ.get("LATENTMILL_SOAK", "5"))
+KILLS = int(os.environ.get("LATENTMILL_SOAK", "3"))
 STORAGE = ("local", "s3") if KILLS >= 20 else ("local",)
 
 
