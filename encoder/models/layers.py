@@ -15,7 +15,7 @@ from encoder.kernels.direct import attention, convolve, linear
 from encoder.kernels.fused_norms import add_residual
 from encoder.kernels.torch_winograd import Convolution
 from encoder.kernels.winograd import TimePadding
-from encoder.models.norms import GroupNorm, PixelNorm, RmsNorm
+from encoder.models.norms import Beside, GroupNorm, PixelNorm, RmsNorm
 
 FEW_CHANNELS = 4  # the most that pixels have
 Past = tuple[Tensor, ...]
@@ -206,10 +206,10 @@ class ResidualBlock(nn.Module):
     def _fused(self, x: Tensor, past1: Past | None, past2: Past | None) -> tuple[Tensor, Past]:
         """As `forward`, with each convolution's bias added by what reads its result."""
         kept = self._to_keep(x)
-        padded = self._normalize(self.norm1, x, kept=kept)
+        padded = self._normalize(self.norm1, x, Beside(kept=kept))
         h, past1 = self.conv1(padded, past1, biased=False, kept=kept)
         kept = self._to_keep(h)
-        padded = self._normalize(self.norm2, h, extra=self.conv1.bias, kept=kept)
+        padded = self._normalize(self.norm2, h, Beside(self.conv1.bias, kept))
         del h
         h, past2 = self.conv2(padded, past2, biased=False, kept=kept)
         if self.shortcut is not None:
@@ -222,10 +222,10 @@ class ResidualBlock(nn.Module):
         pad_frames = self.conv1.pad_frames
         return empty_frames(x, pad_frames) if x.shape[2] >= pad_frames else None
 
-    def _normalize(self, norm: Norm, x: Tensor, extra: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+    def _normalize(self, norm: Norm, x: Tensor, beside: Beside | None = None) -> Tensor:
         pad_frames = self.conv1.pad_frames
         padded = self.workspace.frames("padded", x, pad_frames + x.shape[2])
-        normed: Tensor = norm(x, pad_frames, extra=extra, out=padded, kept=kept)
+        normed: Tensor = norm(x, pad_frames, out=padded, beside=beside)
         return normed
 
     def _convolve(self, conv: CausalConv3d, padded: Tensor, past: Past | None) -> tuple[Tensor, Past]:

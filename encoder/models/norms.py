@@ -36,6 +36,17 @@ def merge_moments(parts: list[Moments]) -> Moments:
     return Moments(values, mean, torch.stack(list(within)).sum(0))
 
 
+class Beside(NamedTuple):
+    """What a fused norm does in the same pass, if anything.
+
+    `extra`, of each channel, is added to the input first; the last frames of the result are written to `kept` too,
+    `b c n h w`.
+    """
+
+    extra: Tensor | None = None
+    kept: Tensor | None = None
+
+
 class NormBackend(Protocol):
     """The arithmetic of a GroupNorm on a band of pixels, `b pixels c`. Statistics are float32."""
 
@@ -79,18 +90,16 @@ class GroupNorm(nn.Module):
         pad_frames: int = 0,
         clip: Moments | None = None,
         out: Tensor | None = None,
-        extra: Tensor | None = None,
-        kept: Tensor | None = None,
+        beside: Beside | None = None,
     ) -> Tensor:
         """`b c t h w -> b c pad_frames+t h w`, in `out` if given; the first `pad_frames` frames are left unset.
 
-        Where this is `fused`, `extra`, of each channel, is added to `x` first, and the last frames of the result are
-        written to `kept` too, `b c n h w`.
+        Only where this is `fused` can it do something `beside`.
         """
         assert (clip is not None) == (self.scope == "clip"), "scope clip, and no other, takes the moments of the clip"
         if self.fused:
-            return self._fused(x, pad_frames, clip, out, extra, kept)
-        assert extra is None is kept, "torch's operations add the bias with the convolution"
+            return self._fused(x, pad_frames, clip, out, beside or Beside())
+        assert beside is None, "torch's operations add the bias with the convolution"
         moments = self.moments(x) if clip is None else [clip]
         with single_threaded(x.device):
             if self.scope == "chunk":
@@ -120,15 +129,8 @@ class GroupNorm(nn.Module):
         with single_threaded(x.device):
             return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
 
-    def _fused(
-        self,
-        x: Tensor,
-        pad_frames: int,
-        clip: Moments | None,
-        out: Tensor | None,
-        extra: Tensor | None,
-        kept: Tensor | None,
-    ) -> Tensor:
+    def _fused(self, x: Tensor, pad_frames: int, clip: Moments | None, out: Tensor | None, beside: Beside) -> Tensor:
+        extra, kept = beside
         out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
         scope_frames = 1 if self.scope == "frame" else x.shape[2]
         moments = group_moments(x, extra, self.groups, scope_frames) if clip is None else (clip.mean, clip.variance)
@@ -161,19 +163,15 @@ class RmsNorm(nn.Module):
         self.fused = False
 
     def forward(
-        self,
-        x: Tensor,
-        pad_frames: int = 0,
-        out: Tensor | None = None,
-        extra: Tensor | None = None,
-        kept: Tensor | None = None,
+        self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None, beside: Beside | None = None
     ) -> Tensor:
         """As that of `GroupNorm`."""
         if self.fused:
             out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
+            extra, kept = beside or Beside()
             rms_normalize(x, extra, self.weight, self.swish, out[:, :, pad_frames:], kept)
             return out
-        assert extra is None is kept, "torch's operations add the bias with the convolution"
+        assert beside is None, "torch's operations add the bias with the convolution"
         scale = self.weight.float() * len(self.weight) ** 0.5
 
         def normalize(_: int, band: Tensor, out: Tensor) -> None:
@@ -189,15 +187,10 @@ class PixelNorm(nn.Module):
     fused = False  # there is no kernel in Triton
 
     def forward(
-        self,
-        x: Tensor,
-        pad_frames: int = 0,
-        out: Tensor | None = None,
-        extra: Tensor | None = None,
-        kept: Tensor | None = None,
+        self, x: Tensor, pad_frames: int = 0, out: Tensor | None = None, beside: Beside | None = None
     ) -> Tensor:
         """As that of `GroupNorm`."""
-        assert extra is None is kept, "torch's operations add the bias with the convolution"
+        assert beside is None, "torch's operations add the bias with the convolution"
 
         def normalize(_: int, band: Tensor, out: Tensor) -> None:
             length = torch.linalg.vector_norm(band, dim=-1, keepdim=True, dtype=torch.float32)

@@ -1,5 +1,6 @@
 """How a run moves, from looks at its output root one after the other: rates, and the time that is left."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,9 @@ class Look:
 def look_of(shards: Sequence[ShardStatus], at_seconds: float) -> Look:
     """What to say of these shards; rows and rejects are those of finished ones."""
     done = [shard for shard in shards if shard.state == "done"]
-    seconds = {name: sum(shard.seconds.get(name, 0.0) for shard in done) for name in ("encode", "device_idle")}
+    seconds = Counter[str]()
+    for shard in done:
+        seconds.update(shard.seconds)
     return Look(
         at_seconds=at_seconds,
         shards=len(shards),

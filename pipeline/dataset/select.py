@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.metadata.conditions import MissingFieldError, evaluate, names_in, parse_condition
 from pipeline.metadata.fields import read_json
+from pipeline.output.index import read_index as read_shard_index
 from pipeline.output.paths import INDEX
 from pipeline.storage.files import filesystem_of, read_url
 from pipeline.storage.store import Store
@@ -27,11 +28,7 @@ def read_index(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
     names = [name for name in store.names(INDEX) if name.endswith(".parquet")]
     if not names:
         raise UserError(f"{store.root} has no index: run latentmill index {store.root}")
-    tables = []
-    for name in names:
-        with store.open(f"{INDEX}/{name}") as file:
-            tables.append(pq.read_table(file, columns=columns, partitioning=None).replace_schema_metadata())
-    return pa.concat_tables(tables)
+    return pa.concat_tables(read_shard_index(store, name.removesuffix(".parquet"), columns) for name in names)
 
 
 def joined(rows: pa.Table, table: pa.Table, on: str) -> pa.Table:

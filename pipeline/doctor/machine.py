@@ -36,10 +36,8 @@ def look_at_machine(config: Config | None, expected: Mapping[str, str], scratch_
     """
     yield check_libraries(versions_of(LIBRARIES), expected)
     yield check_decoders()
-    on_gpu = None
-    for on_gpu in check_devices(config):
-        yield on_gpu
-    if on_gpu is not None and on_gpu.subject == "CPU":
+    yield from (devices := list(check_devices(config)))
+    if any(device.subject == "CPU" for device in devices):
         yield check_compiler(config, encoder.machine("cpu")["c_compiler"])
     yield check_shared_memory(shutil.disk_usage(SHARED_MEMORY).free, memory_bytes())
     yield check_scratch(tempfile.gettempdir(), *shutil.disk_usage(tempfile.gettempdir()), scratch_bytes)

@@ -46,13 +46,10 @@ def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
     return file.getvalue()
 
 
-def read_index(store: Store, shard: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Some columns of a row for each clip of a shard; none where the shard has no clip."""
-    try:
-        file = io.BytesIO(store.read(index_path(shard)))
-    except FileNotFoundError:
-        return []
-    return list(pq.read_table(file, columns=list(columns)).to_pylist())
+def read_index(store: Store, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A row for each clip of a shard, with all columns or some. Raises FileNotFoundError where there is none."""
+    with store.open(index_path(shard)) as file:
+        return pq.read_table(file, columns=columns and list(columns), partitioning=None).replace_schema_metadata()
 
 
 def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, Any], int]:

@@ -99,7 +99,7 @@ def clip_facts(store: Store, shards: Sequence[str]) -> ClipFacts:
 
 def _described(store: Store, shard: str) -> list[dict[str, Any]]:
     with suppress(ValueError, OSError):  # a damaged index, which `verify` names
-        return read_index(store, shard, (*OF_CLIP, *OF_VALUES))
+        return list(read_index(store, shard, (*OF_CLIP, *OF_VALUES)).to_pylist())
     return []
 
 

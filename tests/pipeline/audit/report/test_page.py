@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from support.makers import TALL, WIDE, commit_shard, made_latent
 from support.paths import ROOT
@@ -267,7 +268,7 @@ def test_examples_are_the_first_of_each_reason(tmp_path: Path) -> None:
 def test_some_shards_of_many_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, names = Store(str(tmp_path)), [f"s{at}" for at in range(5)]
     monkeypatch.setattr(gathering, "SHARDS_READ", 2)
-    monkeypatch.setattr(gathering, "read_index", lambda store, shard, columns: [])
+    monkeypatch.setattr(gathering, "read_index", lambda store, shard, columns: pa.table({}))
     assert clip_facts(store, names).shards == 2
 
 
