@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from encoder import LatentSpec, spec_of
-from pipeline.clips.plan import ClipRules
+from pipeline.clips.plan import rules_of
+from pipeline.cluster.decoder import load_all
 from pipeline.cluster.metrics import object_store_used_bytes
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.records import Chunk, FloatLatent, Uint8Frames
 from pipeline.video.decode import decode_sample
+from pipeline.video.simulated import SIGNATURE
 
 if TYPE_CHECKING:
     from encoder.video_encoder import VideoEncoder
@@ -40,6 +42,7 @@ def run_ray_data(config: Config, cpus: int, replicas: int) -> Ended:
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"video": video} for video in _videos(config)]
+        load_all(cpus, resizes=not rows[0]["video"].startswith(SIGNATURE))
         clips = ray.data.from_items(rows, override_num_blocks=len(rows)).map(Decode(config))
         pool = ray.data.ActorPoolStrategy(size=replicas)
         latents = clips.map_batches(Encode, fn_constructor_args=(config,), batch_size=1, compute=pool, num_cpus=0)
@@ -83,8 +86,7 @@ class Encode:
 
 def decoded(video: bytes, config: Config, spec: LatentSpec) -> Uint8Frames:
     """The frames `t h w c` of a video's clip."""
-    rules = ClipRules(spec, config.encoder.chunk_frames)
-    items = decode_sample(video, config.clip, config.limits, config.input.strict, rules, config.filter)
+    items = decode_sample(video, config.clip, config.limits, config.input.strict, rules_of(config, spec), config.filter)
     return np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
 
 

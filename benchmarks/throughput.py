@@ -46,9 +46,7 @@ class Case:
 
     def command(self, clips: int, rounds: int, file: Path) -> list[str]:
         decoder = [] if self.decode_ms is None else ["--simulate-decode", f"{self.decode_ms:g}"]
-        peers = (
-            ["ray-data", "serial"] if self.replicas == 1 else ["ray-data"]
-        )  # one process is one, however many beside
+        peers = ["ray-data", "serial"] if self.replicas == 1 else []  # whose starts take most of the time
         return [
             *(sys.executable, "-m", "jobs", "bench", "pipeline", "--simulate", f"{self.device_ms:g}", *decoder),
             *("--replicas", str(self.replicas), "--cpus", str(CPUS), "--shape", "x".join(map(str, SHAPE))),

@@ -3,17 +3,16 @@
 It does not make latents (task.py), talk to Ray (cluster.py) or print (jobs/).
 """
 
-import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 from encoder import AUTO
 from encoder.video_encoder import VideoEncoder
+from pipeline.audit.history_file import kept_history
 from pipeline.audit.summary import write_report
 from pipeline.clips.plan import check_clip_config, check_segments
 from pipeline.cluster.cluster import Cluster
@@ -25,13 +24,11 @@ from pipeline.config.identity import FORMAT_VERSION, fingerprint, identity, run_
 from pipeline.config.load import Config
 from pipeline.config.text import OF_PIPELINE
 from pipeline.dataset.card import describe_dataset
-from pipeline.errors import TransientError
 from pipeline.input.listing import shards_of
 from pipeline.latents.load import load_encoder, load_to_look_at
 from pipeline.monitor.events import Event, ShardFailed
-from pipeline.monitor.history import History
 from pipeline.output.manifests import read_manifests
-from pipeline.output.paths import HISTORY, done_shards
+from pipeline.output.paths import done_shards
 from pipeline.output.run_file import RunFile, Summary, check_run, claim_run, create_success, find_run, read_run
 from pipeline.output.schema import check_columns
 from pipeline.records import ShardRef
@@ -179,10 +176,10 @@ def execute(
             prepared = _measured(prepared, store, on_event, check)
             claim_root(store, prepared)
             job = LatentsJob(prepared.config, prepared.identity["encoder"]["weights_sha256"])
-            with kept_history(store) as history:
-                for event in made_by_replicas(job, prepared.left, on_start, check):
+            with kept_history(store, check) as (history, checked):
+                for event in made_by_replicas(job, prepared.left, on_start, checked):
                     note_failure(failed, event)
-                    history.add(event, time.monotonic())
+                    history.add(event)
                     on_event(event)
     else:
         claim_root(store, prepared)
@@ -214,18 +211,6 @@ def made_by_replicas(
         yield from cluster.run(check)
     finally:
         cluster.stop()
-
-
-@contextmanager
-def kept_history(store: Store) -> Iterator[History]:
-    """What is added inside is written beside the output at the end, however that comes: only a report needs it."""
-    history = History(int(time.time()), time.monotonic())
-    try:
-        yield history
-    finally:
-        with suppress(OSError, TransientError):
-            path = f"{HISTORY}/{time.time_ns()}.json"
-            store.create(path, json.dumps(history.to_json(), separators=(",", ":")).encode())
 
 
 def note_failure(failed: dict[str, str], event: Event) -> None:

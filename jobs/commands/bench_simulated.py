@@ -23,6 +23,7 @@ from pipeline.audit.summary import summarise
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.monitor.events import Event, ShardDone
+from pipeline.monitor.stages import ENCODE
 from pipeline.output.manifests import read_manifests
 from pipeline.storage.store import Store
 
@@ -130,6 +131,7 @@ def _as_run(peer: Callable[[Config, int, int], tuple[float, int]]) -> Run:
 
 def run_ours(config: Config, rehearsal: Rehearsal) -> Ran:
     """A run of the pipeline on a local Ray that believes in so many CPUs."""
+    from pipeline.cluster.decoder import load_all
     from pipeline.cluster.metrics import object_store_used_bytes
 
     ended: dict[str, float] = {}
@@ -142,6 +144,8 @@ def run_ours(config: Config, rehearsal: Rehearsal) -> Ran:
 
     def look() -> None:
         nonlocal peak_bytes
+        if not samples:
+            load_all(rehearsal.cpus, resizes=rehearsal.decode_ms_per_frame is None)
         if not samples or time.monotonic() - samples[-1].at >= SAMPLE_SECONDS:
             peak_bytes = max(peak_bytes, object_store_used_bytes())
             samples.append(DriverSample(time.monotonic(), time.process_time(), _memory_bytes()))
@@ -168,7 +172,7 @@ def of_driver(samples: Sequence[DriverSample], start: float, clips: int) -> dict
 
 def reported_busy(seconds_by_stage: Mapping[str, float], seconds: float, replicas: int) -> float:
     """What the pipeline itself says of its devices: the share of the time in which they encoded."""
-    return round(seconds_by_stage.get("encode", 0.0) / (seconds * replicas), 4)
+    return round(seconds_by_stage.get(ENCODE, 0.0) / (seconds * replicas), 4)
 
 
 def _measured(run: Run, config: Config, rehearsal: Rehearsal, place: Path, out: str | None) -> dict[str, Any]:

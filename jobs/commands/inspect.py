@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from jobs.arguments import Subparsers, add_command, path_text, positive
-from jobs.console import say, say_over, say_table
+from jobs.console import draws_colours, say, say_above, say_over, say_picture, say_table
 from pipeline.audit.report.data import Pictures
-from pipeline.audit.status import ShardStatus, read_status, read_text_status, refresh_report
+from pipeline.audit.status import ShardStatus, read_live, read_status, read_text_status, refresh_report
 from pipeline.audit.summary import mixed_devices
 from pipeline.audit.watch import WINDOW_LOOKS, Look, line_of, look_of
-from pipeline.errors import LatentmillError
+from pipeline.errors import LatentmillError, UserError
+from pipeline.monitor.live import live_line, reject_line
 from pipeline.output.latent_bytes import latent_of
 from pipeline.output.parts import Footer
 from pipeline.storage.store import Store
 
 LISTED_SHARDS = 40
+TERMINAL, PICTURES = "-", (".png", ".gif")
 WATCH_SECONDS = 10
 
 
@@ -40,9 +42,8 @@ def add(subparsers: Subparsers) -> None:
         "--vae", type=path_text, help="a diffusers VAE folder, where the run's weights have no decoder"
     )
     of_show.add_argument("key", help="a clip's id, or a sample's key: lists all clips that match")
-    of_show.add_argument(
-        "--picture", type=path_text, metavar="FILE", help="write the latent below its source frames, as a PNG"
-    )
+    text = "draw the latent and its source frames: to a .png or, moving, a .gif; on the terminal where no file is named"
+    of_show.add_argument("--picture", nargs="?", type=path_text, const=TERMINAL, metavar="FILE", help=text)
 
 
 def status(chosen: argparse.Namespace) -> int:
@@ -56,6 +57,10 @@ def status(chosen: argparse.Namespace) -> int:
     say(f"shards {counts}; rows in finished shards: {rows:,}, rejects: {rejects:,}")
     for line in mixed_devices(sum((Counter(shard.parts_by_device) for shard in shards), Counter())):
         say(line)
+    for live in read_live(store, now := time.time()):
+        say(live_line(live, now))
+        for reject in live["recent_rejects"]:
+            say(f"  {reject_line(reject)}")
     _say_shards(sorted(shards, key=lambda shard: ("running", "left", "done").index(shard.state)))
     texts = read_text_status(store)
     for text in texts:
@@ -70,11 +75,20 @@ def status(chosen: argparse.Namespace) -> int:
 def _watch(store: Store, seconds: int) -> None:
     """Says how the run moves until nothing is left of it."""
     looks: deque[Look] = deque(maxlen=WINDOW_LOOKS)
+    shards: list[ShardStatus] = []
+    told: set[str] = set()
     while not looks or looks[-1].done < looks[-1].shards:
         if looks:
             time.sleep(seconds)
-        looks.append(look_of(read_status(store), time.monotonic()))
-        say_over(line_of(looks))
+        shards = read_status(store, shards)
+        looks.append(look_of(shards, time.monotonic()))
+        now = time.time()
+        lives = read_live(store, now)
+        for line in [reject_line(reject) for live in lives for reject in live["recent_rejects"]]:
+            if line not in told:
+                told.add(line)
+                say_above(line)
+        say_over("; ".join([line_of(looks), *(live_line(live, now) for live in lives)]))
     say("")
 
 
@@ -99,6 +113,7 @@ def report(chosen: argparse.Namespace) -> int:
 def show(chosen: argparse.Namespace) -> int:
     from pipeline.audit.show import LISTED, channel_lines, describing, find_clips, find_row
 
+    _check_picture(chosen.picture)
     store = Store(chosen.out)
     clips = find_clips(store, chosen.key)
     if len(clips) > 1 and not chosen.picture:
@@ -115,17 +130,31 @@ def show(chosen: argparse.Namespace) -> int:
         ((str(channel), *(f"{value:.4f}" for value in values)) for channel, values in enumerate(lines)),
     )
     if chosen.picture:
-        _write_picture(store, row, footer, Path(chosen.picture))
+        _draw(store, row, footer, chosen.picture)
     return 0
 
 
-def _write_picture(store: Store, row: dict[str, Any], footer: Footer, file: Path) -> None:
+def _check_picture(file: str | None) -> None:
+    """Raises UserError where a picture cannot be drawn there."""
+    if file == TERMINAL and not draws_colours():
+        raise UserError("--picture without a file draws on a terminal with colours, which this is not: name a file")
+    if file and file != TERMINAL and Path(file).suffix.lower() not in PICTURES:
+        raise UserError(f"--picture {file}: name a .png, or a .gif that moves")
+
+
+def _draw(store: Store, row: dict[str, Any], footer: Footer, file: str) -> None:
+    from pipeline.audit.pictures import moving_picture, picture, picture_for_terminal
     from pipeline.audit.reencode import frames_of
-    from pipeline.audit.show import picture
 
     try:
         frames = frames_of(store, row, footer)
     except LatentmillError as error:
         say(f"the picture has no source frames: {error}")
         frames = None
-    file.write_bytes(picture(latent_of(row), frames, footer["encoder"]["temporal_ratio"]))
+    latent, temporal_ratio = latent_of(row), footer["encoder"]["temporal_ratio"]
+    if file == TERMINAL:
+        say_picture(lambda *size_px: picture_for_terminal(latent, frames, temporal_ratio, *size_px))
+    elif Path(file).suffix.lower() == ".gif":
+        Path(file).write_bytes(moving_picture(latent, frames, temporal_ratio, row["fps"]))
+    else:
+        Path(file).write_bytes(picture(latent, frames, temporal_ratio, f"{row['id']}  {row['caption']}"))

@@ -75,8 +75,8 @@ def _reencode(store: Store, count: int) -> list[Problem]:
 
 
 def _redecode(store: Store, count: int, vae: str | None, pictures: str | None) -> None:
+    from pipeline.audit.pictures import side_by_side
     from pipeline.audit.redecode import redecode  # lazily, as in _reencode
-    from pipeline.audit.show import side_by_side
 
     for number, clip in enumerate(redecode(store, count, vae)):
         file = Path(pictures) / f"{number:03d}.png" if pictures else None  # a key may not be a legal file name

@@ -1,13 +1,15 @@
 """The progress of a run, read from its output root alone, during the run or later."""
 
 import itertools
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
+from pipeline.audit.history_file import read_history
 from pipeline.audit.report.data import LATENTS_ALONE, Pictures
 from pipeline.audit.summary import write_report
 from pipeline.config.input import InputConfig
 from pipeline.input.listing import shards_of
+from pipeline.monitor.live import LiveJson, is_fresh
 from pipeline.output.manifests import Manifest, parts_by_device, read_manifests, reject_count
 from pipeline.output.paths import done_shards, latent_files, reject_files, slice_of_file, text_names, text_path
 from pipeline.output.run_file import RunFile, Summary, read_run
@@ -32,12 +34,25 @@ class ShardStatus:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_status(store: Store) -> list[ShardStatus]:
-    """Every shard of the run, in the order of its inputs. Raises UserError where no run began."""
+def read_status(store: Store, known: Iterable[ShardStatus] = ()) -> list[ShardStatus]:
+    """Every shard of the run, in the order of its inputs. Raises UserError where no run began.
+
+    The manifests of shards that are done in `known`, an earlier look at the same run, are not read again.
+    """
     done, begun = done_shards(store), committed_slices(store)
     names = _names(read_run(store), done | begun.keys())
-    manifests = {manifest["shard"]["name"]: manifest for manifest in read_manifests(store, done)}
-    return [_status(name, manifests.get(name), len(begun.get(name, ()))) for name in names]
+    found = {shard.name: shard for shard in known if shard.state == "done" and shard.name in done}
+    for manifest in read_manifests(store, done - found.keys()):
+        name = manifest["shard"]["name"]
+        found[name] = _done(manifest, len(begun.get(name, ())))
+    return [found.get(name) or _unfinished(name, len(begun.get(name, ()))) for name in names]
+
+
+def read_live(store: Store, at_unix_seconds: float) -> list[LiveJson]:
+    """What runs that go on say of themselves; and of the last run, even if it has said nothing for long."""
+    histories = read_history(store)
+    unended = [(one["live"], one is histories[-1]) for one in histories if not one.get("ended_unix_seconds", 1)]
+    return [live for live, is_last in unended if is_last or is_fresh(live, at_unix_seconds)]
 
 
 def _names(run: RunFile, there: Set[str]) -> list[str]:
@@ -62,12 +77,14 @@ def committed_slices(store: Store) -> dict[str, set[int]]:
     return slices
 
 
-def _status(name: str, manifest: Manifest | None, slices: int) -> ShardStatus:
-    if manifest is None:
-        return ShardStatus(name, "running" if slices else "left", slices=slices)
+def _unfinished(name: str, slices: int) -> ShardStatus:
+    return ShardStatus(name, "running" if slices else "left", slices=slices)
+
+
+def _done(manifest: Manifest, slices: int) -> ShardStatus:
     rejects, devices = reject_count(manifest), parts_by_device(manifest["parts"])
     counts = (manifest["samples"], manifest["rows"], rejects, slices)
-    return ShardStatus(name, "done", *counts, devices, manifest["seconds"])
+    return ShardStatus(manifest["shard"]["name"], "done", *counts, devices, manifest["seconds"])
 
 
 @dataclass(frozen=True, slots=True)

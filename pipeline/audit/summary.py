@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.audit.report.data import LATENTS_ALONE, Examples, Pictures
 from pipeline.audit.report.page import render_report
-from pipeline.audit.report.sections import IDLE as IDLE_STAGE
+from pipeline.monitor.stages import busy_fraction
 from pipeline.output.accounts import reject_from_json
 from pipeline.output.manifests import Manifest, parts_by_device, reject_count
 from pipeline.output.paths import REPORT_FILE, done_shards, text_names, text_path
@@ -101,13 +101,6 @@ def mixed_devices(parts: Mapping[str, int]) -> list[str]:
         return []
     several = f"{len(parts)} kinds of processor or libraries computed this run; their last bits differ:"
     return [several, *(f"  {count:,} parts: {device}" for device, count in sorted(parts.items()))]
-
-
-def busy_fraction(seconds: Mapping[str, float]) -> float | None:
-    """The share of the time of devices in which they encoded; None where none has."""
-    encoding = seconds.get("encode", 0.0)
-    whole = encoding + seconds.get(IDLE_STAGE, 0.0)
-    return round(encoding / whole, 4) if whole else None
 
 
 def _counts(manifest: Manifest) -> dict[str, int]:

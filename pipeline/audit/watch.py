@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.audit.status import ShardStatus
-from pipeline.audit.summary import busy_fraction
+from pipeline.monitor.stages import busy_fraction
 from pipeline.monitor.words import duration, number
 
 WINDOW_LOOKS = 60  # over which rates are taken

@@ -8,6 +8,7 @@ from pipeline.clips.frames import frames_at_rate, frames_of_span
 from pipeline.clips.geometry import choose_geometry
 from pipeline.clips.objects import objects_of
 from pipeline.config.latents import ClipConfig
+from pipeline.config.load import Config
 from pipeline.errors import ConfigError, SampleError
 from pipeline.records import ClipSpec, Geometry, Refused, Span, VideoHeader
 
@@ -28,6 +29,12 @@ class ClipRules:
     segment: int = 0
     receptive_field: ReceptiveField | None = None
     images: bool = False
+
+
+def rules_of(config: Config, spec: LatentSpec, receptive_field: ReceptiveField | None = None) -> ClipRules:
+    """The rules of a run; `spans` and `segment` are those of a sample."""
+    images = bool(config.input.image)
+    return ClipRules(spec, config.encoder.chunk_frames, receptive_field=receptive_field, images=images)
 
 
 def check_clip_config(clip: ClipConfig, spec: LatentSpec) -> None:

@@ -3,6 +3,7 @@
 It does not decode (decode.py), and knows nothing of replicas.
 """
 
+import asyncio
 import math
 import random
 import time
@@ -26,22 +27,24 @@ from pipeline.config.load import Config
 from pipeline.errors import Reason
 from pipeline.records import DecodeItem, Failure, Sample
 from pipeline.video.memory_limit import bounded
+from pipeline.video.simulated import SIGNATURE
 
 OBJECTS_AHEAD = 1  # of one sample, that may wait in the object store
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
-def _load() -> None:
-    """Decord and torch are loaded only where decoding happens."""
+def _load(resizes: bool = True) -> None:
+    """Decord, and torch where pictures are resized, are loaded only where decoding happens."""
     from pipeline.video import decode  # noqa: F401
     from pipeline.video.pixels.resize import get_ready
 
-    get_ready()
+    if resizes:
+        get_ready()
 
 
 def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
     """Decodes one sample in a process that may crash or be killed without harm to others."""
-    _load()  # by the worker's first task: a worker is kept for later ones
+    _load(resizes=not video.startswith(SIGNATURE))  # by the worker's first task: a worker is kept for later ones
     from pipeline.video.decode import decode_sample
 
     yield None  # says, as later ones do, that a worker is at it: waiting for a free one is no fault of the video
@@ -62,6 +65,35 @@ def load_beside(workers: int) -> None:
     task = ray.remote(num_cpus=1, max_retries=0)(_load).options(scheduling_strategy=here)
     for _ in range(workers):
         task.remote()
+
+
+class _Meeting:
+    """Lets nobody go before all are there."""
+
+    def __init__(self, wanted: int) -> None:
+        self._missing, self._all_there = wanted, asyncio.Event()
+
+    async def come(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._all_there.set()
+        await self._all_there.wait()
+
+
+def load_all(workers: int, resizes: bool) -> None:
+    """Has so many workers load what decoding needs, each in a process of its own, and waits for them.
+
+    For measurements: what follows starts none of them.
+    """
+    meeting = ray.remote(num_cpus=0)(_Meeting).remote(workers)
+
+    def load_and_meet() -> None:
+        _load(resizes)
+        ray.get(meeting.come.remote())
+
+    task = ray.remote(num_cpus=1, max_retries=0)(load_and_meet)
+    ray.get([task.remote() for _ in range(workers)])
+    ray.kill(meeting)
 
 
 def _node_with_cpus() -> NodeAffinitySchedulingStrategy:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import ray
 
-from pipeline.clips.plan import ClipRules
+from pipeline.clips.plan import rules_of
 from pipeline.cluster.claims import RayClaims
 from pipeline.cluster.cpus import usable_cpus
 from pipeline.cluster.decoder import RayDecoder, load_beside
@@ -88,11 +88,7 @@ class LatentsJob:
         check_model_of_gpu(config.runtime, loaded, store)
         check_device(config.clip, loaded)
         check_memory(config.clip, loaded)  # here, where the device is
-        images = bool(config.input.image)
-        rules = ClipRules(
-            loaded.spec, config.encoder.chunk_frames, receptive_field=loaded.receptive_field, images=images
-        )
-        decoder = RayDecoder(config, ray.put(config), rules)
+        decoder = RayDecoder(config, ray.put(config), rules_of(config, loaded.spec, loaded.receptive_field))
         pace = pace_of(node, ray.cluster_resources(), replicas, config.runtime.ahead_bytes)
         return ShardTask(config, loaded, decoder, store, pace, claims)
 

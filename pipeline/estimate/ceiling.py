@@ -17,6 +17,7 @@ from pipeline.latents.encode import encode_sample
 from pipeline.latents.load import check_memory, load_encoder
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.metadata.filters import without_decoding
+from pipeline.monitor.stages import ENCODE
 from pipeline.records import DecodeItem, Row, Sample, ShardRef
 from pipeline.video.decoder import LocalDecoder
 
@@ -75,7 +76,7 @@ def encode_alone(config: Config, shards: Sequence[ShardRef]) -> Limit:
             clips, watch = 0, Stopwatch()
         clips += sum(isinstance(one, Row) for one in _encoded(config, loaded, shard, watch))
     convolutions = loaded.identity["convolutions"] if loaded.tunable else {}
-    seconds = watch.seconds.get("encode", 0.0)
+    seconds = watch.seconds.get(ENCODE, 0.0)
     return Limit(machine(loaded.device, threads), convolutions, clips, watch.frames, seconds)
 
 

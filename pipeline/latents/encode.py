@@ -12,6 +12,7 @@ from pipeline.clips.continuous import latent_frames, rows_of
 from pipeline.config.latents import OutputConfig
 from pipeline.errors import Reason
 from pipeline.latents.stopwatch import Stopwatch
+from pipeline.monitor.stages import ENCODE, IDLE
 from pipeline.records import Chunk, ClipSpec, DecodeItem, Failure, FloatLatent, Opened, Row, Sample, Uint8Frames
 
 # What the next item of a sample asks of the device: nothing at all, to go on with a clip, to take a whole one at once,
@@ -214,8 +215,8 @@ class _OpenClip:
         def fetched() -> FloatLatent:
             latent = fetch()
             spent = self._stream.take_device_seconds()
-            self._watch.add("encode", spent.busy)
-            self._watch.add("device_idle", spent.idle)
+            self._watch.add(ENCODE, spent.busy)
+            self._watch.add(IDLE, spent.idle)
             return latent
 
         return fetched

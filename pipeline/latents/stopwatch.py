@@ -5,6 +5,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.monitor.stages import ENCODE, IDLE
+
+
+class Spent(NamedTuple):
+    """What the device did: frames that it encoded, and seconds in which it was busy and idle."""
+
+    frames: int
+    encode_seconds: float
+    idle_seconds: float
+
+
+NOTHING = Spent(0, 0.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -14,12 +28,16 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
     frames: int = 0
     convolutions_halved: int = 0
+    _taken: Spent = NOTHING
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take_frames(self) -> int:
-        """Frames encoded since the last call."""
-        taken, self.frames = self.frames, 0
-        return taken
+    def take(self) -> Spent:
+        """What was done since the last call."""
+        with self._lock:
+            total = Spent(self.frames, self.seconds.get(ENCODE, 0.0), self.seconds.get(IDLE, 0.0))
+        before, self._taken = self._taken, total
+        seconds = (total.encode_seconds - before.encode_seconds, total.idle_seconds - before.idle_seconds)
+        return Spent(total.frames - before.frames, *seconds)
 
     def add(self, stage: str, seconds: float) -> None:
         with self._lock:

@@ -26,6 +26,7 @@ from pipeline.latents.pace import Pace
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.latents.walk import Place, Step, Steps, Walk
 from pipeline.monitor.events import ConvolutionsHalved, Event, Progress, ShardDone, ShardRead, SliceDone
+from pipeline.monitor.stages import ENCODE
 from pipeline.output.accounts import WHOLE_SAMPLE, CommittedSlice
 from pipeline.output.ledger import ShardLedger
 from pipeline.output.slice_writer import SliceWriter
@@ -172,7 +173,7 @@ class _Making:
                 del message  # or the last frames would stay in memory until the next ones come
             elif place is not None and self._encode_next(self._samples[place]):
                 self._finish(self._samples.pop(place).step, feed)
-                yield Progress(self._shard, self._watch.take_frames())
+                yield self._progress()
                 yield from self._halved()
             yield from ((made, False) for made in self._commits.ready())
         yield from ((made, False) for made in self._commits.drain())
@@ -182,6 +183,18 @@ class _Making:
             return feed.take(wait=False)
         with self._watch("wait_for_frames"):
             return feed.take(wait=True)
+
+    def _progress(self) -> Progress:
+        ready = sum(bool(sample.items) for sample in self._samples.values())
+        spent = self._watch.take()
+        return Progress(
+            self._shard,
+            spent.frames,
+            encode_seconds=spent.encode_seconds,
+            idle_seconds=spent.idle_seconds,
+            decoding=len(self._samples) - ready,
+            ready=ready,
+        )
 
     def _halved(self) -> Iterator[ConvolutionsHalved]:
         """Says and counts what a lack of memory has changed since the last sample."""
@@ -229,7 +242,7 @@ class _Making:
         return item.item is None
 
     def _finish(self, step: Step, feed: Feed) -> None:
-        encode_seconds = self._watch.seconds.get("encode", 0.0)
+        encode_seconds = self._watch.seconds.get(ENCODE, 0.0)
         self._task.pace.encoded(encode_seconds - self._encode_seconds)
         self._encode_seconds = encode_seconds
         feed.finish(step)

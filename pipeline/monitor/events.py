@@ -9,13 +9,18 @@ from pipeline.records import Reject
 class Progress:
     """Event: one more sample is finished; `frames`, or of texts `tokens`, were encoded since the last such event.
 
-    The driver says by which `replica`.
+    Since then the device was busy for `encode_seconds` and idle for `idle_seconds`. Of the shard's samples `decoding`
+    have nothing for the device yet, and the next frames of `ready` wait for it. The driver says by which `replica`.
     """
 
     shard: str
     frames: int
     tokens: int = 0
     replica: int = -1
+    encode_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    decoding: int = 0
+    ready: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,25 @@
-"""How many frames each replica encoded, and when: what the report shows over time. A run keeps it beside its output."""
+"""How many frames each replica encoded, and when: what the report shows over time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from pipeline.monitor.events import Event, Progress
+from pipeline.monitor.live import LiveJson
 
 MOST_STEPS = 240
 
 
 class HistoryJson(TypedDict):
-    """history/TIME.json: frames that each replica, by its number, encoded in each step since `began_unix_seconds`."""
+    """history/TIME.json: frames that each replica, by its number, encoded in each step since `began_unix_seconds`.
+
+    `ended_unix_seconds` is None while the run goes on, and stays so where it was killed. Runs of older versions say
+    neither that nor `live`.
+    """
 
     began_unix_seconds: int
+    ended_unix_seconds: NotRequired[int | None]
+    live: NotRequired[LiveJson]
     step_seconds: float
     frames: dict[str, list[int]]
 
@@ -36,9 +43,14 @@ class History:
         steps += [0] * (step + 1 - len(steps))
         steps[step] += event.frames
 
-    def to_json(self) -> HistoryJson:
-        frames = {str(replica): self._frames[replica] for replica in sorted(self._frames)}
-        return {"began_unix_seconds": self.began_unix_seconds, "step_seconds": self.step_seconds, "frames": frames}
+    def to_json(self, ended_unix_seconds: int | None, live: LiveJson) -> HistoryJson:
+        return {
+            "began_unix_seconds": self.began_unix_seconds,
+            "ended_unix_seconds": ended_unix_seconds,
+            "live": live,
+            "step_seconds": self.step_seconds,
+            "frames": {str(replica): self._frames[replica] for replica in sorted(self._frames)},
+        }
 
 
 def rates_of(history: HistoryJson) -> Mapping[str, list[float]]:

@@ -6,13 +6,14 @@ are for watching; the accounts of a run are its manifests.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.errors import LatentmillError
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone
 
 PROGRESS_SECONDS = 1.0  # between two Progress events of a replica
+SUMMED = ("frames", "tokens", "encode_seconds", "idle_seconds")  # of Progress events
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,12 @@ def of_work(event: Event, before: Mapping[str, float], seconds: Mapping[str, flo
             yield Point(STAGE_SECONDS, more, {"stage": stage})
 
 
+def _together(one: Progress, later: Progress) -> Progress:
+    """What both say, and how many samples were on their way at the later one."""
+    sums = {name: getattr(one, name) + getattr(later, name) for name in SUMMED}
+    return replace(later, **sums)
+
+
 def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.monotonic) -> Iterator[Event]:
     """The same events with fewer Progress: one a second, or before another event, with the frames of all since.
 
@@ -113,8 +120,7 @@ def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.mon
     try:
         for event in events:
             if isinstance(event, Progress):
-                before = (held.frames, held.tokens) if held else (0, 0)
-                held = Progress(event.shard, event.frames + before[0], event.tokens + before[1])
+                held = _together(held, event) if held else event
                 if (now := now_seconds()) < due_at:
                     continue
                 event, held, due_at = held, None, now + PROGRESS_SECONDS

@@ -17,9 +17,13 @@ from pipeline.monitor.events import (
     ReplicaReleased,
     ShardDone,
     ShardFailed,
+    SliceDone,
     WaitingForGpus,
 )
+from pipeline.monitor.live import feeding
 from pipeline.monitor.run_counts import RunCounts
+from pipeline.monitor.words import duration
+from pipeline.storage.urls import without_secrets
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -30,6 +34,7 @@ class RunProgress:
     def __init__(self, shards: int, shards_done: int, console: Console, of_texts: bool = False) -> None:
         self._console, self._of_texts = console, of_texts
         self._shards, self._counts = shards, RunCounts(shards_done)
+        self._rejects_told: set[str] = set()
         self._last_line = time.monotonic()
         columns = (
             TextColumn("shards"),
@@ -70,6 +75,8 @@ class RunProgress:
                 self._say(f"replica {event.replica} was lost{_where(event)}: {event.error}")
             case WaitingForGpus() | GpuExcluded() | ConvolutionsHalved():
                 self._say(str(event))
+            case SliceDone():
+                self._say_new_rejects(event)
             case LogsNotKept():
                 self._say(f"logs of replicas cannot be kept (runtime.logs): {event.error}")
         self._show(isinstance(event, ShardDone))
@@ -77,6 +84,13 @@ class RunProgress:
     def tick(self) -> None:
         """Shows the counts when they are due, whether or not anything happens; call it often."""
         self._show(important=False)
+
+    def _say_new_rejects(self, event: SliceDone) -> None:
+        """Says the first reject of each reason: what goes wrong is seen at once, and not thousands of times."""
+        for reject in event.rejects:
+            if not (event.reused or reject.is_filtered or reject.why.code in self._rejects_told):
+                self._rejects_told.add(reject.why.code)
+                self._say(f"first reject of its kind: {event.shard}/{reject.key}: {without_secrets(str(reject.why))}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
@@ -91,14 +105,19 @@ class RunProgress:
         if self._of_texts:
             made, encoded = f"{counts.captions:,} captions", "tokens"
         rates = f"{counts.recent_rate(now):,.1f} {encoded}/s ({counts.rate(now):,.1f} on average)"
-        return f"{made}, {counts.rejects:,} rejects, {len(counts.replicas):,} replicas, {rates}"
+        words = [made, f"{counts.rejects:,} rejects", f"{len(counts.replicas):,} replicas", rates]
+        if (busy := counts.recent_busy(now)) is not None:
+            words.append(feeding(busy, counts.decoding, counts.ready))
+        return ", ".join(words)
 
     def _plain_line(self, important: bool) -> None:
         now = time.monotonic()
         if self._console.is_terminal or not (important or now - self._last_line > PLAIN_INTERVAL_SECONDS):
             return
         self._last_line = now
-        self._say(f"{self._counts.shards_done:,}/{self._shards:,} shards, {self._text()}")
+        left_seconds = self._counts.seconds_left(self._shards, now)
+        left = f", about {duration(left_seconds)} left" if left_seconds else ""
+        self._say(f"{self._counts.shards_done:,}/{self._shards:,} shards, {self._text()}{left}")
 
 
 def _where(event: ReplicaJoined | ReplicaLost | ReplicaReleased) -> str:

@@ -105,7 +105,7 @@ class Store:
         return self._create_remote(lambda full: self.fs.put_file(local_file, full, mode="create"), path)
 
     def replace(self, path: str, data: bytes) -> None:
-        """Writes a file that each run makes again (summary, report), never a part or a manifest."""
+        """Writes a file that each run makes again (summary, report, history), never a part or a manifest."""
         if self._local:
             target = Path(self._full(path))
             target.parent.mkdir(parents=True, exist_ok=True)

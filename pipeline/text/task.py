@@ -20,6 +20,7 @@ from pipeline.latents.background import Background
 from pipeline.latents.helping import Claims, NoClaims, helping_order
 from pipeline.latents.stopwatch import Stopwatch
 from pipeline.monitor.events import Event, Progress, ShardDone, ShardRead, SliceDone
+from pipeline.monitor.stages import ENCODE
 from pipeline.output.manifests import read_manifest
 from pipeline.output.paths import TEXT_PARTS, UNCOND_FILE, slice_of_file, text_part_path, text_path
 from pipeline.records import ShardRef
@@ -160,7 +161,7 @@ class TextTask:
         """Embeds the captions of a slice group by group; gives the tokens of each."""
         for group in _groups(units):
             captions = list(dict.fromkeys(caption for unit in group for caption in unit.captions))
-            with watch("encode"):
+            with watch(ENCODE):
                 embedded = dict(zip(captions, self._embed(captions), strict=True))
             background.submit(partial(self._write, writer, group, embedded, watch))
             yield sum(one.rows for one in embedded.values())

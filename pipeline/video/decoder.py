@@ -1,11 +1,11 @@
 """The protocol of decoders, and the one that decodes in this process; cluster/decoder.py has the one that uses Ray."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from encoder import LatentSpec, ReceptiveField
-from pipeline.clips.plan import ClipRules
+from pipeline.clips.plan import rules_of
 from pipeline.config.load import Config
 from pipeline.records import DecodeItem, Sample
 from pipeline.video.decode import decode_sample
@@ -29,8 +29,7 @@ class LocalDecoder:
     receptive_field: ReceptiveField | None = None
 
     def start(self, sample: Sample, segment: int = 0) -> Generator[DecodeItem, None, None]:
-        config, chunk_frames = self.config, self.config.encoder.chunk_frames
-        images = bool(config.input.image)
-        rules = ClipRules(self.spec, chunk_frames, sample.spans, segment, self.receptive_field, images)
+        config = self.config
+        rules = replace(rules_of(config, self.spec, self.receptive_field), spans=sample.spans, segment=segment)
         items = decode_sample(sample.video, config.clip, config.limits, config.input.strict, rules, config.filter)
         yield from (item for item in items if item is not None)

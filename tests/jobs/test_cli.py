@@ -72,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) ->
     path = config_file(config, folder / "c.yaml")
     for number in (signal.SIGTERM, signal.SIGINT):
         there = parts_of(config)
-        process = latentmill("run", path)
+        process = latentmill("run", path, "runtime.replicas=1")
         while parts_of(config) == there and process.poll() is None:
             time.sleep(0.05)  # until the run waits for replicas that are at work
         process.send_signal(number)
@@ -223,12 +223,13 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 
 @pytest.mark.ray
 @pytest.mark.skipif(not SHARED_VIDEOS.exists(), reason="the shared videos are not beside this clone")
-def test_every_shared_video_good_or_hostile_is_a_row_or_a_reject(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_every_shared_video_good_or_hostile_is_a_row_or_a_reject(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = [str(SHARED_VIDEOS / kind) for kind in ("good", "bad")]
     assert main(["pack", *folders, str(tmp_path), "--shard-samples", "30"]) == 0
     config = make_config(clip={"fps": None}, output={"part_samples": 16})
-    code, output = finish(latentmill("run", config_file(config, tmp_path / "c.yaml")))
-    assert code == 0, output
+    assert main(["run", config_file(config, tmp_path / "c.yaml")]) == 0, capsys.readouterr().out
     store, seen = Store(config.output.path), Verified()
     assert list(verify(store, seen)) == []
     summary = json.loads(store.read("summary.json"))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-from pipeline.audit.summary import IDLE_STAGE
 from pipeline.monitor.metrics import METRICS
+from pipeline.monitor.stages import IDLE
 
 FILE = ROOT / "jobs" / "grafana" / "latentmill.json"
 GRID_WIDTH = 24
@@ -96,7 +96,7 @@ def test_the_busy_fraction_is_that_of_the_summary(dashboard: dict[str, Any]) -> 
     (panel,) = (panel for panel in dashboard["panels"] if panel["title"] == "Encoder busy")
     above, below = panel["targets"][0]["expr"].split(" / ")
     assert re.findall(r'stage=~?"([^"]*)"', above) == ["encode"]
-    assert re.findall(r'stage=~?"([^"]*)"', below) == [f"encode|{IDLE_STAGE}"]
+    assert re.findall(r'stage=~?"([^"]*)"', below) == [f"encode|{IDLE}"]
 
 
 def test_it_is_installed_with_the_commands() -> None:

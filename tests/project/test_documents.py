@@ -16,7 +16,7 @@ from jobs.examples import EXAMPLES
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # a changelog also names what is gone
 FOLDERS = ("benchmarks", "configs", "docs", "encoder", "examples", "jobs", "pipeline", "tests")
-README_LINES = 130
+README_LINES = 135
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 

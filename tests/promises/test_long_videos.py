@@ -16,7 +16,7 @@ from support.runs import samples_of, write_tar
 
 FPS = 25
 FFMPEG_INDEX_BYTES = 67  # a frame of mov: what opening such a file alone takes at its peak, before a picture is decoded
-LONG_MINUTES = int(os.environ.get("LATENTMILL_LONG_MINUTES", "10"))
+LONG_MINUTES = int(os.environ.get("LATENTMILL_LONG_MINUTES", "6"))
 PEAK = 'print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])'
 DECODE = f"""
 import pickle, sys

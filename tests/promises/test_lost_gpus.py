@@ -15,7 +15,7 @@ import pytest
 import ray
 import yaml
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import add_gpus, idle_head
+from support.nodes import add_gpus, idle_head, kept
 from support.paths import ROOT
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
@@ -48,10 +48,17 @@ from pipeline.monitor.events import (
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
-def nodes() -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def head() -> Iterator[Nodes]:
     """A head that does no work."""
     with idle_head() as running:
+        yield running
+
+
+@pytest.fixture
+def nodes(head: Nodes) -> Iterator[Nodes]:
+    """The head for one test, which adds nodes and loses them."""
+    with kept(head) as running:
         yield running
 
 
@@ -121,38 +128,6 @@ def test_a_run_without_gpus_ends_when_it_has_waited_as_long_as_it_may(nodes: Nod
         assert isinstance(next(events), WaitingForGpus)
         with pytest.raises(TransientError, match="wait_for_gpus_minutes"):
             next(events)
-
-
-def test_a_run_whose_head_is_lost_says_how_to_go_on_and_one_that_is_stopped_just_then_does_not_end_well(
-    nodes: Nodes, config: Config, tmp_path: Path
-) -> None:
-    add_gpus(nodes, 2)
-    with joined_run(config, tmp_path / "out") as run, joined_run(config, tmp_path / "stopped") as stopped:
-        stopped.send_signal(signal.SIGTERM)
-        (head,) = nodes.head_node.all_processes["gcs_server"]
-        os.kill(head.process.pid, signal.SIGKILL)
-        _, errors = run.communicate(timeout=60)
-        _, stopped_errors = stopped.communicate(timeout=60)
-    assert run.returncode == 1, errors
-    (line,) = [line for line in errors.splitlines() if "latentmill" in line]
-    assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
-    assert "Traceback" not in errors
-    assert stopped.returncode == 143, stopped_errors
-
-
-@contextmanager
-def joined_run(config: Config, out: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A run with one replica in a process of its own, which has much left when its replica joins."""
-    slow = {"encoder.weights": "simulated:500", "runtime.replicas": 1, "output.path": str(out)}
-    file = out.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(config.replaced(slow).model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs", "run", str(file)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stdout
-        assert run.stderr
-        while "joined" not in (line := run.stdout.readline()):
-            assert line, run.stderr.read()
-        yield run
 
 
 def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an_idle_replica(
@@ -228,3 +203,37 @@ def test_a_gpu_on_which_replicas_die_is_excluded_and_a_run_that_has_no_other_end
         cluster = cluster_of(config.replaced({"output.path": config.output.path + "-2"}))
         with pytest.raises(TransientError, match="replicas keep dying"):
             list(events_of(cluster, kill_on_faulty_gpus))
+
+
+def test_a_run_whose_head_is_lost_says_how_to_go_on_and_one_that_is_stopped_just_then_does_not_end_well(
+    config: Config, tmp_path: Path
+) -> None:
+    with idle_head() as nodes:  # of its own, and in the last test: a cluster after it would be a second one
+        add_gpus(nodes, 2)
+        config = config.replaced({"runtime.address": nodes.address})
+        with joined_run(config, tmp_path / "out") as run, joined_run(config, tmp_path / "stopped") as stopped:
+            stopped.send_signal(signal.SIGTERM)
+            (gcs,) = nodes.head_node.all_processes["gcs_server"]
+            os.kill(gcs.process.pid, signal.SIGKILL)
+            _, errors = run.communicate(timeout=60)
+            _, stopped_errors = stopped.communicate(timeout=60)
+    assert run.returncode == 1, errors
+    (line,) = [line for line in errors.splitlines() if "latentmill" in line]
+    assert re.search(r"Ray's head at .* does not answer any more.* run the same command again to continue", line)
+    assert "Traceback" not in errors
+    assert stopped.returncode == 143, stopped_errors
+
+
+@contextmanager
+def joined_run(config: Config, out: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A run with one replica in a process of its own, which has much left when its replica joins."""
+    slow = {"encoder.weights": "simulated:500", "runtime.replicas": 1, "output.path": str(out)}
+    file = out.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(config.replaced(slow).model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs", "run", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        while "joined" not in (line := run.stdout.readline()):
+            assert line, run.stderr.read()
+        yield run

@@ -30,7 +30,7 @@ from pipeline.records import Chunk, Failure, Opened
 from pipeline.video.decode import decode_sample
 from pipeline.video.synthetic.videos import make_video
 
-VIDEOS = int(os.environ.get("LATENTMILL_FUZZ", "24"))
+VIDEOS = int(os.environ.get("LATENTMILL_FUZZ", "16"))
 HANG_SECONDS = 60
 LARGEST_BYTES = 600_000  # of the shared videos: larger ones only take longer
 MODES = ("default", "strict")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head
+from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head, kept
 from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
 
 from encoder.simulated import WEIGHTS_SHA256
@@ -26,11 +26,18 @@ from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
-def nodes() -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def head() -> Iterator[Nodes]:
     """A head that does no work and a node that only decodes."""
     with idle_head() as running:
         running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        yield running
+
+
+@pytest.fixture
+def nodes(head: Nodes) -> Iterator[Nodes]:
+    """The head for one test, which adds nodes and loses them."""
+    with kept(head) as running:
         yield running
 
 
@@ -77,45 +84,29 @@ def check_nothing_is_missing(config: Config, tiny: VideoEncoder, tmp_path: Path)
     assert made == output_files(tmp_path / "undisturbed")
 
 
-def test_a_node_is_lost_with_its_replicas_and_another_joins_and_nothing_is_missing(
+def test_nodes_are_lost_one_after_the_other_and_another_joins_and_nothing_is_missing(
     nodes: Nodes, config: Config, tiny: VideoEncoder, tmp_path: Path
 ) -> None:
-    lost, joined, at_work = add_gpus(nodes, 2), None, set()
-    seen: list[Event] = []
+    there, joined, at_work = [add_gpus(nodes, 1), add_gpus(nodes, 1)], None, set()
+    made_by_the_other = 0
     with connected(config.runtime):
-        run = Run(config, tiny.weights_sha256)
-        assert run.visible_devices() == ["0", "1"]
+        run, seen = Run(config, tiny.weights_sha256), list[Event]()
         for event in run.events():
             seen.append(event)
             at_work |= run.nodes_at_work()
-            if lost and isinstance(event, SliceDone):
-                nodes.remove_node(lost)
-                lost = None
-            if not lost and not joined and isinstance(event, WaitingForGpus):
+            if len(there) == 2 and len(run.nodes_at_work()) == 2:
+                nodes.remove_node(there.pop())
+            elif len(there) == 1 and isinstance(event, SliceDone):
+                made_by_the_other += 1
+                assert not any(isinstance(event, WaitingForGpus) for event in seen), "it works while one GPU is left"
+                if made_by_the_other == 2:
+                    nodes.remove_node(there.pop())
+            elif not there and not joined and isinstance(event, WaitingForGpus):
                 joined = add_gpus(nodes, 1)
         run.cluster.stop()
     assert joined is not None, "the run must say that it waits when the last GPU is gone"
+    assert len(at_work) == 3, "every node must have been at work"
     assert joined.node_id in at_work
-    assert sum(isinstance(event, ShardDone) for event in seen) == 4
-    check_nothing_is_missing(config, tiny, tmp_path)
-
-
-def test_a_node_is_lost_while_another_works_and_that_one_makes_what_is_left(
-    nodes: Nodes, config: Config, tiny: VideoEncoder, tmp_path: Path
-) -> None:
-    both, lost = {add_gpus(nodes, 1), add_gpus(nodes, 1)}, None
-    seen: list[Event] = []
-    with connected(config.runtime):
-        run = Run(config, tiny.weights_sha256)
-        for event in run.events():
-            seen.append(event)
-            if lost is None and len(run.nodes_at_work()) == 2:
-                lost = both.pop()
-                nodes.remove_node(lost)
-        assert run.nodes_at_work() <= {node.node_id for node in both}
-        run.cluster.stop()
-    assert lost is not None, "both nodes must have been at work"
-    assert not any(isinstance(event, WaitingForGpus) for event in seen)
     assert sum(isinstance(event, ShardDone) for event in seen) == 4
     check_nothing_is_missing(config, tiny, tmp_path)
 
@@ -141,6 +132,7 @@ def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
     monkeypatch.setattr(Fleet, "committed", note)
     with connected(config.runtime):
         run = Run(config, WEIGHTS_SHA256)
+        assert run.visible_devices() == ["0", "1", "2", "3"]
         events = list(run.events())
         run.cluster.stop()
     assert isinstance(events[-1], ShardDone)

@@ -23,6 +23,17 @@ def idle_head() -> Iterator[Nodes]:
         running.shutdown()
 
 
+@contextmanager
+def kept(nodes: Nodes) -> Iterator[Nodes]:
+    """The same cluster, which is left with the nodes that it has now."""
+    before = set(nodes.worker_nodes)
+    try:
+        yield nodes
+    finally:
+        for node in set(nodes.worker_nodes) - before:
+            nodes.remove_node(node)
+
+
 def add_gpus(nodes: Nodes, gpus: int) -> Any:
     """Adds a node of one CPU that claims so many GPUs."""
     return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)

@@ -3,7 +3,6 @@
 Of large runs some shards and some clips are read, evenly spread.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,26 +12,26 @@ from typing import Any
 import numpy as np
 
 from encoder import VideoDecoder
+from pipeline.audit.history_file import read_history
+from pipeline.audit.pictures import small_picture
 from pipeline.audit.redecode import aligned, psnr_db
 from pipeline.audit.reencode import frames_of, spread
 from pipeline.audit.report.data import BIN_DEVIATIONS, EXAMPLES, ClipFacts, Examples, Pictures, ReportData, Shown
-from pipeline.audit.show import small_picture
 from pipeline.config.load import recorded_config
 from pipeline.errors import LatentmillError, UserError
 from pipeline.latents.load import load_decoder
-from pipeline.monitor.history import HistoryJson
 from pipeline.output.index import read_index
 from pipeline.output.latent_bytes import latent_of
 from pipeline.output.manifests import read_several
 from pipeline.output.parts import Footer, first_row
-from pipeline.output.paths import HISTORY, latent_files
+from pipeline.output.paths import latent_files
 from pipeline.output.run_file import RunFile, Summary, read_run
 from pipeline.output.statistics import channels, statistics_of
 from pipeline.records import FloatLatent
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
 
-SHARDS_READ, LATENTS_READ, HISTORIES_READ = 64, 12, 4
+SHARDS_READ, LATENTS_READ = 64, 12
 FRAMES_READ, FRAMES_DECODED = 64, 500  # of a clip: latent frames for histograms, frames of a video for pictures
 BINS = 24  # of a channel's histogram
 FAR = 8.0  # deviations from the median, estimated by the median deviation, beyond which a clip is named
@@ -69,12 +68,6 @@ def _some_rows(store: Store) -> Iterator[tuple[dict[str, Any], Footer]]:
         with suppress(ValueError), store.open(path) as file:
             if found := first_row(file, lambda _: True):
                 yield found
-
-
-def read_history(store: Store) -> tuple[HistoryJson, ...]:
-    """What the last runs kept, the oldest first."""
-    names = [name for name in store.names(HISTORY) if name.endswith(".json")]
-    return tuple(json.loads(store.read(f"{HISTORY}/{name}")) for name in names[-HISTORIES_READ:])
 
 
 def clip_facts(store: Store, shards: Sequence[str]) -> ClipFacts:

@@ -22,13 +22,13 @@ from pipeline.audit.report.elements import (
     titled,
 )
 from pipeline.monitor.history import HistoryJson, rates_of
+from pipeline.monitor.stages import ENCODE, IDLE
 from pipeline.monitor.words import duration, number, size
 from pipeline.output.run_file import RunFile, Summary, Totals
 
 LOSSES = {"unused_file": "files not used:", "replaced_text": "texts with replaced characters or cells"}
 SIMULATED = "The encoder was simulated: its latents are noise, and its times those of no device."
 STRIPS = 32  # replicas that are drawn one by one
-WORKING, IDLE = "encode", "device_idle"
 
 
 def losses_of(totals: Totals) -> dict[str, int]:
@@ -124,7 +124,7 @@ def _of_run(history: HistoryJson) -> str:
 def seconds(summary: Summary) -> str:
     """Where the time of replicas went, and what the encoder alone would have made in it."""
     spent, rows = summary["seconds_by_stage"], summary["rows"]
-    working, idle = spent.get(WORKING, 0.0), spent.get(IDLE, 0.0)
+    working, idle = spent.get(ENCODE, 0.0), spent.get(IDLE, 0.0)
     limit = ""
     if working and rows:
         values = {

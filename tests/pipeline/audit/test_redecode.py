@@ -17,9 +17,10 @@ import encoder
 from encoder.diffusers_vae import CLASSES
 from encoder.weights import WeightsError
 from jobs.cli import main
+from pipeline.audit.pictures import side_by_side
 from pipeline.audit.redecode import aligned, psnr_db, redecode
 from pipeline.audit.reencode import frames_of, rows_of_parts
-from pipeline.audit.show import find_row, side_by_side
+from pipeline.audit.show import find_row
 from pipeline.config.load import Config
 from pipeline.errors import UserError
 from pipeline.latents.load import load_encoder

@@ -19,8 +19,9 @@ from torch import Tensor
 
 import encoder
 from encoder.video_encoder import OutOfMemoryError, Posterior, VideoEncoder
+from pipeline.audit.pictures import picture
 from pipeline.audit.reencode import frames_of, reencode
-from pipeline.audit.show import find_row, picture
+from pipeline.audit.show import find_row
 from pipeline.audit.verify import Verified, verify
 from pipeline.clips.continuous import rows_of
 from pipeline.clips.plan import ClipRules, check_clip_config, plan_clips, plan_spans
@@ -180,7 +181,7 @@ def test_a_row_is_shown_with_its_own_frames(made: Config, videos: tuple[bytes, .
     items = decode_sample(videos[1], clip, made.limits, False, ClipRules(SPEC, 8))
     whole = np.concatenate([item.frames for item in items if isinstance(item, Chunk)])
     np.testing.assert_array_equal(frames, whole[9:17])
-    shown = Image.open(io.BytesIO(picture(latent_of(row), frames, 4)))
+    shown = Image.open(io.BytesIO(picture(latent_of(row), frames, 4, "")))
     assert shown.size[0] == 2 * 160 * 32 // 48 + 1  # two latents, each below the frame that begins it
 
 

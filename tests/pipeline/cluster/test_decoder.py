@@ -124,7 +124,7 @@ def test_a_task_decodes_the_segment_that_it_is_asked_for(make_config: MakeConfig
 
 def test_the_decoder_of_a_closed_sample_is_cancelled(videos: tuple[bytes, ...], make_config: MakeConfig) -> None:
     decoder = decoder_of(make_config(clip={"frames": 17, "fps": None}))
-    for _ in range(8):  # more than there are CPUs: what is not cancelled would hold them
+    for _ in range(3):  # more than there are CPUs: what is not cancelled would hold them
         items = decoder.start(sample_of(videos[0]))
         assert isinstance(next(item for item in items if item is not None), Opened)
         items.close()

@@ -273,9 +273,9 @@ def test_the_size_is_bounded_before_a_pixel_is_decoded() -> None:
 
 
 def test_decoding_stays_within_the_memory_of_a_video() -> None:
-    data = file_of(Image.new("RGB", (6000, 5000)))
-    config = ClipConfig(buckets=("96x160x1",))
-    items = bounded(decode_sample(data, config, LimitsConfig(), False, RULES), 24 << 20)  # of 90 MB
+    data = file_of(Image.new("RGB", (12000, 10000)))  # 360 MB, which no memory that a test before has freed would hold
+    config, limits = ClipConfig(buckets=("96x160x1",)), LimitsConfig(max_frame_px=200_000_000)
+    items = bounded(decode_sample(data, config, limits, False, RULES), 24 << 20)
     with pytest.raises(MemoryError):
         list(items)
 
