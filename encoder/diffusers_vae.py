@@ -242,7 +242,9 @@ def vae_config(weights: str) -> dict[str, Any]:
 
 def build_half(config: dict[str, Any], without: tuple[str, ...]) -> nn.Module:
     """The VAE of a config without its decoder, or without its encoder."""
-    model: nn.Module = getattr(_diffusers(), config["_class_name"]).from_config(config).eval()
+    with torch.device("cpu"):  # diffusers imports a class when it is asked for, and some make tensors then, for good
+        class_ = getattr(_diffusers(), config["_class_name"])
+    model: nn.Module = class_.from_config(config).eval()
     for part in without:
         setattr(model, part, nn.Module())  # some count the layers of both halves
     return model

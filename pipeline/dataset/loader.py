@@ -287,7 +287,7 @@ class Latents(IterableDataset[dict[str, Any]]):
 
     def _text_of(self, part: str, values: Mapping[str, Any], draw: int, dropped: bool) -> dict[str, Any]:
         """A caption of a row, and all that was stored of its embedding; what stands for a dropped one instead."""
-        root, _, path = part.partition("/latents/")
+        root, _, path = part.rpartition("/latents/")
         folder = f"{root}/text/{self._text}"
         places = [(values["sample_index"], window) for window in (values["window_index"], None)]
         file = f"{folder}/parts/{path.partition('/')[2]}"

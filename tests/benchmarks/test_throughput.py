@@ -57,8 +57,8 @@ def test_only_one_replica_has_one_process_beside_it() -> None:
 @pytest.mark.parametrize(
     ("number", "device", "decoding", "feeding"),
     [
-        (1, 1000 / (4 * 49), 16_000 / (18 * 49), 12.0),
-        (3, 4000 / (16.4 * 49), 2 / 0.8, math.inf),  # real decoders have the cores that there are; no free case of 4
+        (1, 1000 / (4 * 49), 16_000 / (18 * 49), math.inf),  # ours did more in another case
+        (3, 4000 / (16.4 * 49), 2 / 0.8, math.inf),  # real decoders have the cores that there are
         (0, math.inf, math.inf, 12.0),
     ],
 )

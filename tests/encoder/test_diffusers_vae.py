@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.encoders import Pair, relative_error, save
+from support.encoders import TINY, Pair, relative_error, save
 from support.encoders import video as made_video
 
 import encoder
-from encoder import video_encoder
-from encoder.diffusers_vae import CACHING, CLASSES, REFUSED
+from encoder import diffusers_vae, video_encoder
+from encoder.diffusers_vae import CACHING, CLASSES, DECODER, REFUSED
 from encoder.video_encoder import ClipMemoryError, joined
 from encoder.weights import WeightsError
 
@@ -50,6 +52,23 @@ def test_every_class_gives_what_diffusers_gives_and_says_its_shapes(class_name: 
     torch.testing.assert_close(posterior.mean, expected.mode(), rtol=0, atol=atol)
     assert posterior.mean.shape == posterior.logvar.shape == (1, *ours.spec.latent_shape(frames, 64, 96))
     assert json.loads(json.dumps(ours.identity))["class"] == class_name
+
+
+def test_what_diffusers_makes_when_it_imports_a_class_has_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Importing:
+        """As diffusers, whose class for Cosmos makes tensors when its module is imported."""
+
+        def __getattr__(self, name: str) -> Any:
+            made.append(torch.zeros(1).device.type)
+            return getattr(diffusers, name)
+
+    monkeypatch.setattr(diffusers_vae, "_diffusers", Importing)
+    with torch.device("meta"):
+        half = diffusers_vae.build_half({"_class_name": "AutoencoderKLWan", **TINY["AutoencoderKLWan"]}, DECODER)
+    assert next(half.parameters()).is_meta
+    assert made == ["cpu"]
 
 
 def test_scaling_is_recorded_from_config_or_checkpoint(tmp_path: Path) -> None:

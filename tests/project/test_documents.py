@@ -8,24 +8,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.documents import DOCUMENTS, FENCE, command_lines
 from support.paths import ROOT
 
 from jobs.cli import build_parser
 from jobs.examples import EXAMPLES
 
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # a changelog also names what is gone
 FOLDERS = ("benchmarks", "configs", "docs", "encoder", "examples", "jobs", "pipeline", "tests")
 README_LINES = 135
-FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def code_blocks(path: Path, language: str) -> list[str]:
-    return [text for known, text in FENCE.findall(path.read_text()) if known == language]
 
 
 def prose(path: Path) -> str:
@@ -113,11 +108,6 @@ def options_of(parser: ArgumentParser) -> set[str]:
     """The options that `--help` shows: a former name, which is refused with the new one, is not among them."""
     shown = [action for action in parser._actions if action.help != SUPPRESS]
     return {option for action in shown for option in action.option_strings if option.startswith("--")}
-
-
-def command_lines(path: Path) -> list[str]:
-    lines = [line.split(" #")[0].strip() for text in code_blocks(path, "sh") for line in text.splitlines()]
-    return [line for line in lines if line.startswith("latentmill ")]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

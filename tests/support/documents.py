@@ -1,0 +1,18 @@
+"""The documents of the project, and what stands in their blocks of code."""
+
+import re
+from pathlib import Path
+
+from support.paths import ROOT
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return [text for known, text in FENCE.findall(path.read_text()) if known == language]
+
+
+def command_lines(path: Path) -> list[str]:
+    lines = [line.split(" #")[0].strip() for text in code_blocks(path, "sh") for line in text.splitlines()]
+    return [line for line in lines if line.startswith("latentmill ")]
