@@ -148,6 +148,8 @@ class EventLog:
             values |= {made: getattr(counts, made), "rejects": counts.rejects, encoded: getattr(counts, encoded)}
             rates = (counts.rate(now), counts.recent_rate(now))
             values |= dict(zip((f"{encoded}_per_second", f"recent_{encoded}_per_second"), rates, strict=True))
+            if (busy := counts.recent_busy(now)) is not None:
+                values |= {"recent_busy_fraction": busy, "decoding": counts.decoding, "ready": counts.ready}
             self._write(_line("heartbeat", f"{counts.shards_done:,} shards are done", **values))
 
     def ended(self, run: str, exit_code: int, summary: Mapping[str, Any]) -> None:

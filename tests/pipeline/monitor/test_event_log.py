@@ -144,6 +144,18 @@ def test_a_heartbeat_tells_how_far_the_run_is(monkeypatch: pytest.MonkeyPatch) -
     first, second = written(stream)
     assert (first["event"], first["shards"], first["shards_done"], first["replicas"]) == ("heartbeat", 10, 4, 0)
     assert second["event"] == "heartbeat"
+    assert "recent_busy_fraction" not in first, "no device has said anything"
+
+
+def test_a_heartbeat_tells_how_well_devices_are_fed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, clock = io.StringIO(), [100.0]
+    monkeypatch.setattr(event_log.time, "monotonic", lambda: clock[0])
+    with EventLog(shards=1, shards_done=0, stream=stream) as log:
+        clock[0] += 61
+        log.event(Progress("a", 49, encode_seconds=9.0, idle_seconds=1.0, decoding=3, ready=2))
+        log.tick()
+    (beat,) = written(stream)
+    assert (beat["recent_busy_fraction"], beat["decoding"], beat["ready"]) == (0.9, 3, 2)
 
 
 def test_the_last_line_of_a_run_that_breaks_says_why() -> None:
