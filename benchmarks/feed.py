@@ -6,14 +6,13 @@ to benchmarks/results/feed.json, beside those that stand there.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.machine import processor_and_cores
 from benchmarks.s3_server import s3_server
 
 ROOT = Path(__file__).parents[1]
@@ -46,8 +45,9 @@ def main() -> None:
     chosen = parser.parse_args()
     for name in chosen.cases or CASES:
         measured = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        RESULTS.write_text(json.dumps(measured | {name: {**machine, **measure(name, chosen.rounds)}}, indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps(measured | {name: {**processor_and_cores(), **measure(name, chosen.rounds)}}, indent=1) + "\n"
+        )
 
 
 def measure(name: str, rounds: int) -> dict[str, object]:

@@ -7,7 +7,6 @@ Each measurement is a process of its own, and readers take turns. A peer that ca
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 from benchmarks.counting_store import Counted, counting_s3
 from benchmarks.loader_data import Shape, write_index, write_mds, write_rows
 from benchmarks.loader_readers import READERS, missing
+from benchmarks.machine import processor_and_cores
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--index-rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args()
-    figures: dict[str, Any] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    figures = processor_and_cores()
     figures["missing"] = missing()
     names = [name for name in READERS if name not in figures["missing"]]
     with tempfile.TemporaryDirectory(prefix="latentmill-loader-") as text:

@@ -10,7 +10,6 @@ benchmarks/results/start.json.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKLCogVideoX
 
+from benchmarks.machine import processor_and_cores
 from pipeline.input.pack import pack
 from pipeline.video.synthetic.videos import make_video
 
@@ -47,8 +47,7 @@ def main() -> None:
         taken = [(ray_alone(), run(command, f"{folder}/out-{number}", environment)) for number in range(rounds)]
     steps = {step: round(statistics.median(one[step] for _, one in taken), 2) for step in STEPS}
     figures = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        **processor_and_cores(),
         "rounds": rounds,
         "ray_alone_seconds": round(statistics.median(seconds for seconds, _ in taken), 2),
         "until_first_clip_seconds": round(statistics.median(sum(one.values()) for _, one in taken), 2),

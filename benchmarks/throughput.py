@@ -7,8 +7,6 @@ each case, and at the end the table into docs/throughput.md; `--table` makes the
 import argparse
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import processor_and_cores
 from benchmarks.peers import decoded
 from encoder.spec import spec_of
 from jobs.commands.bench_rehearsal import Rehearsal, config_of, make_shards, make_videos
@@ -87,7 +86,7 @@ def parse() -> argparse.Namespace:
 
 def measure(chosen: Sequence[Case], clips: int, rounds: int) -> None:
     """Runs these cases, and writes what there is after each of them."""
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine = processor_and_cores()
     measured = {"simulated": True, **machine, "clips": clips, "real_decode_cpu_seconds": real_decode_cpu_seconds()}
     before = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
     results = [one for one in before if one["replicas"] not in {case.replicas for case in chosen}]

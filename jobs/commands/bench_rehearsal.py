@@ -24,8 +24,7 @@ WARM_UP = "warm-up"  # with which the names of shards begin that are not counted
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What is simulated. All decoders are loaded before, and the first `warm_up_clips` that
-    devices end with are not counted.
+    """What is simulated. All decoders are loaded before, and the first `warm_up_clips` of devices are not counted.
 
     With `slow_video_seconds` the first video that is measured takes so long to decode, as a long film would.
     """

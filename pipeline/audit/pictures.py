@@ -32,7 +32,7 @@ class Strip:
 def picture(latent: FloatLatent, frames: Uint8Frames | None, temporal_ratio: int, title: str) -> bytes:
     """A PNG with labels: a coloured picture of each frame of the latent `c t h w`, below the frame that begins it."""
     strips = [strip.first(MOST) for strip in _strips(latent, frames, None, temporal_ratio)]
-    rows = [row for strip in strips for row in (_labels(strip), _joined(strip))]
+    rows = [_labelled(strip) for strip in strips]
     width_px = min(row.shape[1] for row in rows)
     return _encoded([_text([title], width_px), *rows], "PNG")
 
@@ -63,7 +63,7 @@ def moving_picture(latent: FloatLatent, frames: Uint8Frames | None, temporal_rat
         at = int(np.searchsorted(starts, number, side="right")) - 1
         strips = [] if frames is None else [Strip("frame", [frames[number]], [number])]
         strips.append(Strip("latent", [colours[at]], [at]))
-        images.append(np.concatenate([np.concatenate([_labels(strip), _joined(strip)]) for strip in strips], axis=1))
+        images.append(np.concatenate([_labelled(strip) for strip in strips], axis=1))
     first, *later = map(Image.fromarray, images)
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=later, duration=round(1000 / fps), loop=0)
@@ -113,10 +113,11 @@ def _resized(shown: Uint8Frames) -> Uint8Frames:
     return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.NEAREST))
 
 
-def _labels(strip: Strip) -> Uint8Frames:
-    """A line of text above each picture of a strip."""
-    width_px = _resized(strip.pictures[0]).shape[1]
-    return _text([f"{strip.kind} {number}" for number in strip.numbers], width_px)
+def _labelled(strip: Strip) -> Uint8Frames:
+    """The pictures of a strip, which are of one size, side by side below what each of them is."""
+    pictures = _joined(strip)
+    width_px = pictures.shape[1] // len(strip.pictures)
+    return np.concatenate([_text([f"{strip.kind} {number}" for number in strip.numbers], width_px), pictures])
 
 
 def _text(words: list[str], width_px: int) -> Uint8Frames:

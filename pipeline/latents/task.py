@@ -215,7 +215,7 @@ class _Making:
             case Begun():
                 self._begin(message.step)
                 if not message.step.is_wanted:
-                    yield Progress(self._shard, 0)
+                    yield self._progress()
             case Item():
                 self._samples[message.step.place].items.append(message)
 

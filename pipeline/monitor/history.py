@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from pipeline.monitor.events import Event, Progress
 from pipeline.monitor.live import LiveJson
@@ -10,16 +10,17 @@ from pipeline.monitor.live import LiveJson
 MOST_STEPS = 240
 
 
-class HistoryJson(TypedDict):
-    """history/TIME.json: frames that each replica, by its number, encoded in each step since `began_unix_seconds`.
+class _Live(TypedDict, total=False):
+    """What older versions do not say. `ended_unix_seconds` is None while a run goes on, and where it was killed."""
 
-    `ended_unix_seconds` is None while the run goes on, and stays so where it was killed. Runs of older versions say
-    neither that nor `live`.
-    """
+    ended_unix_seconds: int | None
+    live: LiveJson
+
+
+class HistoryJson(_Live):
+    """history/TIME.json: frames that each replica, by its number, encoded in each step since `began_unix_seconds`."""
 
     began_unix_seconds: int
-    ended_unix_seconds: NotRequired[int | None]
-    live: NotRequired[LiveJson]
     step_seconds: float
     frames: dict[str, list[int]]
 

@@ -25,7 +25,7 @@ from pipeline.monitor.run_counts import RunCounts
 from pipeline.monitor.words import duration
 from pipeline.storage.urls import without_secrets
 
-PLAIN_INTERVAL_SECONDS = 10.0
+LIVE_INTERVAL_SECONDS, PLAIN_INTERVAL_SECONDS = 0.1, 10.0
 
 
 class RunProgress:
@@ -35,7 +35,7 @@ class RunProgress:
         self._console, self._of_texts = console, of_texts
         self._shards, self._counts = shards, RunCounts(shards_done)
         self._rejects_told: set[str] = set()
-        self._last_line = time.monotonic()
+        self._last_shown = time.monotonic()
         columns = (
             TextColumn("shards"),
             BarColumn(),
@@ -96,8 +96,15 @@ class RunProgress:
         self._console.print(text, markup=False, highlight=False)
 
     def _show(self, important: bool) -> None:
-        self._display.update(self._bar, completed=self._counts.shards_done, description=self._text())
-        self._plain_line(important)
+        """Shows the counts if they are due: what they say of the last minute takes a while to add up."""
+        now, is_live = time.monotonic(), self._console.is_terminal
+        if not important and now - self._last_shown <= (LIVE_INTERVAL_SECONDS if is_live else PLAIN_INTERVAL_SECONDS):
+            return
+        self._last_shown = now
+        if is_live:
+            self._display.update(self._bar, completed=self._counts.shards_done, description=self._text())
+        else:
+            self._say_line(now)
 
     def _text(self) -> str:
         counts, now = self._counts, time.monotonic()
@@ -110,11 +117,7 @@ class RunProgress:
             words.append(feeding(busy, counts.decoding, counts.ready))
         return ", ".join(words)
 
-    def _plain_line(self, important: bool) -> None:
-        now = time.monotonic()
-        if self._console.is_terminal or not (important or now - self._last_line > PLAIN_INTERVAL_SECONDS):
-            return
-        self._last_line = now
+    def _say_line(self, now: float) -> None:
         left_seconds = self._counts.seconds_left(self._shards, now)
         left = f", about {duration(left_seconds)} left" if left_seconds else ""
         self._say(f"{self._counts.shards_done:,}/{self._shards:,} shards, {self._text()}{left}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.jobs import config_file, parts_of, undisturbed
 from support.paths import ROOT, SHARED_VIDEOS
-from support.runs import MakeConfig, configured, output_files, samples_of, write_tar
+from support.runs import MakeConfig, configured, published_files, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import build_parser, main
@@ -107,10 +107,7 @@ def test_a_run_that_goes_on_ends_with_everything_that_the_contract_names(runs: R
 def test_more_replicas_stopped_twice_write_the_bytes_of_a_run_in_this_process(
     runs: Runs, tiny: VideoEncoder, tmp_path: Path
 ) -> None:
-    named = {
-        path: data for path, data in output_files(runs.out).items() if "/.tmp-" not in path
-    }  # what a stop cut short
-    assert named == undisturbed(configured(runs.folder), tiny, tmp_path)
+    assert published_files(runs.out) == undisturbed(configured(runs.folder), tiny, tmp_path)
 
 
 @pytest.mark.ray

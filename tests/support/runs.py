@@ -62,6 +62,11 @@ def output_files(root: Path) -> dict[str, bytes]:
     }
 
 
+def published_files(root: Path) -> dict[str, bytes]:
+    """The same without temporary files, which a writer that was killed leaves behind for `verify --repair`."""
+    return {path: data for path, data in output_files(root).items() if "/.tmp-" not in path}
+
+
 def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
     """Makes every shard in this process."""
     task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
