@@ -13,6 +13,7 @@ from pipeline.config.load import Config
 from pipeline.errors import Reason
 from pipeline.records import DecodeItem, Failure
 from pipeline.video.decode import decode_sample
+from pipeline.video.pixels.resize import get_ready
 
 
 def crash_always(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
@@ -37,6 +38,7 @@ def hang(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem 
 
 
 def read_on_for_long(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
+    get_ready()  # as the real one: loading torch may take longer than the timeout of a test
     yield None
     items = decode_sample(video, config.clip, config.limits, False, rules)
     yield next(items)
