@@ -89,9 +89,10 @@ def assemble(spec: LatentSpec, module: nn.Module, weights_sha256: str, kind: Kin
         fuse(module)
         fuse(shadow)
     module = place(module, device, dtype)
-    engine = _tiled(kind.engine(module), options, spec)
+    plain_engine = kind.engine(module)
+    engine = _tiled(plain_engine, options, spec)
     shadow_engine = _tiled(kind.engine(shadow), options, spec)
-    shapes = conv_shapes(shadow, shadow_engine, spec, options.chunk_frames)
+    shapes = conv_shapes(module, plain_engine, options.chunk_frames)
     choice = choose(module, shapes, options.convolutions)
     apply(module, shapes, choice)
     if device.type == "cuda":

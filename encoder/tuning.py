@@ -22,8 +22,10 @@ from encoder.kernels.torch_winograd import TILE_PX, Algorithm, Winograd, Winogra
 from encoder.kernels.winograd import MAX_OUTPUTS, TAPS
 from encoder.models.layers import CausalConv3d, EdgeConv3d
 from encoder.models.norms import GroupNorm
-from encoder.spec import AUTO, DIRECT, LatentSpec
-from encoder.streaming.engines import Engine
+from encoder.spec import AUTO, DIRECT
+from encoder.streaming.chunks import segments_plan
+from encoder.streaming.engines import Engine, WholeClip
+from encoder.streaming.layer_fields import with_strides
 
 Choice = dict[str, str]  # algorithm by key of a shape; other shapes are computed directly
 Convolutions = str | Mapping[str, str]
@@ -68,32 +70,26 @@ class ConvShape(NamedTuple):
         return max(2, round(math.sqrt(products / products_of_a_pixel) / TILE_PX)) * TILE_PX
 
 
-def conv_shapes(model: nn.Module, engine: Engine, spec: LatentSpec, chunk_frames: int) -> dict[str, ConvShape]:
-    """The shapes of the `candidates`, by name, in a clip's later chunks.
+def conv_shapes(model: Any, engine: Engine, chunk_frames: int) -> dict[str, ConvShape]:
+    """The shapes of the `candidates`, by name, in a clip's later chunks. `engine` is the one that runs `model`."""
+    named = dict(candidates(model))
+    if not named:
+        return {}
+    strides = {conv: stride for layer, stride in with_strides(model) for conv in layer.modules()}
+    return {name: _shape(conv, engine, chunk_frames, strides[conv]) for name, conv in named.items()}
 
-    `engine` runs `model`, which is on the meta device, over a clip without values.
-    """
-    shapes: dict[str, ConvShape] = {}
-    if not any(True for _ in candidates(model)):
-        return shapes
 
-    def note(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(conv: Any, inputs: Any) -> None:
-            out_channels, in_channels = conv.weight.shape[:2]
-            shapes[name] = ConvShape(in_channels, out_channels, inputs[0].shape[2] - TAPS + 1)
+def _shape(conv: CausalConv3d, engine: Engine, chunk_frames: int, stride_frames: int) -> ConvShape:
+    out_channels, in_channels = conv.weight.shape[:2]
+    return ConvShape(in_channels, out_channels, _later_frames(engine, chunk_frames, stride_frames))
 
-        return hook
 
-    hooks = [conv.register_forward_pre_hook(note(name)) for name, conv in candidates(model)]
-    state: Any = None
-    with torch.no_grad():
-        for frames in engine.plan(1 + 4 * chunk_frames)[:2]:
-            side_px, dtype = 8 * spec.spatial_ratio, next(model.parameters()).dtype
-            x = torch.empty(1, 3, frames, side_px, side_px, dtype=dtype, device="meta")
-            _, state = engine.encode_chunk(x, state)
-    for registered in hooks:
-        registered.remove()
-    return shapes
+def _later_frames(engine: Engine, chunk_frames: int, stride_frames: int) -> int:
+    """The frames of each later chunk of a clip, where one stands for `stride_frames` frames of the clip."""
+    clip_frames = 1 + 4 * chunk_frames
+    if isinstance(engine, WholeClip):  # each layer cuts all frames of its input into chunks
+        return segments_plan(1 + (clip_frames - 1) // stride_frames, 1 + chunk_frames, chunk_frames)[-1]
+    return engine.plan(clip_frames)[1] // stride_frames
 
 
 def candidates(model: nn.Module) -> Iterator[tuple[str, CausalConv3d]]:

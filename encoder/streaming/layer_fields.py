@@ -12,10 +12,12 @@ from encoder.models.stem import Stem
 from encoder.models.wan import WanDownsample, WanEncoder, WanHead, WanResidualLevel
 from encoder.streaming.receptive_field import LayerField, ReceptiveField
 
+NativeStreaming = Encoder | WanEncoder | LtxEncoder
+
 
 def receptive_field_of(model: Callable[..., Any], identity: Mapping[str, Any]) -> ReceptiveField:
     """The receptive field of a native model, whose `identity` says in which chunks it runs."""
-    assert isinstance(model, Encoder | WanEncoder | LtxEncoder), "only native models stream"
+    assert isinstance(model, NativeStreaming), "only native models stream"
     return ReceptiveField(
         layers=tuple(_layer_fields(model)),
         temporal_ratio=identity["temporal_ratio"],
@@ -26,17 +28,23 @@ def receptive_field_of(model: Callable[..., Any], identity: Mapping[str, Any]) -
     )
 
 
-def _layer_fields(model: Encoder | WanEncoder | LtxEncoder) -> Iterator[LayerField]:
-    stride_frames = 1
-    for layer in _parts(model):
+def _layer_fields(model: NativeStreaming) -> Iterator[LayerField]:
+    for layer, stride_frames in with_strides(model):
         if past_frames := _halving_past_frames(layer):
             yield LayerField(stride_frames, past_frames, normed=False)
-            stride_frames *= 2
         for past_frames, normed in _same_rate_fields(layer):
             yield LayerField(stride_frames, past_frames, normed)
 
 
-def _parts(model: Encoder | WanEncoder | LtxEncoder) -> Iterator[nn.Module]:
+def with_strides(model: NativeStreaming) -> Iterator[tuple[nn.Module, int]]:
+    """The layers in order, each with how many frames of a clip one frame of its input stands for."""
+    stride_frames = 1
+    for layer in _parts(model):
+        yield layer, stride_frames
+        stride_frames *= 2 if _halving_past_frames(layer) else 1
+
+
+def _parts(model: NativeStreaming) -> Iterator[nn.Module]:
     """The layers, with those inside a level: its averaged input looks no further back than they do."""
     for layer in model.layers():
         yield from layer.parts() if isinstance(layer, WanResidualLevel) else (layer,)
