@@ -114,7 +114,8 @@ class Replica:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take cores from the decoders beside
         node = resources_of(node_here())
         if self._job.decodes:
-            load_beside(min(LEAST_AHEAD, int(node.get("CPU", 0)) // _on_node(node, self._replicas)))
+            cpus_left = int(node.get("CPU", 0)) // _on_node(node, self._replicas) - 1  # the replica itself loads on one
+            load_beside(min(LEAST_AHEAD, cpus_left))
         import encoder
 
         encoder.set_threads(threads_of(node, self._replicas))
