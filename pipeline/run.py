@@ -171,9 +171,13 @@ def execute(
     """
     store = Store(prepared.config.output.path)
     failed: dict[str, str] = {}
+    measures = prepared.config.encoder.convolutions == AUTO
+    if not prepared.left or (prepared.config.runtime.address is None and not measures):
+        claim_root(store, prepared)  # a root that cannot be written is said before Ray takes its seconds
     if prepared.left:
         with connected(prepared.config.runtime):
-            prepared = _measured(prepared, store, on_event, check)
+            if measures:
+                prepared = _measured(prepared, store, on_event, check)
             claim_root(store, prepared)
             job = LatentsJob(prepared.config, prepared.identity["encoder"]["weights_sha256"])
             with kept_history(store, check) as (history, checked):
@@ -181,18 +185,14 @@ def execute(
                     note_failure(failed, event)
                     history.add(event)
                     on_event(event)
-    else:
-        claim_root(store, prepared)
     return conclude(prepared, store, failed)
 
 
 def _measured(
     prepared: Prepared, store: Store, on_event: Callable[[Event], None], check: Callable[[], None]
 ) -> Prepared:
-    """With a choice for `encoder.convolutions: auto`, which another driver may have noted in the meantime."""
+    """With what `auto` comes to for convolutions, unless another driver has noted it in the meantime."""
     config = prepared.config
-    if config.encoder.convolutions != AUTO:
-        return prepared
     choice = measure_convolutions(config, prepared.tunable, on_event, check)
     config = with_convolutions(as_noted(config, store), choice)
     return replace(prepared, config=config, identity=identity(config, prepared.identity["encoder"]["weights_sha256"]))
