@@ -23,6 +23,7 @@ from pipeline.output.parts import Footer, first_row, read_footer
 from pipeline.output.paths import bucket_names, latent_files, part_path, rejects_path, slice_of_file
 from pipeline.output.run_file import read_run
 from pipeline.records import Chunk, DecodeItem, FloatLatent, Opened, Row, Sample, Uint8Frames
+from pipeline.spread import evenly
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
 
@@ -105,7 +106,7 @@ def reencode(store: Store, count: int) -> Iterator[tuple[str, float, Problem | N
 
 def rows_of_parts(store: Store, count: int) -> Iterator[tuple[str, dict[str, Any], Footer]]:
     """The first rows of `count` parts, evenly spread: the part, its row, its footer."""
-    for path in spread(list(latent_files(store)), count):
+    for path in evenly(list(latent_files(store)), count):
         with store.open(path) as file:
             if found := first_row(file, lambda _: True):
                 yield path, *found
@@ -149,11 +150,6 @@ def _frames_of_window(items: Iterator[DecodeItem], window_index: int, frames: in
             places[item.window_index] = start - len(item.frames)
             if start + frames <= len(item.frames):
                 return
-
-
-def spread(items: list[str], count: int) -> list[str]:
-    """`count` of the items, evenly spread."""
-    return items[:: max(1, len(items) // count)][:count]
 
 
 def _changed(sample: Sample, window_index: int) -> ShardError:

@@ -11,11 +11,11 @@ from pipeline.doctor.findings import Finding, bad, ok, warn
 from pipeline.doctor.machine import look_at_machine
 from pipeline.doctor.storage import check_input, check_output, check_weights, marked, nearest_folder
 from pipeline.errors import LatentmillError, UserError
-from pipeline.estimate.extrapolate import evenly
 from pipeline.estimate.gpu_check import check_gpu
 from pipeline.estimate.preview import stored_bytes
 from pipeline.latents.load import check_memory
 from pipeline.run import LIBRARIES, Prepared, examine, versions_of
+from pipeline.spread import evenly
 
 SHARDS_READ = 3
 HERE = "here"
@@ -44,7 +44,7 @@ def diagnose(config: Config) -> Iterator[Located]:
     findings, prepared, scratch_bytes = check_configuration(config)
     yield from ((HERE, finding) for finding in findings)
     shards = prepared.shards if prepared else ()
-    urls = tuple(dict.fromkeys(shards[place].url for place in evenly(SHARDS_READ, len(shards))))
+    urls = tuple(dict.fromkeys(shard.url for shard in evenly(shards, SHARDS_READ)))
     folder, versions = nearest_folder(config.output.path), versions_of(LIBRARIES)
     with marked(folder) as marker:
         asked = Asked(config, urls, len(shards), folder, marker, versions, scratch_bytes, 0)

@@ -60,12 +60,6 @@ class Estimate:
     left_out: dict[str, int]
 
 
-def evenly(count: int, among: int) -> list[int]:
-    """`count` of `among` positions, or all where there are fewer, evenly spread from the first on."""
-    taken = min(count, among)
-    return [index * among // taken for index in range(taken)]
-
-
 def shares(count: int, among: int) -> list[int]:
     """`count` split into `among` numbers that are as equal as possible."""
     return [count // among + (index < count % among) for index in range(among)]

@@ -31,7 +31,6 @@ from pipeline.estimate.extrapolate import (
     affordable,
     count_samples,
     estimate,
-    evenly,
     shares,
     sizes_to_time,
 )
@@ -40,6 +39,7 @@ from pipeline.latents.encode import NO_MEMORY
 from pipeline.metadata.filters import without_decoding
 from pipeline.output.latent_bytes import VALUE_BYTES
 from pipeline.records import Failure, Opened, Sample, ShardRef, TableShard
+from pipeline.spread import evenly
 from pipeline.storage.urls import is_remote
 from pipeline.video.decoder import LocalDecoder
 
@@ -80,7 +80,7 @@ def preview(config: Config, left: Sequence[ShardRef], loaded: VideoEncoder, coun
         TransientError: storage does not answer.
     """
     tables = [shard for shard in left if isinstance(shard, TableShard)]
-    chosen = [left[place] for place in evenly(count, len(left))]
+    chosen = evenly(left, count)
     with ThreadPoolExecutor(READERS) as pool:
         wanted = shares(count, len(chosen)) if chosen else []
         found = list(pool.map(lambda one: _preview_shard(config, loaded.spec, *one), zip(chosen, wanted, strict=True)))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from encoder import TextEncoder
 from pipeline.config.load import Config
-from pipeline.estimate.extrapolate import SECONDS_PER_HOUR, Quantity, SamplePreview, evenly, scaled_up
+from pipeline.estimate.extrapolate import SECONDS_PER_HOUR, Quantity, SamplePreview, scaled_up
 from pipeline.output.manifests import Manifest, read_manifests
 from pipeline.output.paths import done_shards
+from pipeline.spread import evenly
 from pipeline.storage.store import Store
 from pipeline.text.captions import captions_in_force, read_clips, units_of
 from pipeline.text.load import load_text_encoder
@@ -79,7 +80,7 @@ def _finished(config: Config, count: int) -> _Samples:
     """The captions of samples of finished shards."""
     store = Store(config.output.path)
     manifests = [one for one in read_manifests(store, sorted(done_shards(store))) if one["parts"]]
-    chosen = [manifests[place] for place in evenly(min(MOST_SHARDS, count), len(manifests))] if manifests else []
+    chosen = evenly(manifests, min(MOST_SHARDS, count))
     found = [one for manifest in chosen for one in _captions_of(config, store, manifest)]
     total = sum(manifest["samples_with_clips"] for manifest in manifests)
     return _Samples(found[:count], total)

@@ -27,7 +27,7 @@ PIPELINE = (
     {"config"},
     {"metadata", "storage"},
     {"records"},
-    {"errors"},
+    {"errors", "spread"},
 )
 ENCODER = (
     {"bench"},

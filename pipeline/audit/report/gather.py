@@ -15,7 +15,7 @@ from encoder import VideoDecoder
 from pipeline.audit.history_file import read_history
 from pipeline.audit.pictures import small_picture
 from pipeline.audit.redecode import aligned, psnr_db
-from pipeline.audit.reencode import frames_of, spread
+from pipeline.audit.reencode import frames_of
 from pipeline.audit.report.data import BIN_DEVIATIONS, EXAMPLES, ClipFacts, Examples, Pictures, ReportData, Shown
 from pipeline.config.load import recorded_config
 from pipeline.errors import LatentmillError, UserError
@@ -28,6 +28,7 @@ from pipeline.output.paths import latent_files
 from pipeline.output.run_file import RunFile, Summary, read_run
 from pipeline.output.statistics import channels, statistics_of
 from pipeline.records import FloatLatent
+from pipeline.spread import evenly
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
 
@@ -64,7 +65,7 @@ def gather(store: Store, summary: Summary, run: RunFile, examples: Examples, pic
 
 def _some_rows(store: Store) -> Iterator[tuple[dict[str, Any], Footer]]:
     """The first rows of some parts, without those of damaged ones, which `verify` names."""
-    for path in spread(list(latent_files(store)), LATENTS_READ):
+    for path in evenly(list(latent_files(store)), LATENTS_READ):
         with suppress(ValueError), store.open(path) as file:
             if found := first_row(file, lambda _: True):
                 yield found
@@ -72,7 +73,7 @@ def _some_rows(store: Store) -> Iterator[tuple[dict[str, Any], Footer]]:
 
 def clip_facts(store: Store, shards: Sequence[str]) -> ClipFacts:
     """Counts from the indexes of some shards."""
-    chosen = shards[:: max(1, -(-len(shards) // SHARDS_READ))]
+    chosen = evenly(shards, SHARDS_READ)
     rows = [row for of_shard in read_several(lambda shard: _described(store, shard), chosen) for row in of_shard]
     counts = {
         "source pictures (width x height)": Counter(f"{row['source_width']}x{row['source_height']}" for row in rows),
