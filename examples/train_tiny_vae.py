@@ -28,10 +28,11 @@ ARCHITECTURE = {
     "norm_num_groups": 1,
     "latent_channels": 16,
 }
-STEPS, WARM_UP = 2000, 40
+DECAYS = ((0, 2000, 1.0), (2000, 3200, 0.5))  # of the learning rates: from and to which step, and from which share on
+STEPS, WARM_UP = DECAYS[-1][1], 40
 LEARNING_RATES, MOMENTUM, EMA = {"kernels": 0.01, "others": 1e-3}, 0.95, 0.99
 KL_WEIGHT, FIRST_LOGVAR = 1e-6, -6.0
-SIZES = ((0.0, 4, 9, 32), (0.6, 2, 9, 64))  # from which share of the steps on: clips, frames, pixels of a side
+SIZES = ((0, 4, 9, 32), (1200, 2, 9, 64))  # from which step on: clips, frames, pixels of a side
 PICTURES_PX = (96, 225)  # least and largest side of the pictures that clips are pieces of
 NUMBERED = 0.15  # of clips
 FIRST_SEED = 1000  # of training; those below are held out
@@ -147,12 +148,13 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def share_of_rate(step: int) -> float:
-    return min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+    first, end, share = next(decay for decay in DECAYS if step < decay[1])
+    return min(1, (step + 1) / WARM_UP) * share * 0.5 * (1 + math.cos(math.pi * (step - first) / (end - first)))
 
 
 def batch_of(step: int) -> Tensor:
     """`b c t h w` in [-1, 1]: what is learned from at a step, the same each time."""
-    clips, frames, side_px = next(size for share, *size in reversed(SIZES) if step >= share * STEPS)
+    clips, frames, side_px = next(size for first, *size in reversed(SIZES) if step >= first)
     rng = np.random.default_rng((1, step))
     return to_video(np.stack([draw_clip(rng, frames, side_px) for _ in range(clips)]))
 
