@@ -127,7 +127,7 @@ class Replica:
         watch, before = Stopwatch(), dict[str, float]()
         make = self._task.help(work.shard, work.place, watch) if work.place else self._task.run(work.shard, watch)
         with told(f"shard {work.shard.name}, place {work.place}"):
-            for event in thinned(make):
+            for event in thinned(make, self._replicas):
                 seconds = dict(watch.seconds)
                 self._metrics.add(of_work(event, before, seconds))
                 before = seconds

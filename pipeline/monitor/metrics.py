@@ -12,7 +12,8 @@ from typing import Literal
 from pipeline.errors import LatentmillError
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone
 
-PROGRESS_SECONDS = 1.0  # between two Progress events of a replica
+PROGRESS_SECONDS = 1.0  # between two Progress events of a replica, or more
+MOST_PROGRESS_PER_SECOND = 32.0  # of all replicas together: each takes the driver about a millisecond
 SUMMED = ("frames", "tokens", "encode_seconds", "idle_seconds")  # of Progress events
 
 
@@ -110,11 +111,15 @@ def _together(one: Progress, later: Progress) -> Progress:
     return replace(later, **sums)
 
 
-def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.monotonic) -> Iterator[Event]:
+def thinned(
+    events: Iterable[Event], replicas: int = 1, now_seconds: Callable[[], float] = time.monotonic
+) -> Iterator[Event]:
     """The same events with fewer Progress: one a second, or before another event, with the frames of all since.
 
-    Otherwise the driver of a thousand replicas would be flooded with single samples.
+    Otherwise the driver of a thousand replicas would be flooded with single samples; of many `replicas`, each says it
+    less often.
     """
+    pause_seconds = max(PROGRESS_SECONDS, replicas / MOST_PROGRESS_PER_SECOND)
     held: Progress | None = None
     due_at = now_seconds()
     try:
@@ -123,7 +128,7 @@ def thinned(events: Iterable[Event], now_seconds: Callable[[], float] = time.mon
                 held = _together(held, event) if held else event
                 if (now := now_seconds()) < due_at:
                     continue
-                event, held, due_at = held, None, now + PROGRESS_SECONDS
+                event, held, due_at = held, None, now + pause_seconds
             elif held:
                 yield held
                 held = None

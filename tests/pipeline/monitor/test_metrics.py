@@ -108,13 +108,19 @@ def clock_of(*times: float) -> Callable[[], float]:
 
 def test_a_driver_hears_of_frames_once_a_second_and_of_all_of_them() -> None:
     events = [Progress("a", 1), Progress("a", 2), Progress("a", 4), Progress("a", 8), Progress("a", 16)]
-    heard = list(thinned(events, clock_of(0, 0, 0.5, 0.9, 1.1, 1.2)))
+    heard = list(thinned(events, now_seconds=clock_of(0, 0, 0.5, 0.9, 1.1, 1.2)))
     assert heard == [Progress("a", 1), Progress("a", 14), Progress("a", 16)]
+
+
+def test_a_driver_hears_of_each_of_many_replicas_less_often() -> None:
+    events = [Progress("a", 1), Progress("a", 2), Progress("a", 4), Progress("a", 8)]
+    heard = list(thinned(events, replicas=128, now_seconds=clock_of(0, 0, 2, 3.9, 4.1)))
+    assert heard == [Progress("a", 1), Progress("a", 14)]
 
 
 def test_frames_that_are_held_come_before_the_event_that_follows_them() -> None:
     events: list[Event] = [Progress("a", 1), Progress("a", 2), SLICE, DONE]
-    assert list(thinned(events, clock_of(0, 0, 0.1))) == [Progress("a", 1), Progress("a", 2), SLICE, DONE]
+    assert list(thinned(events, now_seconds=clock_of(0, 0, 0.1))) == [Progress("a", 1), Progress("a", 2), SLICE, DONE]
 
 
 def test_frames_that_are_held_when_a_shard_fails_are_said_before_it() -> None:
@@ -122,7 +128,7 @@ def test_frames_that_are_held_when_a_shard_fails_are_said_before_it() -> None:
         yield from (Progress("a", 1), Progress("a", 2))
         raise ShardError("cut short")
 
-    heard = thinned(failing(), clock_of(0, 0, 0.1))
+    heard = thinned(failing(), now_seconds=clock_of(0, 0, 0.1))
     assert [next(heard), next(heard)] == [Progress("a", 1), Progress("a", 2)]
     with pytest.raises(ShardError, match="cut short"):
         next(heard)
@@ -130,7 +136,7 @@ def test_frames_that_are_held_when_a_shard_fails_are_said_before_it() -> None:
 
 def test_a_thousand_samples_of_a_fast_replica_are_a_handful_of_events() -> None:
     times = (number / 500 for number in range(-1, 2000))  # two seconds and what begins them
-    heard = list(thinned([Progress("a", 3)] * 1000, lambda: next(times)))
+    heard = list(thinned([Progress("a", 3)] * 1000, now_seconds=lambda: next(times)))
     assert len(heard) <= 4
     assert sum(event.frames for event in heard if isinstance(event, Progress)) == 3000
 
