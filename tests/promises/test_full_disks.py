@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 import pytest
 from pyarrow.parquet import ParquetFile
 from support.paths import ROOT
-from support.runs import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
+from support.runs import MakeConfig, configured, moved, output_files, run_all, run_json, samples_of, write_tar
 from support.stores import KilledError, MortalStore
 
 from encoder.video_encoder import OutOfMemoryError, Stream, VideoEncoder
@@ -33,17 +33,23 @@ from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
 
 
-@pytest.fixture
-def config(tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]) -> Config:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     """A shard of two shapes in one slice and a slice of rejects alone."""
-    write_tar(tmp_path / "a.tar", samples_of([*videos[:3], b"<html>"]))
-    return make_config()
+    folder = tmp_path_factory.mktemp("disks")
+    write_tar(folder / "a.tar", samples_of([*videos[:3], b"<html>"]))
+    return configured(folder)
 
 
 @pytest.fixture
-def calm(config: Config, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
-    run_all(make_config(output={"path": str(tmp_path / "calm")}), tiny)
-    return output_files(tmp_path / "calm")
+def config(written: Config, tmp_path: Path) -> Config:
+    return moved(written, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def calm(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
+    run_all(written, tiny)
+    return output_files(Path(written.output.path))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.clips import clip_of, header_of
 from support.continuous import BUCKETS, CONTINUOUS, stored
 from support.encoders import ENCODERS
-from support.runs import MakeConfig, output_files, run_json, samples_of, write_tar
+from support.runs import MakeConfig, configured, moved, output_files, run_json, samples_of, write_tar
 from support.stores import KilledError, MortalStore
 
 import encoder
@@ -115,25 +115,27 @@ def test_segments_are_the_bits_of_one_stream(
         }
 
 
-@pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -> Config:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     """Five samples in ranges of two, three segments: a long video, one of a single row, a page, and two of two rows."""
+    folder = tmp_path_factory.mktemp("segments")
     long, single = make_video(60, 8, 96, 64), make_video(5, 8, 96, 64)
     files = [*samples_of([long, single, b"<html>", videos[0], videos[1]])]
     files.insert(4, ("README", b"belongs to no sample"))
-    write_tar(tmp_path / "s.tar", files)
+    write_tar(folder / "s.tar", files)
     clip = {**CONTINUOUS, "frames": 13, "buckets": BUCKETS, "segments": 3}
-    return make_config(clip=clip, output={"part_samples": 2})
-
-
-def moved(config: Config, path: Path) -> Config:
-    return config.replaced({"output.path": str(path)})
+    return configured(folder, clip=clip, output={"part_samples": 2})
 
 
 @pytest.fixture
-def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
-    run_all(moved(config, tmp_path / "undisturbed"), tiny)
-    return output_files(tmp_path / "undisturbed")
+def config(written: Config, tmp_path: Path) -> Config:
+    return moved(written, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
+    run_all(written, tiny)
+    return output_files(Path(written.output.path))
 
 
 def claim(config: Config, tiny: VideoEncoder) -> Store:

@@ -33,6 +33,11 @@ def configured(folder: Path, **sections: dict[str, Any]) -> Config:
     return parse_config({name: tree.get(name, {}) | sections.get(name, {}) for name in tree | sections})
 
 
+def moved(config: Config, root: Path) -> Config:
+    """The same run in another output root. Where the input stays, so do the bytes of every file."""
+    return config.replaced({"output.path": str(root)})
+
+
 def write_tar(path: Path, files: Files, format_: int = tarfile.PAX_FORMAT) -> Path:
     """A tar of named contents, the same bytes each time."""
     with tarfile.open(path, "w", format=format_) as tar:

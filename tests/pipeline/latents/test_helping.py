@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
+from support.runs import configured, moved, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.load import Config
@@ -30,19 +30,25 @@ def test_helpers_begin_with_shares_that_do_not_meet() -> None:
     assert sorted(itertools.chain(*shares)) == list(range(32))
 
 
-@pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -> Config:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     """One shard of five slices; a sample of two is bad, and files without an extension lie between samples."""
+    folder = tmp_path_factory.mktemp("helping")
     files = [*samples_of([*videos, b"<html>", *videos[:2]])]
     files.insert(12, ("README", b"belongs to no sample"))
-    write_tar(tmp_path / "s.tar", files)
-    return make_config(output={"path": str(tmp_path / "out"), "part_samples": 2})
+    write_tar(folder / "s.tar", files)
+    return configured(folder, output={"part_samples": 2})
 
 
 @pytest.fixture
-def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
-    run_all(config.replaced({"output.path": str(tmp_path / "undisturbed")}), tiny)
-    return output_files(tmp_path / "undisturbed")
+def config(written: Config, tmp_path: Path) -> Config:
+    return moved(written, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
+    run_all(written, tiny)
+    return output_files(Path(written.output.path))
 
 
 def task_of(config: Config, tiny: VideoEncoder) -> tuple[ShardTask, ShardRef]:

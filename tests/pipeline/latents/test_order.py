@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
+from support.runs import configured, moved, output_files, run_all, samples_of, write_tar
 from support.stores import KilledError, MortalStore
 
 from encoder.video_encoder import VideoEncoder
@@ -63,22 +63,23 @@ class LateStore(Store):
         return super().create_from(path, local_file)
 
 
-@pytest.fixture
-def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
-    return write_tar(tmp_path / "a.tar", samples_of([*videos, b"<html>", *videos[:2]]))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
+    folder = tmp_path_factory.mktemp("order")
+    write_tar(folder / "a.tar", samples_of([*videos, b"<html>", *videos[:2]]))
+    return configured(folder, clip={"window": "uniform:2"})
 
 
-@pytest.fixture
-def calm(shard: Path, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def calm(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
     """What a run writes that decodes one sample after the other."""
-    config = make_config(output={"path": str(tmp_path / "calm")}, clip={"window": "uniform:2"})
-    run_all(config, tiny)
-    return output_files(Path(config.output.path))
+    run_all(written, tiny)
+    return output_files(Path(written.output.path))
 
 
 @pytest.fixture
-def config(make_config: MakeConfig) -> Config:
-    return make_config(clip={"window": "uniform:2"})
+def config(written: Config, tmp_path: Path) -> Config:
+    return moved(written, tmp_path / "out")
 
 
 def made_by(config: Config, tiny: VideoEncoder, decoder: LocalDecoder, store: Store | None = None) -> list[Event]:

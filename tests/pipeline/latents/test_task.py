@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.runs import MakeConfig, output_files, run_all, run_json, samples_of, write_tar
+from support.runs import MakeConfig, configured, moved, output_files, run_all, run_json, samples_of, write_tar
 from support.stores import KilledError, MortalStore
 from torch import Tensor
 
@@ -50,11 +50,24 @@ def counting(config: Config, tiny: VideoEncoder) -> CountingDecoder:
     return decoder
 
 
-@pytest.fixture
-def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
+def write_shard(folder: Path, videos: tuple[bytes, ...]) -> Path:
     """Nine samples: good ones of two shapes, an HTML page, a video without frames enough, and one without video."""
     files = samples_of([*videos[:4], b"<html>", videos[4], videos[5][:2000], videos[6]])
-    return write_tar(tmp_path / "a.tar", [*files, ("zz.txt", b"alone")])
+    return write_tar(folder / "a.tar", [*files, ("zz.txt", b"alone")])
+
+
+@pytest.fixture
+def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
+    return write_shard(tmp_path, videos)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], tiny: VideoEncoder) -> Config:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    write_shard(folder, videos)
+    run_all(config := configured(folder), tiny)
+    return config
 
 
 def test_every_sample_is_a_row_or_a_reject(shard: Path, make_config: MakeConfig, tiny: VideoEncoder) -> None:
@@ -125,11 +138,9 @@ def samples_in(config: Config) -> list[Sample]:
 @pytest.mark.parametrize("creations", range(6))
 @pytest.mark.slow
 def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(
-    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
+    calm: Config, tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
 ) -> None:
-    calm = make_config(output={"path": str(tmp_path / "calm")})
-    run_all(calm, tiny)
-    config = make_config()
+    config = moved(calm, tmp_path / "out")
     with pytest.raises(KilledError):
         run_all(config, tiny, MortalStore(config.output.path, creations, after))
     run_all(config, tiny)
