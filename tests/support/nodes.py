@@ -7,15 +7,16 @@ from typing import Any
 from ray.cluster_utils import Cluster as Nodes
 
 OBJECT_STORE_BYTES = 80_000_000
-# Ray tries its usual port even where no dashboard is wanted, and leaves the socket open where another holds the port.
-ANY_PORT = {"dashboard_port": None}
+# Its processes take seconds to start. Ray tries its usual port even where no dashboard is wanted, and leaves the socket
+# open where another holds the port.
+NO_DASHBOARD = {"include_dashboard": False, "dashboard_port": None}
 
 
 @contextmanager
 def idle_head() -> Iterator[Nodes]:
     """A head that does no work; the caller adds nodes that do."""
     running = Nodes(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, **ANY_PORT}
+        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, **NO_DASHBOARD}
     )
     try:
         yield running
