@@ -153,7 +153,10 @@ def load_text(preset: str | None, *, weights: str, dtype: str = "float32", devic
 
 
 def set_threads(threads: int) -> None:
-    """Sets how many CPU threads the encoders of this process use.
+    """Sets how many CPU threads encoders use in the calling thread, and in those that begin later.
+
+    Where several threads encode, each should call it: one that uses torch for the first time while another computes
+    may otherwise find a single thread, and keep it.
 
     The latents of native encoders are the same bits for any number of threads: the work is cut into pieces by the shape
     alone, and each piece is computed by one thread. Other processors, instruction sets and libraries change the last
@@ -161,6 +164,7 @@ def set_threads(threads: int) -> None:
     """
     import torch
 
+    torch.get_num_threads()  # which begins with torch's default, in a thread that has none yet: that is overridden here
     torch.set_num_threads(threads)
 
 

@@ -99,6 +99,7 @@ class Replica:
     def __init__(self, job: Job, replicas: int, claims: Any) -> None:
         self._job, self._replicas, self._claims = job, replicas, RayClaims(claims)
         self._task: Any = None
+        self._threads = 1
         self._metrics = RayMetrics(job.run)
 
     def place(self) -> tuple[str, str, dict[str, str]]:
@@ -118,12 +119,16 @@ class Replica:
             load_beside(min(LEAST_AHEAD, cpus_left))
         import encoder
 
-        encoder.set_threads(threads_of(node, self._replicas))
+        self._threads = threads_of(node, self._replicas)
+        encoder.set_threads(self._threads)
         device = self._job.config.runtime.device_of(bool(gpu_here()))
         self._task = self._job.task(device, self._claims, self._replicas)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def run(self, work: Work) -> Iterator[Event]:
+        import encoder
+
+        encoder.set_threads(self._threads)  # of the thread that Ray has chosen for this shard
         watch, before = Stopwatch(), dict[str, float]()
         make = self._task.help(work.shard, work.place, watch) if work.place else self._task.run(work.shard, watch)
         with told(f"shard {work.shard.name}, place {work.place}"):

@@ -11,7 +11,7 @@ from support.paths import ROOT
 from torch import Tensor
 
 import encoder
-from encoder.device.threads import share
+from encoder.device.threads import share, single_threaded
 from encoder.device.workspace import Workspace
 from encoder.models import wan
 from encoder.models.wan import WanParams
@@ -127,10 +127,28 @@ def test_one_encoder_may_be_used_by_several_threads() -> None:
     assert all(torch.equal(made[i], mean) for i, mean in enumerate(expected))
 
 
+def test_a_thread_that_begins_while_another_is_restricted_has_the_threads_that_it_sets() -> None:
+    found: list[int] = []
+
+    def begin() -> None:
+        found.append(torch.get_num_threads())
+        encoder.set_threads(2)
+        found.append(torch.get_num_threads())
+
+    encoder.set_threads(2)
+    with single_threaded(torch.device("cpu")):
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join()
+        assert torch.get_num_threads() == 1
+    assert found == [1, 2], "as torch's default for new threads is what any thread has set last"
+    assert torch.get_num_threads() == 2
+
+
 def test_a_forked_process_has_threads_of_its_own() -> None:
     program = """if True:
         import os, torch
-        from encoder.device.threads import share
+        from encoder.device.threads import share, single_threaded
         torch.set_num_threads(2)
         made = []
         share(lambda _, piece: made.append(piece), [1, 2, 3], torch.device("cpu"))
