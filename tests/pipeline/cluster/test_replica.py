@@ -1,11 +1,18 @@
-"""A replica decodes ahead with its part of the cluster's CPUs and of its node's memory."""
+"""A replica has its part of the cluster's CPUs and of its node's memory."""
 
-from typing import Literal
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
+import torch
 
-from pipeline.cluster.replica import AHEAD_SHARE, pace_of
+from pipeline.cluster.fleet import Work
+from pipeline.cluster.replica import AHEAD_SHARE, Replica, pace_of
 from pipeline.config.runtime import RuntimeConfig
+from pipeline.monitor.events import Event
+from pipeline.records import TarShard
 
 GPU_NODE = {"CPU": 4.0, "GPU": 8.0, "object_store_memory": 80e9}
 CPU_NODE = {"CPU": 2.0, "object_store_memory": 6e9}
@@ -41,3 +48,20 @@ def test_a_replica_that_holds_a_gpu_computes_there_unless_told_otherwise(
     device: Literal["auto", "cuda", "cpu"], holds_gpu: bool, expected: str
 ) -> None:
     assert RuntimeConfig(device=device).device_of(holds_gpu) == expected
+
+
+def test_a_shard_has_all_threads_though_another_that_is_being_made_holds_torch_to_one() -> None:
+    replica: Any = Replica(SimpleNamespace(run="a run"), 1, None)  # type: ignore[arg-type]
+    before, found = torch.get_num_threads(), list[int]()
+
+    def make(*_: object) -> Iterator[Event]:
+        found.append(torch.get_num_threads())
+        yield from ()
+
+    replica._task, replica._threads = SimpleNamespace(run=make), before + 1
+    torch.set_num_threads(1)  # as between two products, in a thread that has begun before
+    thread = threading.Thread(target=lambda: list(replica.run(Work(TarShard("a", "a.tar"), 0))))
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    assert found == [before + 1]
