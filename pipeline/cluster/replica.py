@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import ray
 
+import encoder
 from pipeline.clips.plan import rules_of
 from pipeline.cluster.claims import RayClaims
 from pipeline.cluster.cpus import usable_cpus
@@ -117,8 +118,6 @@ class Replica:
         if self._job.decodes:
             cpus_left = int(node.get("CPU", 0)) // _on_node(node, self._replicas) - 1  # the replica itself loads on one
             load_beside(min(LEAST_AHEAD, cpus_left))
-        import encoder
-
         self._threads = threads_of(node, self._replicas)
         encoder.set_threads(self._threads)
         device = self._job.config.runtime.device_of(bool(gpu_here()))
@@ -126,8 +125,6 @@ class Replica:
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def run(self, work: Work) -> Iterator[Event]:
-        import encoder
-
         encoder.set_threads(self._threads)  # of the thread that Ray has chosen for this shard
         watch, before = Stopwatch(), dict[str, float]()
         make = self._task.help(work.shard, work.place, watch) if work.place else self._task.run(work.shard, watch)
