@@ -131,7 +131,8 @@ class Cluster:
 
     def _resize(self) -> Iterator[Event]:
         """Starts replicas where GPUs have joined or replicas were lost, and ends those that find no work any more."""
-        self._nodes.look({death.node for death, _ in self._deaths})
+        doubtful = {death.node for death, _ in self._deaths}
+        self._head.ask(lambda: self._nodes.look(doubtful))
         yield from self._explain_deaths()
         yield from self._drain()
         self._resize_at = time.monotonic() + LOOK_SECONDS

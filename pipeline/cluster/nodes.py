@@ -7,7 +7,7 @@ their successors must not start there, so the driver asks the raylets of doubtfu
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -150,6 +150,7 @@ class Head:
 
     address: str = field(default_factory=lambda: ray.get_runtime_context().gcs_address)
     _answered_at: float = field(default_factory=time.monotonic)
+    _asking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def answers(self) -> bool:
         """Whether the head is there now. Raises HeadLostError where it has been gone for some time."""
@@ -160,6 +161,13 @@ class Head:
         if time.monotonic() - self._answered_at > HEAD_LOST_SECONDS:
             raise HeadLostError(f"Ray's head at {self.address} does not answer any more; start the cluster")
         return False
+
+    def ask(self, call: Callable[[], R]) -> R:
+        """What a call gives that asks the head. Raises as `answers` where that is lost meanwhile, as Ray would wait."""
+        answer = self._asking.submit(call)
+        while not wait([answer], PROBE_SECONDS).done:
+            self.answers()
+        return answer.result()
 
 
 def _silent(nodes: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -1,14 +1,16 @@
 """Whether a replica died with its node, and when a run without GPUs says so, follow from names and times alone."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from pipeline.cluster import nodes
 from pipeline.cluster.cpus import quotas, usable_cpus
 from pipeline.cluster.gpus import AGAIN_SECONDS, BUSY_SECONDS, Waiting
-from pipeline.cluster.nodes import VERDICT_SECONDS, Death, died_with_node
-from pipeline.errors import TransientError
+from pipeline.cluster.nodes import VERDICT_SECONDS, Death, Head, died_with_node
+from pipeline.errors import HeadLostError, TransientError
 from pipeline.monitor.events import WaitingForGpus
 
 AT = 1000.0
@@ -79,3 +81,15 @@ def test_the_cpus_of_a_container_are_those_of_its_cgroups(
 
 def test_a_process_may_use_no_more_cpus_than_its_affinity_names() -> None:
     assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
+
+
+def test_a_head_that_is_lost_while_it_is_asked_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "HEAD_LOST_SECONDS", 0.0)
+    monkeypatch.setattr(nodes, "PROBE_SECONDS", 0.05)
+    head, released = Head("127.0.0.1:1"), threading.Event()
+    assert head.ask(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        head.ask(lambda: 1 // 0)
+    with pytest.raises(HeadLostError, match=r"Ray's head at 127\.0\.0\.1:1 does not answer any more"):
+        head.ask(lambda: released.wait(60))
+    released.set()
