@@ -172,13 +172,15 @@ def execute(
     store = Store(prepared.config.output.path)
     failed: dict[str, str] = {}
     measures = prepared.config.encoder.convolutions == AUTO
-    if not prepared.left or (prepared.config.runtime.address is None and not measures):
+    claims_later = prepared.left and (measures or prepared.config.runtime.address is not None)
+    if not claims_later:
         claim_root(store, prepared)  # a root that cannot be written is said before Ray takes its seconds
     if prepared.left:
         with connected(prepared.config.runtime):
             if measures:
                 prepared = _measured(prepared, store, on_event, check)
-            claim_root(store, prepared)
+            if claims_later:
+                claim_root(store, prepared)
             job = LatentsJob(prepared.config, prepared.identity["encoder"]["weights_sha256"])
             with kept_history(store, check) as (history, checked):
                 for event in made_by_replicas(job, prepared.left, on_start, checked):

@@ -12,13 +12,14 @@ if not Path("/proc/driver/nvidia/version").exists():
 import pytest
 import torch
 from hypothesis import settings
-from support.runs import LoadFullSize, MakeConfig, configured
+from support.runs import LoadFullSize, MakeConfig, configured, moved, output_files, run_all
 
 import encoder
 from encoder.models import wan
 from encoder.models.wan import WanParams
 from encoder.video_encoder import VideoEncoder
 from pipeline.clips import objects
+from pipeline.config.load import Config
 from pipeline.video.synthetic.videos import make_video
 
 # A busy machine is no fault of ours; and a change is judged by the same examples each time, soaks by new ones.
@@ -87,6 +88,19 @@ def videos() -> tuple[bytes, ...]:
 @pytest.fixture(scope="session")
 def tiny() -> VideoEncoder:
     return encoder.load("tiny", weights="random:0")
+
+
+@pytest.fixture
+def config(written: Config, tmp_path: Path) -> Config:
+    """The run of a module's fixture `written`, which has a folder of its own for all tests, in a root of this test."""
+    return moved(written, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
+    """The files of that run, where nothing disturbs it and one sample is decoded after the other."""
+    run_all(written, tiny)
+    return output_files(Path(written.output.path))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 import pytest
 from pyarrow.parquet import ParquetFile
 from support.paths import ROOT
-from support.runs import MakeConfig, configured, moved, output_files, run_all, run_json, samples_of, write_tar
+from support.runs import MakeConfig, configured, output_files, run_all, run_json, samples_of, write_tar
 from support.stores import KilledError, MortalStore
 
 from encoder.video_encoder import OutOfMemoryError, Stream, VideoEncoder
@@ -41,17 +41,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...])
     return configured(folder)
 
 
-@pytest.fixture
-def config(written: Config, tmp_path: Path) -> Config:
-    return moved(written, tmp_path / "out")
-
-
-@pytest.fixture(scope="module")
-def calm(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
-    run_all(written, tiny)
-    return output_files(Path(written.output.path))
-
-
 @contextmanager
 def largest_file(size_bytes: int) -> Iterator[None]:
     """Within it the system lets no file of this process grow beyond a size, as a full disk would not."""
@@ -71,21 +60,25 @@ def problems(config: Config, tiny: VideoEncoder) -> list[Problem]:
 
 @pytest.mark.parametrize("size_bytes", [0, 1000, 12_000])
 def test_where_no_file_can_grow_the_attempt_fails_and_nothing_half_written_is_seen(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, size_bytes: int
+    config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder, size_bytes: int
 ) -> None:
     root = Path(config.output.path)
     with largest_file(size_bytes), pytest.raises((OSError, TransientError), match="File too large"):
         run_all(config, tiny)
-    assert output_files(root).items() <= calm.items()
-    assert len(output_files(root)) < len(calm)
+    assert output_files(root).items() <= undisturbed.items()
+    assert len(output_files(root)) < len(undisturbed)
     run_all(config, tiny)
-    assert output_files(root) == calm
+    assert output_files(root) == undisturbed
     assert problems(config, tiny) == []
 
 
 @pytest.mark.parametrize("writes_before", [0, 1])
 def test_a_disk_that_is_full_in_the_middle_of_a_part_is_named_with_the_path(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch, writes_before: int
+    config: Config,
+    undisturbed: dict[str, bytes],
+    tiny: VideoEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    writes_before: int,
 ) -> None:
     root, left, whole = Path(config.output.path), [writes_before], store_module.copy_into
 
@@ -100,9 +93,9 @@ def test_a_disk_that_is_full_in_the_middle_of_a_part_is_named_with_the_path(
         patch.setattr(store_module, "copy_into", half)
         with pytest.raises(TransientError, match=r"no room to write .*/out/latents/bucket=.*: No space left on device"):
             run_all(config, tiny)
-    assert output_files(root).items() <= calm.items(), "whole files only; some may be committed beside"
+    assert output_files(root).items() <= undisturbed.items(), "whole files only; some may be committed beside"
     run_all(config, tiny)
-    assert output_files(root) == calm
+    assert output_files(root) == undisturbed
 
 
 WRITER = """
@@ -147,19 +140,19 @@ def flip_a_bit(content: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], flip_a_bit], ids=["cut", "flipped"])
 @pytest.mark.parametrize("which", ["*.parquet", "*.rejects.json"])
 def test_a_damaged_file_of_an_unfinished_shard_stops_it_until_it_is_repaired(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, which: str, damage: Callable[[bytes], bytes]
+    config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder, which: str, damage: Callable[[bytes], bytes]
 ) -> None:
     with pytest.raises(KilledError):
         run_all(config, tiny, MortalStore(config.output.path, 3, after=False))
     root = Path(config.output.path)
-    assert output_files(root) == calm, "all but the manifest"
+    assert output_files(root) == undisturbed, "all but the manifest"
     victim = sorted(root.rglob(which))[0]
     victim.write_bytes(damage(victim.read_bytes()))
     found = problems(config, tiny)
     assert [problem.path for problem in found] == [str(victim.relative_to(root))]
     repair(Store(str(root)), found)
     run_all(config, tiny)
-    assert output_files(root) == calm
+    assert output_files(root) == undisturbed
     assert problems(config, tiny) == []
 
 
@@ -237,11 +230,11 @@ def test_a_clip_for_which_the_device_has_no_memory_is_a_reject_and_the_others_ar
         "CUDA out of memory. Tried to allocate 2.00 GiB.",
     )
     with_memory = make_config(
-        clip={"frames": 17, "fps": None, "buckets": ["32x48", "48x32"]}, output={"path": str(tmp_path / "calm")}
+        clip={"frames": 17, "fps": None, "buckets": ["32x48", "48x32"]}, output={"path": str(tmp_path / "undisturbed")}
     )
     run_all(with_memory, tiny)
     wide = "latents/bucket=16x5x4x6"
-    assert latents(tmp_path / "out" / wide) == latents(tmp_path / "calm" / wide)
+    assert latents(tmp_path / "out" / wide) == latents(tmp_path / "undisturbed" / wide)
 
 
 def latents(folder: Path) -> list[bytes]:

@@ -17,7 +17,7 @@ import yaml
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_gpus, idle_head, kept
 from support.paths import ROOT
-from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
+from support.runs import MakeConfig, moved, output_files, run_all, samples_of, write_tar
 
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
@@ -116,7 +116,7 @@ def test_the_only_gpu_node_is_killed_with_more_replicas_than_may_die_and_the_run
     assert sum(isinstance(event, ReplicaLost) for event in seen) == 2
     assert {event.node for event in seen if isinstance(event, ReplicaJoined)} == {joined.node_id}
     assert sum(isinstance(event, ShardDone) for event in seen) == 1
-    undisturbed = config.replaced({"output.path": str(tmp_path / "undisturbed")})
+    undisturbed = moved(config, tmp_path / "undisturbed")
     run_all(undisturbed, encoder.load("simulated", weights="simulated:1"))
     assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.clips import clip_of, header_of
 from support.continuous import BUCKETS, CONTINUOUS, stored
 from support.encoders import ENCODERS
-from support.runs import MakeConfig, configured, moved, output_files, run_json, samples_of, write_tar
+from support.runs import MakeConfig, configured, output_files, run_all, run_json, samples_of, task_of, write_tar
 from support.stores import KilledError, MortalStore
 
 import encoder
@@ -33,14 +33,12 @@ from pipeline.config.load import Config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.input.listing import list_shards
 from pipeline.latents.helping import SharedClaims
-from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import Event, ShardDone, SliceDone
 from pipeline.output.latent_bytes import latent_of
 from pipeline.output.manifests import read_manifests
 from pipeline.output.paths import done_shards
 from pipeline.records import Span
 from pipeline.storage.store import Store
-from pipeline.video.decoder import LocalDecoder
 from pipeline.video.synthetic.videos import make_video
 
 RECEPTIVE_FIELD = ReceptiveField(
@@ -82,16 +80,6 @@ def test_rows_of_all_segments_are_those_of_the_video_with_the_same_frames(
     assert tuple(also_refused) == refused
 
 
-def task_of(config: Config, loaded: VideoEncoder, store: Store | None = None) -> ShardTask:
-    decoder = LocalDecoder(config, loaded.spec, loaded.receptive_field)
-    return ShardTask(config, loaded, decoder, store or Store(config.output.path))
-
-
-def run_all(config: Config, loaded: VideoEncoder, store: Store | None = None) -> list[Event]:
-    task = task_of(config, loaded, store)
-    return [event for shard in list_shards(config.input.shards) for event in task.run(shard)]
-
-
 @pytest.mark.parametrize(("name", "options"), [pair for pair in ENCODERS if "tiles" not in pair[1]])
 def test_segments_are_the_bits_of_one_stream(
     tmp_path: Path, make_config: MakeConfig, small_wan: None, name: str, options: dict[str, Any]
@@ -125,17 +113,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...])
     write_tar(folder / "s.tar", files)
     clip = {**CONTINUOUS, "frames": 13, "buckets": BUCKETS, "segments": 3}
     return configured(folder, clip=clip, output={"part_samples": 2})
-
-
-@pytest.fixture
-def config(written: Config, tmp_path: Path) -> Config:
-    return moved(written, tmp_path / "out")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
-    run_all(written, tiny)
-    return output_files(Path(written.output.path))
 
 
 def claim(config: Config, tiny: VideoEncoder) -> Store:

@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head, kept
-from support.runs import MakeConfig, output_files, published_files, run_all, samples_of, write_tar
+from support.runs import MakeConfig, moved, output_files, published_files, run_all, samples_of, write_tar
 
 from encoder.simulated import WEIGHTS_SHA256
 from encoder.video_encoder import VideoEncoder
@@ -78,7 +78,7 @@ class Run:
 
 
 def check_nothing_is_missing(config: Config, tiny: VideoEncoder, tmp_path: Path) -> None:
-    run_all(config.replaced({"output.path": str(tmp_path / "undisturbed")}), tiny)
+    run_all(moved(config, tmp_path / "undisturbed"), tiny)
     assert published_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
 
 

@@ -12,7 +12,7 @@ import yaml
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.load import Config
 from pipeline.run import with_convolutions
-from support.runs import output_files, run_all
+from support.runs import moved, output_files, run_all
 
 WAIT_SECONDS = 240
 
@@ -45,5 +45,5 @@ def parts_of(config: Config) -> list[Path]:
 def undisturbed(config: Config, tiny: VideoEncoder, tmp_path: Path) -> dict[str, bytes]:
     """The files of a run in this process, with the same configuration elsewhere."""
     config = with_convolutions(config, {})  # as a run notes it, where the encoder has nothing to choose
-    run_all(config.replaced({"output.path": str(tmp_path / "undisturbed")}), tiny)
+    run_all(moved(config, tmp_path / "undisturbed"), tiny)
     return output_files(tmp_path / "undisturbed")

@@ -72,9 +72,15 @@ def published_files(root: Path) -> dict[str, bytes]:
     return {path: data for path, data in output_files(root).items() if "/.tmp-" not in path}
 
 
-def run_all(config: Config, tiny: VideoEncoder, store: Store | None = None) -> list[Event]:
+def task_of(config: Config, loaded: VideoEncoder, store: Store | None = None) -> ShardTask:
+    """What makes shards in this process."""
+    decoder = LocalDecoder(config, loaded.spec, loaded.receptive_field)
+    return ShardTask(config, loaded, decoder, store or Store(config.output.path))
+
+
+def run_all(config: Config, loaded: VideoEncoder, store: Store | None = None) -> list[Event]:
     """Makes every shard in this process."""
-    task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store or Store(config.output.path))
+    task = task_of(config, loaded, store)
     return [event for shard in shards_of(config.input) for event in task.run(shard)]
 
 

@@ -148,7 +148,7 @@ def test_a_thread_that_begins_while_another_is_restricted_has_the_threads_that_i
 def test_a_forked_process_has_threads_of_its_own() -> None:
     program = """if True:
         import os, torch
-        from encoder.device.threads import share, single_threaded
+        from encoder.device.threads import share
         torch.set_num_threads(2)
         made = []
         share(lambda _, piece: made.append(piece), [1, 2, 3], torch.device("cpu"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.runs import configured, moved, output_files, run_all, samples_of, write_tar
+from support.runs import configured, output_files, samples_of, task_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from pipeline.config.load import Config
@@ -17,7 +17,6 @@ from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import Event, ShardDone, SliceDone
 from pipeline.records import ShardRef
 from pipeline.storage.store import Store
-from pipeline.video.decoder import LocalDecoder
 
 
 @given(st.integers(0, 100), st.integers(1, 30))
@@ -40,20 +39,9 @@ def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...])
     return configured(folder, output={"part_samples": 2})
 
 
-@pytest.fixture
-def config(written: Config, tmp_path: Path) -> Config:
-    return moved(written, tmp_path / "out")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
-    run_all(written, tiny)
-    return output_files(Path(written.output.path))
-
-
-def task_of(config: Config, tiny: VideoEncoder) -> tuple[ShardTask, ShardRef]:
+def task_and_shard(config: Config, tiny: VideoEncoder) -> tuple[ShardTask, ShardRef]:
     (shard,) = list_shards(config.input.shards)
-    return ShardTask(config, tiny, LocalDecoder(config, tiny.spec), Store(config.output.path)), shard
+    return task_of(config, tiny), shard
 
 
 def check(config: Config, undisturbed: dict[str, bytes]) -> None:
@@ -63,7 +51,7 @@ def check(config: Config, undisturbed: dict[str, bytes]) -> None:
 def test_a_helper_alone_makes_the_bytes_of_a_run(
     config: Config, tiny: VideoEncoder, undisturbed: dict[str, bytes]
 ) -> None:
-    task, shard = task_of(config, tiny)
+    task, shard = task_and_shard(config, tiny)
     events = list(task.help(shard, place=3))
     made = [event.slice_index for event in events if isinstance(event, SliceDone) and not event.reused]
     assert made == helping_order(6, 3)
@@ -76,7 +64,7 @@ def test_a_helper_alone_makes_the_bytes_of_a_run(
 def test_an_owner_and_helpers_in_any_interleaving_make_the_bytes_of_a_run(
     config: Config, tiny: VideoEncoder, undisturbed: dict[str, bytes], seed: int
 ) -> None:
-    tasks = [task_of(config, tiny) for _ in range(3)]
+    tasks = [task_and_shard(config, tiny) for _ in range(3)]
     workers: list[Iterator[Event]] = [
         task.help(shard, place) if place else task.run(shard) for place, (task, shard) in enumerate(tasks)
     ]
@@ -92,7 +80,7 @@ def test_an_owner_and_helpers_in_any_interleaving_make_the_bytes_of_a_run(
 def test_a_helper_finishes_the_shard_of_an_owner_that_hangs(
     config: Config, tiny: VideoEncoder, undisturbed: dict[str, bytes]
 ) -> None:
-    (owner, shard), (helper, _) = task_of(config, tiny), task_of(config, tiny)
+    (owner, shard), (helper, _) = task_and_shard(config, tiny), task_and_shard(config, tiny)
     hanging = owner.run(shard)
     next(hanging)
     assert any(isinstance(event, ShardDone) for event in helper.help(shard, place=1))

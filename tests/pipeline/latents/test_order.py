@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support.runs import configured, moved, output_files, run_all, samples_of, write_tar
+from support.runs import configured, output_files, samples_of, write_tar
 from support.stores import KilledError, MortalStore
 
 from encoder.video_encoder import VideoEncoder
@@ -70,18 +70,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...])
     return configured(folder, clip={"window": "uniform:2"})
 
 
-@pytest.fixture(scope="module")
-def calm(written: Config, tiny: VideoEncoder) -> dict[str, bytes]:
-    """What a run writes that decodes one sample after the other."""
-    run_all(written, tiny)
-    return output_files(Path(written.output.path))
-
-
-@pytest.fixture
-def config(written: Config, tmp_path: Path) -> Config:
-    return moved(written, tmp_path / "out")
-
-
 def made_by(config: Config, tiny: VideoEncoder, decoder: LocalDecoder, store: Store | None = None) -> list[Event]:
     task = ShardTask(config, tiny, decoder, store or Store(config.output.path), Pace(cpus=8))
     (shard,) = list_shards(config.input.shards)
@@ -89,10 +77,10 @@ def made_by(config: Config, tiny: VideoEncoder, decoder: LocalDecoder, store: St
 
 
 def test_a_slow_sample_at_the_head_holds_nothing_up_and_its_rows_stand_first(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder
+    config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder
 ) -> None:
     events = made_by(config, tiny, HeldDecoder(config, tiny.spec, others=10))
-    assert output_files(Path(config.output.path)) == calm
+    assert output_files(Path(config.output.path)) == undisturbed
     done = [event.slice_index for event in events if isinstance(event, SliceDone)]
     assert sorted(done) == [0, 1, 2, 3]
     assert done[-1] == 0, "the other slices were committed before"
@@ -101,19 +89,19 @@ def test_a_slow_sample_at_the_head_holds_nothing_up_and_its_rows_stand_first(
 @pytest.mark.parametrize("creations", [None, 0, 2, 5])
 @pytest.mark.slow
 def test_whatever_order_samples_come_in_the_bytes_are_the_same_also_after_a_kill(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder, creations: int | None
+    config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder, creations: int | None
 ) -> None:
     decoder = ErraticDecoder(config, tiny.spec)
     if creations is not None:
         with pytest.raises(KilledError):
             made_by(config, tiny, decoder, MortalStore(config.output.path, creations, after=False))
     events = made_by(config, tiny, decoder)
-    assert output_files(Path(config.output.path)) == calm
+    assert output_files(Path(config.output.path)) == undisturbed
     assert [event.samples for event in events if isinstance(event, ShardDone)] == [11]
 
 
 def test_slices_are_committed_while_later_ones_are_encoded(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder
+    config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder
 ) -> None:
     store = LateStore(config.output.path)
     task = ShardTask(config, tiny, LocalDecoder(config, tiny.spec), store, Pace(cpus=8))
@@ -121,11 +109,11 @@ def test_slices_are_committed_while_later_ones_are_encoded(
     for event in task.run(shard):
         if isinstance(event, ShardRead):
             store.may_publish.set()
-    assert output_files(Path(config.output.path)) == calm
+    assert output_files(Path(config.output.path)) == undisturbed
 
 
 def test_that_a_shard_was_read_to_its_end_is_said_before_its_last_samples_are_made(
-    config: Config, calm: dict[str, bytes], tiny: VideoEncoder
+    config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder
 ) -> None:
     events = made_by(config, tiny, HeldDecoder(config, tiny.spec, others=10))
     kinds = [type(event) for event in events]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
+from support.runs import MakeConfig, moved, output_files, run_all, samples_of, write_tar
 
 import encoder
 from pipeline.config.load import Config
@@ -80,7 +80,7 @@ def test_four_replicas_on_an_empty_root_make_hardly_any_part_twice(config: Confi
     assert counts["written"] == PARTS
     assert counts["refused"] <= PARTS * 0.1
     assert {event.slice_index for event in done} == set(range(PARTS))
-    alone = config.replaced({"output.path": str(tmp_path / "alone")})
+    alone = moved(config, tmp_path / "alone")
     run_all(alone, encoder.load("simulated", weights=FAST))
     assert output_files(tmp_path / "out") == output_files(tmp_path / "alone")
 

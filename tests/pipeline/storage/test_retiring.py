@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from support.runs import MakeConfig, output_files, run_all, samples_of, write_tar
+from support.runs import MakeConfig, moved, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from pipeline.cluster import cluster as cluster_module
@@ -122,5 +122,5 @@ def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none
         cluster.stop()
     assert met == {1, 2}
     assert isinstance(events[-1], ShardDone)
-    run_all(config.replaced({"output.path": str(tmp_path / "calm")}), tiny)
+    run_all(moved(config, tmp_path / "calm"), tiny)
     assert output_files(out) == output_files(tmp_path / "calm")

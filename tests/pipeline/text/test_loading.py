@@ -9,7 +9,7 @@ import duckdb
 import pytest
 import torch
 from support.paths import ROOT
-from support.runs import MakeConfig
+from support.runs import MakeConfig, moved
 from support.text_runs import (
     IDENTITY,
     MOST_TOKENS,
@@ -148,7 +148,7 @@ def test_the_programs_of_the_page_on_text_join_what_a_run_wrote(
 
 def test_roots_whose_texts_were_made_otherwise_do_not_mix(config: Config, tmp_path: Path) -> None:
     finish(config)
-    other = config.replaced({"output.path": str(tmp_path / "other")})
+    other = moved(config, tmp_path / "other")
     commit_rows(other)
     finish(other, negative=["blurry"])
     with pytest.raises(ValueError, match="several configurations"):
