@@ -77,5 +77,9 @@ class TransientError(LatentmillError):
     """The same work may succeed when it is tried again."""
 
 
+class RetiredError(TransientError):
+    """The run is over, and what a replica would still write is not wanted any more."""
+
+
 class HeadLostError(TransientError):
     """Ray's head does not answer any more, so nothing may be asked of Ray: it would wait for a minute and abort."""

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from pipeline.cluster.metrics import RayMetrics
 from pipeline.cluster.nodes import node_here
 from pipeline.config.identity import fingerprint, identity, run_name
 from pipeline.config.load import Config
-from pipeline.errors import UserError
+from pipeline.errors import RetiredError, UserError
 from pipeline.latents.helping import Claims
 from pipeline.latents.pace import LEAST_AHEAD, Pace
 from pipeline.latents.stopwatch import Stopwatch
@@ -128,7 +129,8 @@ class Replica:
         encoder.set_threads(self._threads)  # of the thread that Ray has chosen for this shard
         watch, before = Stopwatch(), dict[str, float]()
         make = self._task.help(work.shard, work.place, watch) if work.place else self._task.run(work.shard, watch)
-        with told(f"shard {work.shard.name}, place {work.place}"):
+        # Ray prints errors that nobody fetches, and of a run that is over nobody does.
+        with told(f"shard {work.shard.name}, place {work.place}"), suppress(RetiredError):
             for event in thinned(make, self._replicas):
                 seconds = dict(watch.seconds)
                 self._metrics.add(of_work(event, before, seconds))

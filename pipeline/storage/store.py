@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import TransientError
+from pipeline.errors import RetiredError
 from pipeline.storage.files import filesystem_of, patient, retried
 from pipeline.storage.local_files import TEMPORARY, beside, copy_into, create_local
 from pipeline.storage.urls import expanded, is_remote
@@ -158,7 +158,7 @@ class RetiringStore(Store):
             return super().create_from(path, local_file)
 
     def retire(self) -> None:
-        """Waits for the files that are being created, if any; later writes raise TransientError."""
+        """Waits for the files that are being created, if any; later writes raise RetiredError."""
         with self._changed:
             self._retired = True
             self._changed.wait_for(lambda: not self._writing)
@@ -167,7 +167,7 @@ class RetiringStore(Store):
     def _unless_retired(self) -> Iterator[None]:
         with self._changed:
             if self._retired:
-                raise TransientError(f"the run is over: nothing more is written to {self.root}")
+                raise RetiredError(f"the run is over: nothing more is written to {self.root}")
             self._writing += 1
         try:
             yield

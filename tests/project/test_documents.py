@@ -11,6 +11,7 @@ import pytest
 from support.documents import DOCUMENTS, FENCE, command_lines
 from support.paths import ROOT
 
+from jobs.arguments import parse
 from jobs.cli import build_parser
 from jobs.examples import EXAMPLES
 
@@ -148,7 +149,7 @@ def test_what_does_not_exist_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", CURRENT, ids=name_of)
 def test_every_command_in_a_document_is_one_that_the_parser_takes(path: Path) -> None:
     for line in command_lines(path):
-        build_parser().parse_args(shlex.split(line)[1:])
+        parse(build_parser(), shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize("name", parsers())
@@ -156,7 +157,7 @@ def test_the_help_of_a_command_ends_with_an_example_that_the_parser_takes(name: 
     *_, head, example = parsers()[name].format_help().splitlines()
     assert (head, example) == ("example:", f"  {EXAMPLES[name]}")
     assert example.split()[: 1 + len(name.split())] == ["latentmill", *name.split()]
-    build_parser().parse_args(shlex.split(example)[1:])
+    parse(build_parser(), shlex.split(example)[1:])
 
 
 def test_the_page_of_commands_names_each_command_with_all_its_options_and_no_other() -> None:

@@ -14,5 +14,7 @@ def code_blocks(path: Path, language: str) -> list[str]:
 
 
 def command_lines(path: Path) -> list[str]:
-    lines = [line.split(" #")[0].strip() for text in code_blocks(path, "sh") for line in text.splitlines()]
+    """Each command of ours in a document, on one line without its comment."""
+    texts = [re.sub(r"\\\n\s*", "", text) for text in code_blocks(path, "sh")]
+    lines = [line.split(" #")[0].strip() for text in texts for line in text.splitlines()]
     return [line for line in lines if line.startswith("latentmill ")]

@@ -11,7 +11,8 @@ import torch
 from pipeline.cluster.fleet import Work
 from pipeline.cluster.replica import AHEAD_SHARE, Replica, pace_of
 from pipeline.config.runtime import RuntimeConfig
-from pipeline.monitor.events import Event
+from pipeline.errors import RetiredError
+from pipeline.monitor.events import Event, ShardRead
 from pipeline.records import TarShard
 
 GPU_NODE = {"CPU": 4.0, "GPU": 8.0, "object_store_memory": 80e9}
@@ -48,6 +49,18 @@ def test_a_replica_that_holds_a_gpu_computes_there_unless_told_otherwise(
     device: Literal["auto", "cuda", "cpu"], holds_gpu: bool, expected: str
 ) -> None:
     assert RuntimeConfig(device=device).device_of(holds_gpu) == expected
+
+
+def test_what_a_run_that_is_over_does_not_want_any_more_is_no_failure() -> None:
+    replica: Any = Replica(SimpleNamespace(run="a run"), 1, None)  # type: ignore[arg-type]
+    done = ShardRead("a")
+
+    def make(*_: object) -> Iterator[Event]:
+        yield done
+        raise RetiredError("the run is over")
+
+    replica._task = SimpleNamespace(run=make)
+    assert list(replica.run(Work(TarShard("a", "a.tar"), 0))) == [done]
 
 
 def test_a_shard_has_all_threads_though_another_that_is_being_made_holds_torch_to_one() -> None:

@@ -16,7 +16,7 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
 from pipeline.cluster.replica import LatentsJob
-from pipeline.errors import TransientError
+from pipeline.errors import RetiredError
 from pipeline.input.listing import list_shards
 from pipeline.latents.helping import SharedClaims
 from pipeline.monitor.events import ShardDone
@@ -49,7 +49,7 @@ def test_retiring_waits_for_the_file_that_is_being_created_and_none_begins_after
     retiring.join()
     assert said == ["created", "retired"]
     for create in (lambda: store.create("b", b"1"), lambda: store.create_from("c", str(tmp_path / "d"))):
-        with pytest.raises(TransientError, match="the run is over"):
+        with pytest.raises(RetiredError, match="the run is over"):
             create()
 
 
