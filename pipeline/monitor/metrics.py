@@ -13,7 +13,7 @@ from pipeline.errors import LatentmillError
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone
 
 PROGRESS_SECONDS = 1.0  # between two Progress events of a replica, or more
-MOST_PROGRESS_PER_SECOND = 32.0  # of all replicas together: each takes the driver about a millisecond
+MOST_PROGRESS_PER_SECOND = 8.0  # of all replicas together: each takes the driver two milliseconds
 SUMMED = ("frames", "tokens", "encode_seconds", "idle_seconds")  # of Progress events
 
 

@@ -35,6 +35,8 @@ class OrderedRows:
             self._ended.remove(self._next_index)
             self._pass_on(self._next_index)
             self._next_index += 1
+        if self._file is not None and not self._waiting:
+            self._file.truncate(0)
 
     def end_all(self) -> None:
         """Says that no more rows will come."""

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.output.accounts import RejectsFile
 from pipeline.output.latent_bytes import decode_latent, latent_of
 from pipeline.output.schema import DESCRIBING_FIELDS, DICTIONARY_COLUMNS, LONG_COLUMNS, schema
-from pipeline.output.statistics import LatentStatistics, StatisticsJson, merged, row_statistics, statistics_of
+from pipeline.output.statistics import LatentStatistics, StatisticsJson, merged, of_channels_and_row
 
 FOOTER_KEY = b"latentmill"
 ROW_GROUP_BYTES = 1 << 20  # a latent of usual size is a row group: reading one row reads no other
@@ -101,8 +101,9 @@ class PartWriter:
         mean, logvar = latent_of(values), None
         if "vae_logvar_bytes" in values:
             logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
-        self.statistics = merged(self.statistics, statistics_of(mean, logvar))
-        self.row_statistics.append(row_statistics(mean))
+        of_channels, of_row = of_channels_and_row(mean, logvar)
+        self.statistics = merged(self.statistics, of_channels)
+        self.row_statistics.append(list(of_row))
         self.clips.append((values["sample_index"], values["window_index"]))
 
     def close(self, footer: Mapping[str, Any]) -> None:

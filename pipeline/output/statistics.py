@@ -7,6 +7,7 @@ from functools import reduce
 from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.records import FloatLatent
 
@@ -44,26 +45,35 @@ class StatisticsJson(TypedDict, total=False):
 
 def statistics_of(latent: FloatLatent, logvar: FloatLatent | None = None) -> LatentStatistics:
     """The statistics of one latent `c t h w` and its log-variance, in float64."""
-    flat = latent.reshape(latent.shape[0], -1).astype(np.float64)
-    return LatentStatistics(
+    return of_channels_and_row(latent, logvar)[0]
+
+
+def of_channels_and_row(
+    latent: FloatLatent, logvar: FloatLatent | None = None
+) -> tuple[LatentStatistics, tuple[float, float, float]]:
+    """The statistics of one latent `c t h w` and its log-variance, in float64; and of the latent as a whole mean,
+    standard deviation and largest magnitude.
+    """
+    flat = latent.reshape(latent.shape[0], -1)
+    least, largest = flat.min(1), flat.max(1)
+    values = flat.astype(np.float64)
+    sums, mean, deviation = values.sum(1), values.mean(), values.std()
+    np.square(values, out=values)  # in place: a new array of this size costs more than its values
+    of_channels = LatentStatistics(
         count=flat.shape[1],
-        sum=tuple(flat.sum(1).tolist()),
-        sum_squares=tuple((flat**2).sum(1).tolist()),
-        min=tuple(flat.min(1).tolist()),
-        max=tuple(flat.max(1).tolist()),
-        sum_variances=() if logvar is None else _variances(logvar),
+        sum=tuple(sums.tolist()),
+        sum_squares=tuple(values.sum(1).tolist()),
+        min=tuple(least.tolist()),
+        max=tuple(largest.tolist()),
+        sum_variances=() if logvar is None else _variances(logvar, values),
     )
+    return of_channels, (float(mean), float(deviation), float(max(largest.max(), -least.min())))
 
 
-def _variances(logvar: FloatLatent) -> tuple[float, ...]:
-    values = np.exp(np.clip(logvar.reshape(logvar.shape[0], -1).astype(np.float64), *LOGVAR_RANGE))
-    return tuple(values.sum(1).tolist())
-
-
-def row_statistics(latent: FloatLatent) -> list[float]:
-    """Mean, standard deviation and largest magnitude of one latent `c t h w` as a whole."""
-    values = latent.astype(np.float64)
-    return [float(values.mean()), float(values.std()), float(np.abs(values).max(initial=0.0))]
+def _variances(logvar: FloatLatent, values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """For each channel the sum of exp(log-variance), computed in `values`, which is of the same size."""
+    np.clip(logvar.reshape(values.shape), *LOGVAR_RANGE, out=values)
+    return tuple(np.exp(values, out=values).sum(1).tolist())
 
 
 def merged(left: LatentStatistics, right: LatentStatistics) -> LatentStatistics:
