@@ -22,16 +22,15 @@ CASES = {
     "4 ms, decoder 18 ms": ["--simulate", "4", "--simulate-decode", "18", "--peers", "ray-data"],
     "12 ms, decoder 42 ms": ["--simulate", "12", "--simulate-decode", "42", "--peers", "ray-data"],
     "device and decoder free": ["--simulate", "0", "--simulate-decode", "0", "--clips", "200", "--peers", "ray-data"],
+    "device and decoder free, four replicas": [
+        *("--simulate", "0", "--simulate-decode", "0", "--clips", "400", "--replicas", "4", "--peers"),
+    ],
     "4 ms, decoder 18 ms, a video of 8 s at the head": [
         *("--simulate", "4", "--simulate-decode", "18", "--slow-video", "8", "--peers"),
     ],
     "40 ms a clip, a store of 2 s a file": [
         *("--simulate", "0.8163", "--simulate-decode", "0", "--clips", "1500", *SMALL),
         *("output.part_samples=64", "--peers"),
-    ],
-    "64 replicas of small pictures": [
-        *("--simulate", "2", "--simulate-decode", "1", "--clips", "6400", "--shape", "9x32x48", "--cpus", "64"),
-        *("--replicas", "64", "--peers"),
     ],
 }
 SLOW_STORE = "40 ms a clip, a store of 2 s a file"

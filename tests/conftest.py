@@ -78,6 +78,14 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def one_cpu() -> Iterator[None]:
+    """A local Ray believes in one CPU, and so starts one decoder: each takes seconds until it has loaded torch."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 1}')
+        yield
+
+
 @pytest.fixture(scope="session")
 def videos() -> tuple[bytes, ...]:
     """Eight small videos of 20 to 27 frames, 96x64 and 64x96 pixels in turn."""

@@ -65,7 +65,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], one_cpu: None) -> Runs:
     folder, ended = tmp_path_factory.mktemp("runs"), {}
     write_shards(folder, videos)
     config = configured(folder, runtime={"replicas": 2, "logs": str(folder / "logs")})

@@ -65,6 +65,7 @@ def test_the_program_of_the_docs_has_ten_lines() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_the_program_of_the_docs_runs(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -> None:
     write_tar(tmp_path / "s.tar", samples_of(videos[:2]))
     config = tmp_path / "c.yaml"

@@ -17,6 +17,7 @@ STORAGE = ("local", "s3") if KILLS >= 20 else ("local",)
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_random_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:

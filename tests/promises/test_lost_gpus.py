@@ -17,7 +17,7 @@ import yaml
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_gpus, idle_head, kept
 from support.paths import ROOT
-from support.runs import MakeConfig, moved, output_files, run_all, samples_of, write_tar
+from support.runs import MakeConfig, moved, output_files, run_all, simulated_samples, write_tar
 
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
@@ -69,10 +69,11 @@ def kill(node: Any) -> None:
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], nodes: Nodes) -> Config:
+def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
     """One shard of three slices, to be made by a simulated encoder on the GPUs of the cluster."""
-    write_tar(tmp_path / "s.tar", samples_of(videos))
+    write_tar(tmp_path / "s.tar", simulated_samples(8))
     return make_config(
+        input={"video": ["simulated"]},
         encoder={"name": "simulated", "weights": "simulated:1"},
         runtime={"address": nodes.address, "wait_for_gpus_minutes": 5},
     )
@@ -131,7 +132,7 @@ def test_a_run_without_gpus_ends_when_it_has_waited_as_long_as_it_may(nodes: Nod
 
 
 def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an_idle_replica(
-    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: tuple[bytes, ...]
+    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_gpus, "BUSY_SECONDS", 1.0)
     monkeypatch.setattr(ray_cluster, "PLACING_SECONDS", 1.0)
@@ -139,7 +140,7 @@ def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an
     for module in (fleet, ray_cluster):  # a replica that has no shard of its own is idle
         monkeypatch.setattr(module, "WORKERS_PER_SHARD", 1)
     add_gpus(nodes, 2)
-    write_tar(tmp_path / "long.tar", samples_of(videos * 4))
+    write_tar(tmp_path / "long.tar", simulated_samples(32))
     first = config.replaced({"encoder.weights": "simulated:50"})
     second = config.replaced({"output.path": str(tmp_path / "second"), "input.shards": str(tmp_path / "s.tar")})
     with connected(config.runtime):
@@ -157,9 +158,9 @@ def test_a_second_run_on_a_busy_cluster_says_so_and_begins_when_the_first_has_an
 
 
 def test_a_replica_whose_node_had_notice_takes_no_more_samples_and_commits_what_it_can(
-    nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, videos: tuple[bytes, ...]
+    nodes: Nodes, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    write_tar(tmp_path / "s.tar", samples_of(videos * 3))
+    write_tar(tmp_path / "s.tar", simulated_samples(24))
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     leaving, staying, seen = add_gpus(nodes, 1), None, list[Event]()
     slow = config.replaced({"encoder.weights": "simulated:150"})  # much is left when another node has come

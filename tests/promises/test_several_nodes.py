@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head, kept
-from support.runs import MakeConfig, moved, output_files, published_files, run_all, samples_of, write_tar
+from support.runs import MakeConfig, moved, output_files, published_files, run_all, samples_of, simulated_samples, write_tar
 
 from encoder.simulated import WEIGHTS_SHA256
 from encoder.video_encoder import VideoEncoder
@@ -111,12 +111,13 @@ def test_nodes_are_lost_one_after_the_other_and_another_joins_and_nothing_is_mis
 
 
 def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
-    nodes: Nodes, make_config: MakeConfig, videos: tuple[bytes, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_gpus(nodes, 4)
-    write_tar(tmp_path / "s.tar", samples_of(videos * 3))
+    write_tar(tmp_path / "s.tar", simulated_samples(24))
     config = make_config(
         runtime={"address": nodes.address},
+        input={"video": ["simulated"]},
         encoder={"name": "simulated", "weights": "simulated:60"},
         output={"part_samples": 1},
     )

@@ -58,6 +58,7 @@ def assert_no_secrets(text: str) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_no_secret_is_in_any_file_or_line_of_a_run_that_fails(
     served: str, tmp_path: Path, ray_folder: Path, make_config: MakeConfig, videos: list[bytes]
 ) -> None:

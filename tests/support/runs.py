@@ -15,6 +15,7 @@ from pipeline.latents.task import ShardTask
 from pipeline.monitor.events import Event
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
+from pipeline.video.simulated import SimulatedVideo, write_simulated
 
 Files = Iterable[tuple[str, bytes]]
 MakeConfig = Callable[..., Config]
@@ -55,6 +56,12 @@ def samples_of(videos: Iterable[bytes]) -> list[tuple[str, bytes]]:
         for number, video in enumerate(videos)
         for member in ((f"clip-{number:03d}.mp4", video), (f"clip-{number:03d}.txt", b"caption %d" % number))
     ]
+
+
+def simulated_samples(count: int) -> list[tuple[str, bytes]]:
+    """Files of a shard that take no time to decode, and no torch: for runs with the simulated encoder."""
+    video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, ms_per_frame=0.0))
+    return [(f"clip-{number:03d}.simulated", video) for number in range(count)]
 
 
 def output_files(root: Path) -> dict[str, bytes]:

@@ -40,6 +40,7 @@ def test_shards_without_a_clip_are_refused(empty: dict[str, Any]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_runs_and_their_limit_are_measured_on_the_same_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

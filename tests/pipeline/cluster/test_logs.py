@@ -60,6 +60,7 @@ class Talker:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_the_last_words_of_a_replica_that_died_are_kept_and_storage_that_fails_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with connected(RuntimeConfig()):

@@ -167,6 +167,7 @@ def test_the_last_line_of_a_run_that_breaks_says_why() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_a_run_with_a_log_for_machines_writes_nothing_else(
     make_config: MakeConfig, videos: tuple[bytes, ...], tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def wait_for_metrics(address: str, run: str, there: Callable[[Values], bool]) ->
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(
     make_config: MakeConfig,
     tiny: VideoEncoder,

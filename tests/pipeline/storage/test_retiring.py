@@ -72,6 +72,7 @@ def test_several_files_are_created_at_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none_behind(
     make_config: MakeConfig,
     tiny: VideoEncoder,
