@@ -11,7 +11,16 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head, kept
-from support.runs import MakeConfig, moved, output_files, published_files, run_all, samples_of, simulated_samples, write_tar
+from support.runs import (
+    MakeConfig,
+    moved,
+    output_files,
+    published_files,
+    run_all,
+    samples_of,
+    simulated_samples,
+    write_tar,
+)
 
 from encoder.simulated import WEIGHTS_SHA256
 from encoder.video_encoder import VideoEncoder

@@ -66,3 +66,17 @@ def test_every_order_of_coming_is_one_order_of_leaving(rows: OrderedRows, passed
     assert passed == [("wide", sample, window) for sample in range(10, 29) for window in range(3)]
     rows.end_all()
     assert passed == [("wide", *place) for place in sorted(places)]
+
+
+def test_what_nobody_waits_for_takes_no_disk(rows: OrderedRows, passed: Passed) -> None:
+    add(rows, 10)
+    add(rows, 12)
+    rows.end(10)
+    assert rows._file is not None
+    assert rows._file.seek(0, 2) > 0, "the other row still waits"
+    rows.end(11)
+    rows.end(12)
+    assert rows._file.seek(0, 2) == 0
+    add(rows, 13)
+    rows.end(13)
+    assert passed == [("wide", number, 0) for number in (10, 12, 13)]
