@@ -9,7 +9,6 @@ counts, shows and keeps what happens. Writes benchmarks/results/driver.json.
 
 import argparse
 import json
-import os
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.machine import processor_and_cores
+from jobs.commands.bench_simulated import DriverSample, driver_sample, of_driver
 from pipeline.audit.history_file import kept_history
 from pipeline.cluster.joining import connected
 from pipeline.cluster.replica import Task
@@ -87,7 +87,7 @@ class Meter:
     joined: int = 0
     clips: int = 0
     events: int = 0
-    began: tuple[float, float, int, int, int] | None = None
+    began: DriverSample | None = None
     settled_at: float = float("inf")
 
     def add(self, event: Event) -> None:
@@ -102,26 +102,20 @@ class Meter:
         """Raises TimeIsOverError when the time is over."""
         now = time.monotonic()
         if self.began is None and self.joined == self.replicas and now >= self.settled_at:
-            self.began = self._state()
-        if self.began is not None and now >= self.began[0] + SECONDS:
+            self.began, self.clips, self.events = driver_sample(), 0, 0
+        if self.began is not None and now >= self.began.at + SECONDS:
             raise TimeIsOverError
-
-    def _state(self) -> tuple[float, float, int, int, int]:
-        size_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return time.monotonic(), time.process_time(), self.clips, self.events, size_bytes
 
     def figures(self) -> dict[str, float]:
         assert self.began
-        seconds, cpu_seconds, clips, events, growth_bytes = (
-            now - then for now, then in zip(self._state(), self.began, strict=True)
-        )
+        ended = driver_sample()
+        seconds = ended.at - self.began.at
         return {
             "seconds": round(seconds, 1),
-            "clips_per_second": round(clips / seconds, 1),
-            "events_per_second": round(events / seconds, 1),
-            "driver_cpu_ms_per_clip": round(1000 * cpu_seconds / clips, 3),
-            "driver_cpu_share_of_a_core": round(cpu_seconds / seconds, 4),
-            "driver_growth_bytes": int(growth_bytes),
+            "clips_per_second": round(self.clips / seconds, 1),
+            "events_per_second": round(self.events / seconds, 1),
+            "driver_cpu_share_of_a_core": round((ended.cpu_seconds - self.began.cpu_seconds) / seconds, 4),
+            **of_driver([self.began, ended], self.began.at, self.clips),
         }
 
 

@@ -120,7 +120,7 @@ class SimulatedEncoder(VideoEncoder):
 
     def _scaled(self, uploaded: Tensor) -> Tensor:
         """Without computing: what torch imports to compute on its meta device takes half a second of a start."""
-        return torch.empty(uploaded.shape, dtype=self.dtype, device=self.device).permute(0, 4, 1, 2, 3)
+        return torch.empty(uploaded.shape, dtype=self.dtype, device=self.device)
 
     @property
     def device_busy_seconds(self) -> float:

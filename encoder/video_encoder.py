@@ -267,11 +267,12 @@ class VideoEncoder:
         """`t h w c` or `b t h w c` uint8 RGB to `b 3 t h w` in [-1, 1] on the encoder's device, in its precision."""
         if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or frames.dtype != np.uint8:
             raise ValueError(f"to_video takes `t h w 3` or `b t h w 3` uint8, got {frames.dtype} {frames.shape}")
-        return self._scaled(self._upload(frames if frames.ndim == 5 else frames[None]))
+        uploaded = self._upload(frames if frames.ndim == 5 else frames[None])
+        return self._scaled(uploaded).permute(0, 4, 1, 2, 3)
 
     def _scaled(self, uploaded: Tensor) -> Tensor:
-        """`b t h w c` uint8 to `b c t h w` in [-1, 1]."""
-        return uploaded.float().div_(127.5).sub_(1).to(self.dtype).permute(0, 4, 1, 2, 3)
+        """uint8 to [-1, 1] in the encoder's precision, of the same shape."""
+        return uploaded.float().div_(127.5).sub_(1).to(self.dtype)
 
 
 def _innermost(engine: Engine) -> Engine:

@@ -18,6 +18,7 @@ import encoder
 from encoder.models import wan
 from encoder.models.wan import WanParams
 from encoder.video_encoder import VideoEncoder
+from jobs.commands.bench_simulated import logical_cpus
 from pipeline.clips import objects
 from pipeline.config.load import Config
 from pipeline.video.synthetic.videos import make_video
@@ -81,8 +82,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """A local Ray believes in one CPU, and so starts one decoder: each takes seconds until it has loaded torch."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 1}')
+    with logical_cpus(1):
         yield
 
 

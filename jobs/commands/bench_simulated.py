@@ -152,18 +152,19 @@ def run_ours(config: Config, rehearsal: Rehearsal) -> Ran:
             before = time.process_time()
             peak_bytes = max(peak_bytes, object_store_used_bytes())
             looking_seconds += time.process_time() - before
-            samples.append(DriverSample(time.monotonic(), time.process_time() - looking_seconds, _memory_bytes()))
+            samples.append(driver_sample(looking_seconds))
 
-    with _logical_cpus(rehearsal.cpus):
+    with logical_cpus(rehearsal.cpus):
         finish(config, config.output.path, on_event, look)
     measured = [shard for shard in ended if not shard.startswith(WARM_UP)]
     made = summarise(read_manifests(Store(config.output.path), measured))
     return Ran(max(ended.values()), peak_bytes, made["seconds_by_stage"], samples)
 
 
-def _memory_bytes() -> int:
-    """Resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def driver_sample(looking_seconds: float = 0.0) -> DriverSample:
+    """Of this process, less the CPU seconds that it took to measure; its memory is what is resident."""
+    memory_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return DriverSample(time.monotonic(), time.process_time() - looking_seconds, memory_bytes)
 
 
 def of_driver(samples: Sequence[DriverSample], start: float, clips: int) -> dict[str, float]:
@@ -237,7 +238,7 @@ def _median(rounds: Sequence[Mapping[str, dict[str, Any]]], name: str) -> dict[s
 
 
 @contextmanager
-def _logical_cpus(cpus: int) -> Iterator[None]:
+def logical_cpus(cpus: int) -> Iterator[None]:
     """Within it a local Ray that starts has so many CPUs, whatever the machine has."""
     before = os.environ.get(RAY_RESOURCES)
     os.environ[RAY_RESOURCES] = json.dumps({"CPU": cpus})

@@ -103,7 +103,7 @@ class PartWriter:
             logvar = decode_latent(*(values[f"vae_logvar_{what}"] for what in ("bytes", "shape", "dtype")))
         of_channels, of_row = of_channels_and_row(mean, logvar)
         self.statistics = merged(self.statistics, of_channels)
-        self.row_statistics.append(list(of_row))
+        self.row_statistics.append(of_row)
         self.clips.append((values["sample_index"], values["window_index"]))
 
     def close(self, footer: Mapping[str, Any]) -> None:

@@ -48,9 +48,7 @@ def statistics_of(latent: FloatLatent, logvar: FloatLatent | None = None) -> Lat
     return of_channels_and_row(latent, logvar)[0]
 
 
-def of_channels_and_row(
-    latent: FloatLatent, logvar: FloatLatent | None = None
-) -> tuple[LatentStatistics, tuple[float, float, float]]:
+def of_channels_and_row(latent: FloatLatent, logvar: FloatLatent | None = None) -> tuple[LatentStatistics, list[float]]:
     """The statistics of one latent `c t h w` and its log-variance, in float64; and of the latent as a whole mean,
     standard deviation and largest magnitude.
     """
@@ -67,7 +65,7 @@ def of_channels_and_row(
         max=tuple(largest.tolist()),
         sum_variances=() if logvar is None else _variances(logvar, values),
     )
-    return of_channels, (float(mean), float(deviation), float(max(largest.max(), -least.min())))
+    return of_channels, [float(mean), float(deviation), float(max(abs(least.min()), abs(largest.max())))]
 
 
 def _variances(logvar: FloatLatent, values: npt.NDArray[np.float64]) -> tuple[float, ...]:

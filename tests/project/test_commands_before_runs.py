@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.documents import DOCUMENTS, command_lines
+from support.documents import commands_of
 from support.encoders import save
 from support.paths import ROOT
 from support.runs import samples_of, write_tar
@@ -32,9 +32,7 @@ SHORT = ["clip.frames=9", "clip.fps=null", "clip.buckets=[64x96]"]  # clips that
 
 
 def lines() -> list[str]:
-    found = dict.fromkeys(line for path in DOCUMENTS for line in command_lines(path))
-    wanted = [line for line in found if line.split()[1] in BEGINNERS]
-    return [line for line in wanted if not any(text in line for text in NOT_HERE)]
+    return [line for line in commands_of(BEGINNERS) if not any(text in line for text in NOT_HERE)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from support.documents import DOCUMENTS, command_lines
+from support.documents import commands_of
 from support.exports import made_run, with_texts
 from support.runs import configured, run_all, samples_of, write_tar
 
@@ -37,11 +37,6 @@ SMALL = {  # what the documents say of large runs, for ours
 }
 ROOTS = ("out/latents", "out/trial", "out/demo/run", "out/cogvideox-2b", "bucket/latents")
 WITH_TEXTS = {"out/latents": "tiny", "out/wan": "wan", "out/cog": "cogvideox", "out/ltx": "ltx"}  # as exports want
-
-
-def lines() -> list[str]:
-    found = dict.fromkeys(line for path in DOCUMENTS for line in command_lines(path))
-    return [line for line in found if line.split()[1] in CARRIED_OUT]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +93,7 @@ def put_in_place(here: Path, line: str, finished: Path, with_captions: dict[str,
         assert main(["select", root, *splits, "--out", table]) == 0
 
 
-@pytest.mark.parametrize("line", lines())
+@pytest.mark.parametrize("line", commands_of(CARRIED_OUT))
 def test_a_command_of_the_documents_does_what_it_should(
     line: str, here: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,4 +108,4 @@ def test_a_command_of_the_documents_does_what_it_should(
 
 
 def test_commands_of_each_of_these_kinds_stand_in_the_documents() -> None:
-    assert {line.split()[1] for line in lines()} == CARRIED_OUT
+    assert {line.split()[1] for line in commands_of(CARRIED_OUT)} == CARRIED_OUT

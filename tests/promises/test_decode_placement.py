@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import OBJECT_STORE_BYTES, idle_head
-from support.runs import MakeConfig, write_tar
+from support.runs import MakeConfig, simulated_samples, write_tar
 
 import encoder
 from pipeline.clips.plan import ClipRules
@@ -22,7 +22,6 @@ from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone
 from pipeline.records import Sample
-from pipeline.video.simulated import SimulatedVideo, write_simulated
 
 pytestmark = pytest.mark.ray
 
@@ -42,8 +41,7 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture
 def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
     """Videos whose decoding takes a hundred times as long as their encoding, and needs no real CPU."""
-    video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, 100.0))
-    write_tar(tmp_path / "s.tar", ((f"{number:03d}.simulated", video) for number in range(VIDEOS)))
+    write_tar(tmp_path / "s.tar", simulated_samples(VIDEOS, ms_per_frame=100.0))
     return make_config(
         runtime={"address": nodes.address, "device": "cpu"},
         encoder={"name": "simulated", "weights": "simulated:1"},

@@ -6,6 +6,7 @@ import pytest
 from support.runs import MakeConfig, write_tar
 
 import encoder
+from jobs.commands.bench_simulated import logical_cpus
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
@@ -19,10 +20,7 @@ FILM_FRAMES, SIZE_PX, AHEAD_BYTES = 241, (480, 640), 300_000_000  # a film is 22
 
 
 @pytest.mark.ray
-def test_films_that_do_not_fit_are_streamed_within_the_bound(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4}')  # more films at once than fit
+def test_films_that_do_not_fit_are_streamed_within_the_bound(make_config: MakeConfig, tmp_path: Path) -> None:
     film = write_simulated(SimulatedVideo(FILM_FRAMES, *SIZE_PX, 8.0, 0.5))
     write_tar(tmp_path / "s.tar", ((f"{number}.simulated", film) for number in range(4)))
     config = make_config(
@@ -32,7 +30,7 @@ def test_films_that_do_not_fit_are_streamed_within_the_bound(
         runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES},
     )
     peak_bytes = 0
-    with connected(config.runtime):
+    with logical_cpus(4), connected(config.runtime):  # more films at once than fit
         queue = WorkQueue(max_attempts=1)
         queue.extend(list_shards(config.input.shards))
         sha256 = encoder.load("simulated", weights="simulated:1").weights_sha256

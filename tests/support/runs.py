@@ -58,9 +58,9 @@ def samples_of(videos: Iterable[bytes]) -> list[tuple[str, bytes]]:
     ]
 
 
-def simulated_samples(count: int) -> list[tuple[str, bytes]]:
-    """Files of a shard that take no time to decode, and no torch: for runs with the simulated encoder."""
-    video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, ms_per_frame=0.0))
+def simulated_samples(count: int, ms_per_frame: float = 0.0) -> list[tuple[str, bytes]]:
+    """Files of a shard whose decoding takes a set time and no torch: for runs with the simulated encoder."""
+    video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, ms_per_frame))
     return [(f"clip-{number:03d}.simulated", video) for number in range(count)]
 
 

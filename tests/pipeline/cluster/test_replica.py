@@ -1,7 +1,7 @@
 """A replica has its part of the cluster's CPUs and of its node's memory."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -51,27 +51,32 @@ def test_a_replica_that_holds_a_gpu_computes_there_unless_told_otherwise(
     assert RuntimeConfig(device=device).device_of(holds_gpu) == expected
 
 
-def test_what_a_run_that_is_over_does_not_want_any_more_is_no_failure() -> None:
+def replica_that(make: Callable[..., Iterator[Event]], threads: int) -> Any:
+    """A replica outside of Ray that has loaded."""
     replica: Any = Replica(SimpleNamespace(run="a run"), 1, None)  # type: ignore[arg-type]
+    replica._task, replica._threads = SimpleNamespace(run=make), threads
+    return replica
+
+
+def test_what_a_run_that_is_over_does_not_want_any_more_is_no_failure() -> None:
     done = ShardRead("a")
 
     def make(*_: object) -> Iterator[Event]:
         yield done
         raise RetiredError("the run is over")
 
-    replica._task = SimpleNamespace(run=make)
+    replica = replica_that(make, torch.get_num_threads())
     assert list(replica.run(Work(TarShard("a", "a.tar"), 0))) == [done]
 
 
 def test_a_shard_has_all_threads_though_another_that_is_being_made_holds_torch_to_one() -> None:
-    replica: Any = Replica(SimpleNamespace(run="a run"), 1, None)  # type: ignore[arg-type]
     before, found = torch.get_num_threads(), list[int]()
 
     def make(*_: object) -> Iterator[Event]:
         found.append(torch.get_num_threads())
         yield from ()
 
-    replica._task, replica._threads = SimpleNamespace(run=make), before + 1
+    replica = replica_that(make, before + 1)
     torch.set_num_threads(1)  # as between two products, in a thread that has begun before
     thread = threading.Thread(target=lambda: list(replica.run(Work(TarShard("a", "a.tar"), 0))))
     thread.start()
