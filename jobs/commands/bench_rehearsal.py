@@ -13,7 +13,7 @@ from typing import Any
 from jobs.commands.bench_run import CONFIG
 from pipeline.config.load import Config, load_config
 from pipeline.input.pack import add_member
-from pipeline.video.simulated import SimulatedVideo, write_simulated
+from pipeline.video.simulated import EXTENSION, SimulatedVideo, write_simulated
 from pipeline.video.synthetic.videos import make_video
 
 FPS = 8
@@ -84,7 +84,7 @@ def make_shards(folder: Path, rehearsal: Rehearsal, made: Videos) -> list[Path]:
                 for clip in range(number, clips, rehearsal.replicas):
                     is_slow = rehearsal.slow_video_seconds > 0 and kind != WARM_UP and clip == 0
                     video = _slow_video(rehearsal) if is_slow else videos[clip % len(videos)]
-                    extension = "simulated" if is_slow else name
+                    extension = EXTENSION if is_slow else name
                     add_member(tar, f"clip-{clip:06d}.{extension}", BytesIO(video), len(video))
             shards.append(path)
     return shards
@@ -100,6 +100,6 @@ def make_videos(rehearsal: Rehearsal) -> Videos:
     frames, height_px, width_px = rehearsal.shape
     if rehearsal.decode_ms_per_frame is not None:
         video = SimulatedVideo(frames, height_px, width_px, FPS, rehearsal.decode_ms_per_frame)
-        return [write_simulated(video)], "simulated"
+        return [write_simulated(video)], EXTENSION
     source_frames = frames * REAL_FPS // FPS + 1
     return [make_video(source_frames, REAL_FPS, *REAL_SIZE_PX, seed=seed) for seed in range(REAL_VIDEOS)], "mp4"

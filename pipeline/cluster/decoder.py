@@ -33,7 +33,7 @@ OBJECTS_AHEAD = 1  # of one sample, that may wait in the object store
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)  # decode again elsewhere
 
 
-def _load(resizes: bool = True) -> None:
+def _load(resizes: bool) -> None:
     """Decord, and torch where pictures are resized, are loaded only where decoding happens."""
     from pipeline.video import decode  # noqa: F401
     from pipeline.video.pixels.resize import get_ready
@@ -59,12 +59,12 @@ def _decode(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeIt
 _decode_task = ray.remote(max_retries=0, num_returns="streaming")(_decode)
 
 
-def load_beside(workers: int) -> None:
+def load_beside(workers: int, resizes: bool) -> None:
     """Has workers of this node load what decoding needs, while their replica loads its encoder: Ray keeps them."""
     here = NodeAffinitySchedulingStrategy(node_here(), soft=True)
     task = ray.remote(num_cpus=1, max_retries=0)(_load).options(scheduling_strategy=here)
     for _ in range(workers):
-        task.remote()
+        task.remote(resizes)
 
 
 class _Meeting:

@@ -28,6 +28,7 @@ from pipeline.monitor.events import Event
 from pipeline.monitor.metrics import of_work, thinned
 from pipeline.records import ShardRef
 from pipeline.storage.store import RetiringStore
+from pipeline.video.simulated import EXTENSION
 
 AHEAD_SHARE = 0.5  # of a node's object store, for videos and frames on their way: the rest is Ray's and others'
 
@@ -118,7 +119,7 @@ class Replica:
         node = resources_of(node_here())
         if self._job.decodes:
             cpus_left = int(node.get("CPU", 0)) // _on_node(node, self._replicas) - 1  # the replica itself loads on one
-            load_beside(min(LEAST_AHEAD, cpus_left))
+            load_beside(min(LEAST_AHEAD, cpus_left), resizes=self._job.config.input.video != (EXTENSION,))
         self._threads = threads_of(node, self._replicas)
         encoder.set_threads(self._threads)
         device = self._job.config.runtime.device_of(bool(gpu_here()))

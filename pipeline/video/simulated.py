@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.records import Uint8Frames, VideoHeader
 
 SIGNATURE = b"latentmill simulated video\n"
+EXTENSION = "simulated"  # of their files
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.storage.store import Store
 from pipeline.text.load import load_text_encoder
 from pipeline.text.task import text_task
-from pipeline.text_run import execute_texts, prepare_texts, text_config
+from pipeline.text_run import TextOutcome, execute_texts, prepare_texts, text_config
 
 Said = Callable[[], str]
 
@@ -50,15 +50,29 @@ def embedded_here(config: Config, name: str) -> None:
         list(task.run(shard))
 
 
+def finished_here(config: Config) -> TextOutcome:
+    """As the command ends, with the texts that were made in this process."""
+    embedded_here(config, "wan")
+    return execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+
+
 @pytest.mark.ray
 def test_the_command_embeds_as_the_pipeline_of_diffusers_does_and_resumes(
     out: str, umt5: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*wan(umt5), "runtime.replicas=2", "limits.max_reject_fraction=1"]
     latents = {path: path.read_bytes() for path in Path(out, "latents").rglob("*.parquet")}
+    config = text_config(out, arguments)
+    embedded_here(config, "here")
+    finished_here(config)
+    (_, *lost) = sorted(Path(out, "text/wan/parts").iterdir())
+    for file in (*lost, Path(out, "text/wan/uncond.parquet")):
+        file.unlink()
+    assert main(["verify", out, "--repair"]) == 1
+    capsys.readouterr()
     assert main(["text", out, *arguments]) == 0
     assert "text wan: 1 shards done, 0 left: 7 captions" in capsys.readouterr().out
-    config = text_config(out, arguments)
+    assert text_files(config) == text_files(config, "here")
     pipeline = pipeline_of(umt5)
     (prompts,) = (pq.read_table(Path(out, "text/wan/uncond.parquet")).to_pylist(),)
     rows = [row for path in sorted(Path(out, "text/wan/parts").iterdir()) for row in pq.read_table(path).to_pylist()]
@@ -70,15 +84,7 @@ def test_the_command_embeds_as_the_pipeline_of_diffusers_does_and_resumes(
         ours = np.frombuffer(row["text_embedding_bytes"], np.float32).reshape(row["text_embedding_shape"])
         differences = np.abs(np.pad(ours, ((0, 512 - len(ours)), (0, 0))) - theirs.numpy())
         assert differences.max() <= 1e-6 * np.abs(theirs.numpy()).max()
-    embedded_here(config, "here")
-    assert text_files(config) == text_files(config, "here")
     assert {path: path.read_bytes() for path in Path(out, "latents").rglob("*.parquet")} == latents
-    (part, *_) = sorted(Path(out, "text/wan/parts").iterdir())
-    before = text_files(config)
-    part.unlink()
-    assert main(["verify", out, "--repair"]) == 1
-    assert main(["text", out, *arguments, "runtime.replicas=1"]) == 0
-    assert text_files(config) == before
     assert main(["verify", out]) == 0
 
 
@@ -113,8 +119,7 @@ def test_status_and_report_count_captions_and_what_was_cut_off(
     out: str, umt5: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = text_config(out, wan(umt5))
-    embedded_here(config, "wan")
-    outcome = execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+    outcome = finished_here(config)
     assert (outcome.exit_code, outcome.totals["captions"], outcome.totals["truncated"]) == (0, 7, 0)
     assert json.loads(Store(out).read("text/wan/_SUCCESS.json")) == outcome.totals
     assert json.loads(Store(out).read("summary.json"))["texts"] == {"wan": outcome.totals}
@@ -126,8 +131,7 @@ def test_status_and_report_count_captions_and_what_was_cut_off(
 def test_a_run_that_is_not_complete_is_embedded_as_far_as_it_is(out: str, umt5: Path) -> None:
     Path(out, "_SUCCESS.json").unlink()
     config = text_config(out, wan(umt5))
-    embedded_here(config, "wan")
-    outcome = execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+    outcome = finished_here(config)
     assert (outcome.exit_code, outcome.left, outcome.latents_left) == (1, 0, True)
     assert not Path(out, "text/wan/_SUCCESS.json").exists()
 
@@ -152,8 +156,7 @@ def test_a_table_that_changed_since_is_said_so(out: str, umt5: Path, tmp_path: P
     ],
 )
 def test_what_cannot_work_is_refused_with_what_to_do(out: str, umt5: Path, changes: dict[str, Any], said: str) -> None:
-    embedded_here(text_config(out, wan(umt5)), "wan")
-    execute_texts(prepare_texts(text_config(out, wan(umt5))), lambda *_: None, lambda _: None, lambda: None)
+    finished_here(text_config(out, wan(umt5)))
     with pytest.raises(UserError, match=said):
         prepare_texts(text_config(out, wan(umt5, **changes)), "wan")
 

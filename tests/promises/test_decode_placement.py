@@ -32,9 +32,9 @@ VIDEOS = 24
 def nodes() -> Iterator[Nodes]:
     """A head that does no work, a node with a GPU and a single CPU, and two nodes that have CPUs alone."""
     with idle_head() as running:
-        running.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        running.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
         for _ in range(2):
-            running.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES)
+            running.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
         yield running
 
 

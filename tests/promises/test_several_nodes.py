@@ -39,7 +39,7 @@ pytestmark = pytest.mark.ray
 def head() -> Iterator[Nodes]:
     """A head that does no work and a node that only decodes."""
     with idle_head() as running:
-        running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
         yield running
 
 

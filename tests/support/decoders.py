@@ -6,14 +6,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray
-
 from pipeline.clips.plan import ClipRules
 from pipeline.config.load import Config
-from pipeline.errors import Reason
-from pipeline.records import DecodeItem, Failure
+from pipeline.records import DecodeItem
 from pipeline.video.decode import decode_sample
-from pipeline.video.pixels.resize import get_ready
 
 
 def crash_always(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
@@ -38,7 +34,6 @@ def hang(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem 
 
 
 def read_on_for_long(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
-    get_ready()  # as the real one: loading torch may take longer than the timeout of a test
     yield None
     items = decode_sample(video, config.clip, config.limits, False, rules)
     yield next(items)
@@ -46,13 +41,3 @@ def read_on_for_long(video: bytes, config: Config, rules: ClipRules) -> Iterator
         time.sleep(1)
         yield None
     yield from items
-
-
-def die_once_then_say_where(video: bytes, config: Config, rules: ClipRules) -> Iterator[DecodeItem | None]:
-    """The second time, names its node in a failure."""
-    yield None
-    mark = Path(config.output.path)
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    yield Failure(Reason("decode", "crashed", ray.get_runtime_context().get_node_id()))

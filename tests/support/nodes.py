@@ -9,7 +9,7 @@ from ray.cluster_utils import Cluster as Nodes
 OBJECT_STORE_BYTES = 80_000_000
 # Its processes take seconds to start. Ray tries its usual port even where no dashboard is wanted, and leaves the socket
 # open where another holds the port.
-NO_DASHBOARD = {"include_dashboard": False, "dashboard_port": None}
+NO_DASHBOARD = {"include_dashboard": False, "dashboard_port": None, "no_monitor": True, "include_log_monitor": False}
 
 
 @contextmanager
@@ -37,4 +37,4 @@ def kept(nodes: Nodes) -> Iterator[Nodes]:
 
 def add_gpus(nodes: Nodes, gpus: int) -> Any:
     """Adds a node of one CPU that claims so many GPUs."""
-    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES)
+    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)

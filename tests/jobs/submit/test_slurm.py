@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from support.jobs import config_file, free_ports, parts_of, undisturbed, wait_for
-from support.runs import MakeConfig, output_files
+from support.runs import MakeConfig, published_files
 
-from encoder.video_encoder import VideoEncoder
+import encoder
 from jobs.cli import main
 from jobs.submit.options import parse_options
 from jobs.submit.slurm import SlurmJob, SlurmState, ray_status_command, seconds_of
+from pipeline.config.load import Config
 from pipeline.errors import UserError
 
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -347,23 +348,17 @@ def test_a_job_told_to_stop_by_a_real_slurm_is_queued_again_and_a_cancelled_one_
 
 @pytest.mark.ray
 def test_a_slurm_job_stopped_half_way_queues_itself_again_and_ends_with_the_bytes_of_an_undisturbed_run(
-    slurm: None,
-    shards: None,
-    make_config: MakeConfig,
-    tiny: VideoEncoder,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    slurm: None, slow_run: Config, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = make_config(runtime={"replicas": 1})
-    path = config_file(config, tmp_path / "c.yaml")
+    path = config_file(slow_run, tmp_path / "c.yaml")
     options = ["--cpus-per-task", "2", "--time", "10:00", "--detach"]
     assert main(["submit", path, "--on", "slurm", *options]) == 0
     (job,) = answer("squeue", "--noheader", "--format=%i").split()
     assert f"job {job}: its log is {tmp_path}/slurm-{job}.out" in capfd.readouterr().out
-    wait_for(lambda: parts_of(config))
+    wait_for(lambda: parts_of(slow_run))
     answer("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM does before the time limit
     wait_for(lambda: state_of(job).restarts == 1)
-    half = len(parts_of(config))
+    half = len(parts_of(slow_run))
     wait_for(lambda: state_of(job).state == "PENDING")
     # Slurm would let it wait for two minutes; in the second in which it was stopped it may not begin again.
     answer("scontrol", "update", f"JobId={job}", "StartTime=now+5")
@@ -372,8 +367,10 @@ def test_a_slurm_job_stopped_half_way_queues_itself_again_and_ends_with_the_byte
     said = (tmp_path / f"slurm-{job}.out").read_text()
     assert "stopped by SIGTERM" in said
     assert "6 shards done, 0 left" in said
-    assert output_files(Path(config.output.path)) == undisturbed(config, tiny, tmp_path)
-    assert half < len(parts_of(config))
+    assert published_files(Path(slow_run.output.path)) == undisturbed(
+        slow_run, encoder.load("simulated", weights="simulated:0"), tmp_path
+    )
+    assert half < len(parts_of(slow_run))
 
 
 @pytest.mark.slow

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from support.jobs import config_file, free_ports, parts_of, undisturbed, wait_for
 from support.paths import ROOT
-from support.runs import MakeConfig, output_files
+from support.runs import MakeConfig, published_files
 
-from encoder.video_encoder import VideoEncoder
+import encoder
 from jobs.cli import main
 from jobs.submit import submit
 from jobs.submit.dashboard import check_cluster
 from jobs.submit.rayjob import RayJob, exit_code, new_job_id, stage, status_command, stop_command
-from pipeline.config.load import load_config, parse_config
+from pipeline.config.load import Config, load_config, parse_config
 from pipeline.errors import UserError
 
 URL = "http://head:8265"
@@ -248,22 +248,28 @@ def test_a_wrong_token_and_an_unknown_job_are_a_line_each(
 
 @pytest.mark.ray
 def test_a_ray_job_stopped_half_way_and_sent_again_ends_with_the_bytes_of_an_undisturbed_run(
-    shards: None, make_config: MakeConfig, tiny: VideoEncoder, tmp_path: Path, ray_head: str
+    slow_run: Config, tmp_path: Path, ray_head: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = make_config(runtime={"replicas": 1})  # on the CPU: auto waits for GPUs to join a cluster
-    path = config_file(config, tmp_path / "c.yaml")
-    command = [sys.executable, "-m", "jobs", "submit", "--on", "ray", "--address", ray_head]
-    sent = subprocess.run([*command, "--detach", path], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    path = config_file(slow_run, tmp_path / "c.yaml")
+    command = ["submit", "--on", "ray", "--address", ray_head]
+    assert main([*command, "--detach", path]) == 0
+    sent = capfd.readouterr().out
     job = next(word for word in sent.replace("'", " ").split() if word.startswith("latentmill-"))
-    wait_for(lambda: parts_of(config))
-    subprocess.run([*command, "--stop", job], cwd=ROOT, check=True)
-    half = len(parts_of(config))
-    stopped = subprocess.run([*command, "--status", job], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert exit_code(stopped.stdout + stopped.stderr, 0) == 143
-    refused = subprocess.run([*command, path, f"input.shards={tmp_path}/missing-*.tar"], cwd=ROOT, check=False)
-    assert refused.returncode == 2
-    followed = subprocess.run([*command, path], cwd=ROOT, capture_output=True, text=True, check=False)
+    wait_for(lambda: parts_of(slow_run))
+    assert main([*command, "--stop", job]) == 0
+    half = len(parts_of(slow_run))
+    capfd.readouterr()
+    assert main([*command, "--status", job]) == 0
+    stopped = capfd.readouterr()
+    assert exit_code(stopped.out + stopped.err, 0) == 143
+    logs = [sys.executable, "-m", "ray.scripts.scripts", "job", "logs", f"--address={ray_head}", job]
+    assert "stopped by SIGTERM" in subprocess.run(logs, capture_output=True, text=True, check=True).stdout
+    assert main([*command, path, f"input.shards={tmp_path}/missing-*.tar"]) == 2
+    latentmill = [sys.executable, "-m", "jobs", *command, path]
+    followed = subprocess.run(latentmill, cwd=ROOT, capture_output=True, text=True, check=False)
     assert followed.returncode == 0, followed.stdout
     assert "6 shards done, 0 left" in followed.stdout
-    assert output_files(Path(config.output.path)) == undisturbed(config, tiny, tmp_path)
-    assert half < len(parts_of(config))
+    assert published_files(Path(slow_run.output.path)) == undisturbed(
+        slow_run, encoder.load("simulated", weights="simulated:0"), tmp_path
+    )
+    assert half < len(parts_of(slow_run))

@@ -1,7 +1,11 @@
 """Simulated videos give real arrays, to runs with the simulated encoder and to nobody else."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from support.paths import ROOT
 
 from encoder import spec_of
 from pipeline.clips.plan import ClipRules
@@ -43,3 +47,24 @@ def test_to_other_encoders_it_is_no_video() -> None:
     (failure,) = decode("tiny")
     assert isinstance(failure, Failure)
     assert (failure.why.stage, failure.why.reason) == ("probe", "not_a_video")
+
+
+def test_a_decoder_of_videos_that_have_the_size_of_their_bucket_loads_no_torch() -> None:
+    program = """
+import sys
+from encoder import spec_of
+from pipeline.clips.plan import ClipRules
+from pipeline.cluster.decoder import _decode
+from pipeline.config.load import parse_config
+from pipeline.video.simulated import SimulatedVideo, write_simulated
+encoder = {"name": "simulated", "weights": "simulated:1"}
+clip = {"frames": 5, "fps": 8, "buckets": ["32x48"]}
+config = parse_config({"input": {"shards": "x"}, "output": {"path": "x"}, "clip": clip, "encoder": encoder})
+video = write_simulated(SimulatedVideo(5, 32, 48, 8.0, 0.0))
+print(*(type(item).__name__ for item in _decode(video, config, ClipRules(spec_of("simulated"), 8))))
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    items, has_torch = done.stdout.splitlines()
+    assert "Chunk" in items
+    assert has_torch == "False"
