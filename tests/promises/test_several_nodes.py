@@ -17,13 +17,12 @@ from support.runs import (
     output_files,
     published_files,
     run_all,
-    samples_of,
     simulated_samples,
     write_tar,
 )
 
+import encoder
 from encoder.simulated import WEIGHTS_SHA256
-from encoder.video_encoder import VideoEncoder
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, WorkQueue
 from pipeline.cluster.joining import connected
@@ -51,11 +50,15 @@ def nodes(head: Nodes) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], nodes: Nodes) -> Config:
-    """Four shards of three slices, to be made on the GPUs of the cluster."""
+def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
+    """Four shards of three slices, to be made by a simulated encoder on the GPUs of the cluster."""
     for number in range(4):
-        write_tar(tmp_path / f"s{number}.tar", samples_of([*videos[number:], *videos[:number]]))
-    return make_config(runtime={"address": nodes.address, "device": "cpu"})
+        write_tar(tmp_path / f"s{number}.tar", simulated_samples(8))
+    return make_config(
+        runtime={"address": nodes.address},
+        input={"video": ["simulated"]},
+        encoder={"name": "simulated", "weights": "simulated:30"},
+    )
 
 
 @dataclass
@@ -63,12 +66,11 @@ class Run:
     """A run of the cluster's own loop, which a test looks into."""
 
     config: Config
-    sha256: str
 
     def __post_init__(self) -> None:
         queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
         queue.extend(list_shards(self.config.input.shards))
-        self.cluster = Cluster(LatentsJob(self.config, self.sha256), queue)
+        self.cluster = Cluster(LatentsJob(self.config, WEIGHTS_SHA256), queue)
 
     def events(self) -> Iterator[Event]:
         yield from self.cluster.run(check=lambda: None)
@@ -86,18 +88,18 @@ class Run:
         return sorted(ray.get(asked))
 
 
-def check_nothing_is_missing(config: Config, tiny: VideoEncoder, tmp_path: Path) -> None:
-    run_all(moved(config, tmp_path / "undisturbed"), tiny)
+def check_nothing_is_missing(config: Config, tmp_path: Path) -> None:
+    run_all(moved(config, tmp_path / "undisturbed"), encoder.load("simulated", weights="simulated:0"))
     assert published_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
 
 
 def test_nodes_are_lost_one_after_the_other_and_another_joins_and_nothing_is_missing(
-    nodes: Nodes, config: Config, tiny: VideoEncoder, tmp_path: Path
+    nodes: Nodes, config: Config, tmp_path: Path
 ) -> None:
     there, joined, at_work = [add_gpus(nodes, 1), add_gpus(nodes, 1)], None, set()
     made_by_the_other = 0
     with connected(config.runtime):
-        run, seen = Run(config, tiny.weights_sha256), list[Event]()
+        run, seen = Run(config), list[Event]()
         for event in run.events():
             seen.append(event)
             at_work |= run.nodes_at_work()
@@ -116,20 +118,16 @@ def test_nodes_are_lost_one_after_the_other_and_another_joins_and_nothing_is_mis
     assert len(at_work) == 3, "every node must have been at work"
     assert joined.node_id in at_work
     assert sum(isinstance(event, ShardDone) for event in seen) == 4
-    check_nothing_is_missing(config, tiny, tmp_path)
+    check_nothing_is_missing(config, tmp_path)
 
 
 def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
-    nodes: Nodes, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_gpus(nodes, 4)
-    write_tar(tmp_path / "s.tar", simulated_samples(24))
-    config = make_config(
-        runtime={"address": nodes.address},
-        input={"video": ["simulated"]},
-        encoder={"name": "simulated", "weights": "simulated:60"},
-        output={"part_samples": 1},
-    )
+    shard = write_tar(tmp_path / "one.tar", simulated_samples(24))
+    one = {"input.shards": str(shard), "output.part_samples": 1, "encoder.weights": "simulated:60"}
+    config = config.replaced(one)
     made, by, committed = list[int](), set[int](), Fleet.committed
 
     def note(fleet: Fleet, replica: int, shard: str, slice_index: int, reused: bool) -> bool:
@@ -140,7 +138,7 @@ def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
 
     monkeypatch.setattr(Fleet, "committed", note)
     with connected(config.runtime):
-        run = Run(config, WEIGHTS_SHA256)
+        run = Run(config)
         assert run.visible_devices() == ["0", "1", "2", "3"]
         events = list(run.events())
         run.cluster.stop()
@@ -158,11 +156,10 @@ def is_there(process: int) -> bool:
 
 
 def test_a_replica_that_hangs_with_the_last_slice_of_all_does_not_hold_the_run_up(
-    nodes: Nodes, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
+    nodes: Nodes, config: Config, tmp_path: Path
 ) -> None:
     add_gpus(nodes, 2)
-    write_tar(tmp_path / "s.tar", samples_of(videos[:3]))
-    config = make_config(runtime={"address": nodes.address, "device": "cpu"})
+    config = config.replaced({"input.shards": str(write_tar(tmp_path / "one.tar", simulated_samples(3)))})
     hanging: list[int] = []
 
     def hang_the_owner_before_it_begins() -> None:
@@ -173,13 +170,13 @@ def test_a_replica_that_hangs_with_the_last_slice_of_all_does_not_hold_the_run_u
                 return
 
     with connected(config.runtime):
-        run = Run(config, tiny.weights_sha256)
+        run = Run(config)
         events = list(run.cluster.run(hang_the_owner_before_it_begins))
         assert [is_there(process) for process in hanging] == [True]
         run.cluster.stop()
     assert [(event.slice_index, event.reused) for event in events if isinstance(event, SliceDone)] == [(0, False)]
     assert isinstance(events[-1], ShardDone)
-    check_nothing_is_missing(config, tiny, tmp_path)
+    check_nothing_is_missing(config, tmp_path)
     deadline = time.monotonic() + 60
     while is_there(hanging[0]):
         assert time.monotonic() < deadline, "a replica that hangs is left behind"

@@ -1,7 +1,5 @@
 """Decoding in tasks that may die: what a crash, a hang or a retry costs, on a local Ray."""
 
-import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 import ray
 from support.decoders import crash_always, crash_once_half_way, hang, read_on_for_long
-from support.paths import ROOT
 from support.runs import MakeConfig
 
 import encoder
@@ -22,19 +19,10 @@ from pipeline.video.decode import decode_sample
 from pipeline.video.simulated import SimulatedVideo, write_simulated
 from pipeline.video.synthetic.videos import make_video
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 SIMULATED = {"name": "simulated", "weights": "simulated:0"}
 VIDEO = write_simulated(SimulatedVideo(24, 32, 48, 8.0, 0.0))  # which workers decode without torch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # workers import the stand-in decoders
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-    del os.environ["PYTHONPATH"]
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from pipeline.cluster.joining import connected
 from pipeline.cluster.logs import LogKeeper, Logs, end_of, log_files, told
 from pipeline.cluster.nodes import node_here
-from pipeline.config.runtime import RuntimeConfig
 from pipeline.monitor.events import LogsNotKept
 
 
@@ -60,26 +58,25 @@ class Talker:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("one_cpu")
+@pytest.mark.usefixtures("local_ray")
 def test_the_last_words_of_a_replica_that_died_are_kept_and_storage_that_fails_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with connected(RuntimeConfig()):
-        actor = ray.remote(num_cpus=0)(Talker).remote()
-        kept, lost = Logs(str(tmp_path / "logs"), "run"), Logs(str(tmp_path / "file" / "logs"), "run")
-        files = ray.get(actor.files.remote())
-        for logs in (kept, lost):
-            logs.keep(7, node_here(), files)
-        with pytest.raises(RayActorError):
-            ray.get(actor.say_and_die.remote("last words"))
-        kept.left(7)
-        while kept._keepers:
-            assert not list(kept.look()), "an idle node has no keeper, or no autoscaler would take it away"
-        said: list[LogsNotKept] = []
-        while not said:
-            said += lost.look()
-        lost.left(7)
-        lost.end()
-        assert not list(lost.look())
+    actor = ray.remote(num_cpus=0)(Talker).remote()
+    kept, lost = Logs(str(tmp_path / "logs"), "run"), Logs(str(tmp_path / "file" / "logs"), "run")
+    files = ray.get(actor.files.remote())
+    for logs in (kept, lost):
+        logs.keep(7, node_here(), files)
+    with pytest.raises(RayActorError):
+        ray.get(actor.say_and_die.remote("last words"))
+    kept.left(7)
+    while kept._keepers:
+        assert not list(kept.look()), "an idle node has no keeper, or no autoscaler would take it away"
+    said: list[LogsNotKept] = []
+    while not said:
+        said += lost.look()
+    lost.left(7)
+    lost.end()
+    assert not list(lost.look())
     (log,) = (tmp_path / "logs" / "run").glob("replica-0007-*.err")
     assert "last words" in log.read_text()
     assert "NotADirectoryError" in said[0].error
