@@ -139,7 +139,9 @@ class Soak:
 
     def _kill_one(self, driver: subprocess.Popen[bytes]) -> None:
         time.sleep(self.chance.uniform(0.1, 1.5))
-        kind = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        spared = {kind: weight for kind, weight in WEIGHTS.items() if not self.kills[kind]}
+        weights = spared or WEIGHTS  # few kills meet each kind too
+        kind = self.chance.choices(list(weights), list(weights.values()))[0]
         there = [driver.pid] if kind == "driver" else self._wait_for(kind, driver)
         if driver.poll() is None and there:
             with contextlib.suppress(ProcessLookupError):

@@ -28,6 +28,7 @@ def test_random_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
     for storage in STORAGE:
         found = results[storage]
         assert found["kills"]["total"] == KILLS // len(STORAGE)
+        assert {"driver", "replica", "decoder"} <= found["kills"].keys()
         assert found["runs"] >= 1
         assert found["samples"] == found["runs"] * 4 * 8
         for what in ("samples_lost", "clips_lost", "clips_duplicated", "files_different", "problems"):
