@@ -13,6 +13,7 @@ import pytest
 from support.paths import ROOT
 
 PACKAGES = ("encoder", "pipeline", "jobs", "configs")
+IS_SOAK = "LATENTMILL_SOAK" in os.environ
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def test_wheel_and_source_hold_every_file_of_the_packages(built: Path, sources: 
         assert sources <= {name.partition("/")[2] for name in tar.getnames()}
 
 
-@pytest.mark.ray
+@(pytest.mark.ray if IS_SOAK else pytest.mark.slow)
 def test_the_wheel_runs_in_any_folder(built: Path, tmp_path: Path) -> None:
-    """Soaks run the whole demo."""
+    """Soaks run the whole demo, on Ray."""
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     (wheel,) = built.glob("*.whl")
@@ -53,7 +54,7 @@ def test_the_wheel_runs_in_any_folder(built: Path, tmp_path: Path) -> None:
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))  # ours has them; our own code is not found by it
     (tmp_path / "elsewhere").mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = ["demo", "demo"] if "LATENTMILL_SOAK" in os.environ else ["doctor"]  # which decodes a video of its own
+    command = ["demo", "demo"] if IS_SOAK else ["doctor"]  # which decodes a video of its own
     latentmill = python.with_name("latentmill")
     subprocess.run([latentmill, *command], cwd=tmp_path / "elsewhere", env=environment, check=True, timeout=300)
     where = [python, "-c", "import pipeline; print(pipeline.__file__)"]
