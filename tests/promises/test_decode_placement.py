@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import OBJECT_STORE_BYTES, idle_head
+from support.nodes import add_cpus, add_gpus, idle_head
 from support.runs import MakeConfig, simulated_samples, write_tar
 
 import encoder
@@ -32,9 +32,9 @@ VIDEOS = 24
 def nodes() -> Iterator[Nodes]:
     """A head that does no work, a node with a GPU and a single CPU, and two nodes that have CPUs alone."""
     with idle_head() as running:
-        running.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
+        add_gpus(running, 1)
         for _ in range(2):
-            running.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
+            add_cpus(running, 2)
         yield running
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import OBJECT_STORE_BYTES, add_gpus, idle_head, kept
+from support.nodes import add_cpus, add_gpus, idle_head, kept
 from support.runs import (
     MakeConfig,
     moved,
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.ray
 def head() -> Iterator[Nodes]:
     """A head that does no work and a node that only decodes."""
     with idle_head() as running:
-        running.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
+        add_cpus(running, 1)
         yield running
 
 

@@ -4,24 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from ray.cluster_utils import Cluster as Nodes
 
-OBJECT_STORE_BYTES = 80_000_000
-# Its processes take seconds to start. Ray tries its usual port even where no dashboard is wanted, and leaves the socket
-# open where another holds the port.
-NO_DASHBOARD = {"include_dashboard": False, "dashboard_port": None, "no_monitor": True, "include_log_monitor": False}
+from pipeline.cluster import joining
+
+# What a node does without here, as each process takes seconds of a core to start.
+LIGHT = {"object_store_memory": 80_000_000, "include_log_monitor": False}
+# Ray tries its usual port even where no dashboard is wanted, and leaves the socket open where another holds the port.
+HEAD = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": None, "no_monitor": True, **LIGHT}
 
 
 @contextmanager
 def idle_head() -> Iterator[Nodes]:
-    """A head that does no work; the caller adds nodes that do."""
-    running = Nodes(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, **NO_DASHBOARD}
-    )
-    try:
-        yield running
-    finally:
-        running.shutdown()
+    """A head that does no work; the caller adds nodes that do. That it can be joined is not asked in this process."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(joining, "check_cluster", lambda _: None)  # which starts a process
+        running = Nodes(initialize_head=True, head_node_args=HEAD)
+        try:
+            yield running
+        finally:
+            running.shutdown()
 
 
 @contextmanager
@@ -33,8 +36,14 @@ def kept(nodes: Nodes) -> Iterator[Nodes]:
     finally:
         for node in set(nodes.worker_nodes) - before:
             nodes.remove_node(node)
+        nodes.wait_for_nodes()  # Ray goes on listing one that was killed for a while
+
+
+def add_cpus(nodes: Nodes, cpus: int) -> Any:
+    """Adds a node that has so many CPUs and no GPU."""
+    return nodes.add_node(num_cpus=cpus, **LIGHT)
 
 
 def add_gpus(nodes: Nodes, gpus: int) -> Any:
     """Adds a node of one CPU that claims so many GPUs."""
-    return nodes.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE_BYTES, include_log_monitor=False)
+    return nodes.add_node(num_cpus=1, num_gpus=gpus, **LIGHT)
