@@ -58,9 +58,9 @@ class CWinograd:
             NoCompilerError: the functions cannot be compiled here.
         """
         functions = library()  # before the kernels, which take long to transform
-        kernels = torch.unflatten(kernels_in_time_and_space(weight, max_frames), -1, (-1, PANEL)).transpose(2, 3)
+        panels = torch.unflatten(weight, 0, (-1, PANEL)).permute(3, 4, 5, 0, 2, 1)
         time_points = tuple(torch.tensor(each.points) for each in time_filters(max_frames, padding, weight))
-        return CWinograd(max_frames, kernels.contiguous(), time_points, functions, workspace)
+        return CWinograd(max_frames, kernels_in_time_and_space(panels, max_frames), time_points, functions, workspace)
 
     @staticmethod
     def is_available() -> bool:

@@ -217,7 +217,8 @@ class Winograd(_Filtered):
     def of(weight: Tensor, max_frames: int, workspace: Workspace, padding: TimePadding = "replicate") -> "Winograd":
         """As `WinogradHeight.of`."""
         filters, space = time_filters(max_frames, padding, weight.float()), filtering(TILE_PX).to(weight.float())
-        return Winograd(max_frames, kernels_in_time_and_space(weight, max_frames), filters, space, workspace)
+        kernels = kernels_in_time_and_space(weight.permute(2, 3, 4, 1, 0), max_frames)
+        return Winograd(max_frames, kernels, filters, space, workspace)
 
     @property
     def tile_px(self) -> tuple[int, int]:
@@ -245,10 +246,10 @@ class Winograd(_Filtered):
         _in_height_and_width(self.space.output, products, halfway, sums)
 
 
-def kernels_in_time_and_space(weight: Tensor, max_frames: int) -> Tensor:
-    """A kernel `c' c 3 3 3` at the points in time and over the picture: `times points c c'`, float32."""
-    time, space = (filtering(outputs).kernel.to(weight.float()) for outputs in (max_frames, TILE_PX))
-    taps = weight.float().permute(2, 3, 4, 1, 0)
+def kernels_in_time_and_space(taps: Tensor, max_frames: int) -> Tensor:
+    """Kernels `3 3 3 ...` at the points in time and over the picture: `times points ...`, float32 in that order."""
+    taps = taps.float()
+    time, space = (filtering(outputs).kernel.to(taps) for outputs in (max_frames, TILE_PX))
     matrix = torch.kron(torch.kron(time, space), space)
     return _at_points(matrix, taps.reshape(TAPS**3, -1)).view(len(time), len(space) ** 2, *taps.shape[3:])
 
