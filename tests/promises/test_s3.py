@@ -56,6 +56,11 @@ class S3:
 
 
 @pytest.fixture(scope="module")
+def tiny(remembering_tiny: VideoEncoder) -> VideoEncoder:
+    return remembering_tiny
+
+
+@pytest.fixture(scope="module")
 def served(s3_server: str) -> Iterator[S3]:
     with pytest.MonkeyPatch.context() as patch, faulty_proxy(s3_server) as proxy:
         settings = {"ENDPOINT_URL": proxy.url, "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}
@@ -245,6 +250,7 @@ def test_a_shard_whose_connections_always_break_is_never_a_short_shard(
     requests_answered: int,
 ) -> None:
     monkeypatch.setattr(storage_files, "ATTEMPTS", 1)  # more would only wait longer
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     config = reading("out")
     s3.proxy.reset({"cut": 1.0}, "GET", script=[""] * requests_answered)
     with pytest.raises(TransientError):
