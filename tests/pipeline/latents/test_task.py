@@ -62,11 +62,13 @@ def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], tiny: VideoEncoder) -> Config:
+def calm(
+    tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], remembering_tiny: VideoEncoder
+) -> Config:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm")
     write_shard(folder, videos)
-    run_all(config := configured(folder), tiny)
+    run_all(config := configured(folder), remembering_tiny)
     return config
 
 
@@ -138,12 +140,12 @@ def samples_in(config: Config) -> list[Sample]:
 @pytest.mark.parametrize("creations", range(6))
 @pytest.mark.slow
 def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(
-    calm: Config, tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
+    calm: Config, remembering_tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
 ) -> None:
     config = moved(calm, tmp_path / "out")
     with pytest.raises(KilledError):
-        run_all(config, tiny, MortalStore(config.output.path, creations, after))
-    run_all(config, tiny)
+        run_all(config, remembering_tiny, MortalStore(config.output.path, creations, after))
+    run_all(config, remembering_tiny)
     assert output_files(Path(config.output.path)) == output_files(Path(calm.output.path))
     assert len(output_files(Path(calm.output.path))) == 5, "with the manifest, six creations: the kills reach each"
 
