@@ -62,9 +62,7 @@ def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calm(
-    tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], remembering_tiny: VideoEncoder
-) -> Config:
+def calm(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], remembering_tiny: VideoEncoder) -> Config:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm")
     write_shard(folder, videos)
