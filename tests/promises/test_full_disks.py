@@ -34,11 +34,6 @@ from pipeline.video.decoder import LocalDecoder
 
 
 @pytest.fixture(scope="module")
-def tiny(remembering_tiny: VideoEncoder) -> VideoEncoder:
-    return remembering_tiny
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     """A shard of two shapes in one slice and a slice of rejects alone."""
     folder = tmp_path_factory.mktemp("disks")

@@ -56,11 +56,6 @@ class S3:
 
 
 @pytest.fixture(scope="module")
-def tiny(remembering_tiny: VideoEncoder) -> VideoEncoder:
-    return remembering_tiny
-
-
-@pytest.fixture(scope="module")
 def served(s3_server: str) -> Iterator[S3]:
     with pytest.MonkeyPatch.context() as patch, faulty_proxy(s3_server) as proxy:
         settings = {"ENDPOINT_URL": proxy.url, "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}

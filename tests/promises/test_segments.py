@@ -104,11 +104,6 @@ def test_segments_are_the_bits_of_one_stream(
 
 
 @pytest.fixture(scope="module")
-def tiny(remembering_tiny: VideoEncoder) -> VideoEncoder:
-    return remembering_tiny
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     """Five samples in ranges of two, three segments: a long video, one of a single row, a page, and two of two rows."""
     folder = tmp_path_factory.mktemp("segments")

@@ -30,11 +30,6 @@ def test_helpers_begin_with_shares_that_do_not_meet() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(remembering_tiny: VideoEncoder) -> VideoEncoder:
-    return remembering_tiny
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     """One shard of five slices; a sample of two is bad, and files without an extension lie between samples."""
     folder = tmp_path_factory.mktemp("helping")

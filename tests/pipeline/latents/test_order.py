@@ -64,11 +64,6 @@ class LateStore(Store):
 
 
 @pytest.fixture(scope="module")
-def tiny(remembering_tiny: VideoEncoder) -> VideoEncoder:
-    return remembering_tiny
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
     folder = tmp_path_factory.mktemp("order")
     write_tar(folder / "a.tar", samples_of([*videos, b"<html>", *videos[:2]]))

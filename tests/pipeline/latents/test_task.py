@@ -62,11 +62,11 @@ def shard(tmp_path: Path, videos: tuple[bytes, ...]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], remembering_tiny: VideoEncoder) -> Config:
+def calm(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], tiny: VideoEncoder) -> Config:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm")
     write_shard(folder, videos)
-    run_all(config := configured(folder), remembering_tiny)
+    run_all(config := configured(folder), tiny)
     return config
 
 
@@ -82,7 +82,7 @@ def test_every_sample_is_a_row_or_a_reject(shard: Path, make_config: MakeConfig,
 
 
 def test_a_convolution_halved_for_lack_of_memory_is_told_and_counted_in_the_manifest(
-    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch
+    shard: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory = iter([True])
 
@@ -93,7 +93,8 @@ def test_a_convolution_halved_for_lack_of_memory_is_told_and_counted_in_the_mani
 
     monkeypatch.setattr(layers, "convolve", cramped)
     config = make_config()
-    told = [event for event in run_all(config, tiny) if isinstance(event, ConvolutionsHalved)]
+    events = run_all(config, load_encoder(config.encoder, "cpu"))
+    told = [event for event in events if isinstance(event, ConvolutionsHalved)]
     store = Store(config.output.path)
     (manifest,) = read_manifests(store, done_shards(store))
     assert told == [ConvolutionsHalved(manifest["shard"]["name"], 1)]
@@ -138,12 +139,12 @@ def samples_in(config: Config) -> list[Sample]:
 @pytest.mark.parametrize("creations", range(6))
 @pytest.mark.slow
 def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(
-    calm: Config, remembering_tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
+    calm: Config, tiny: VideoEncoder, tmp_path: Path, creations: int, after: bool
 ) -> None:
     config = moved(calm, tmp_path / "out")
     with pytest.raises(KilledError):
-        run_all(config, remembering_tiny, MortalStore(config.output.path, creations, after))
-    run_all(config, remembering_tiny)
+        run_all(config, tiny, MortalStore(config.output.path, creations, after))
+    run_all(config, tiny)
     assert output_files(Path(config.output.path)) == output_files(Path(calm.output.path))
     assert len(output_files(Path(calm.output.path))) == 5, "with the manifest, six creations: the kills reach each"
 
