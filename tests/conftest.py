@@ -12,6 +12,7 @@ if not Path("/proc/driver/nvidia/version").exists():
 import pytest
 import torch
 from hypothesis import settings
+from support.remembering import remembering
 from support.runs import LoadFullSize, MakeConfig, configured, moved, output_files, run_all
 
 import encoder
@@ -96,6 +97,12 @@ def videos() -> tuple[bytes, ...]:
 @pytest.fixture(scope="session")
 def tiny() -> VideoEncoder:
     return encoder.load("tiny", weights="random:0")
+
+
+@pytest.fixture(scope="session")
+def remembering_tiny() -> VideoEncoder:
+    """The same, for tests of runs that make the same clips again and again: each clip is encoded once."""
+    return remembering(encoder.load("tiny", weights="random:0"))
 
 
 @pytest.fixture

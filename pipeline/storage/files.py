@@ -17,6 +17,7 @@ from pipeline.storage.urls import is_remote, own_name, public_url, without_secre
 
 READ_BLOCK_BYTES = 4 << 20
 ATTEMPTS = 5
+FIRST_WAIT_SECONDS = 0.1  # before the second attempt; four times as long before each further one
 RETRIED_HTTP_STATUSES = (408, 425, 429)  # too slow, too early, too often
 PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -57,7 +58,7 @@ def retried(action: Callable[[], T], give_up: tuple[type[OSError], ...] = ()) ->
             if attempt == ATTEMPTS - 1:
                 message = without_secrets(str(error))
                 raise TransientError(f"storage still fails after {ATTEMPTS} attempts: {message}") from error
-            time.sleep(0.1 * 4**attempt)
+            time.sleep(FIRST_WAIT_SECONDS * 4**attempt)
     raise AssertionError("unreachable")
 
 

@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,15 @@ def name_of(path: Path, root: Path = ROOT) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts)
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Every module that a file imports, in functions and type checks too; `from a import b` is `a.b`."""
-    return set(_imports(ast.parse(path.read_text("utf-8"))))
+    return frozenset(_imports(tree_of(path)))
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -192,7 +199,7 @@ def test_a_heavy_library_is_imported_in_its_room_alone(library: str, homes: set[
 
 def test_diffusers_is_imported_where_it_is_used() -> None:
     for path in FILES:
-        top_level = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        top_level = [node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not any(name.startswith("diffusers") for name in _imports(ast.Module(top_level, []))), path
 
 
@@ -216,21 +223,20 @@ def test_a_folder_has_few_files_and_says_what_it_holds() -> None:
         files = list(folder.glob("*.py"))
         most = MOST_COMMANDS if folder.name == "commands" else MOST_FILES
         assert len(files) <= most + 1, f"{folder} beside its __init__.py"
-        assert (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").strip(), folder
+        assert (ast.get_docstring(tree_of(folder / "__init__.py")) or "").strip(), folder
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_file_is_short_and_says_what_it_holds(path: Path) -> None:
-    text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= COPIED_FILES.get(name_of(path), LONGEST_FILE)
-    assert (ast.get_docstring(ast.parse(text)) or "").strip()
+    assert len(path.read_text("utf-8").splitlines()) <= COPIED_FILES.get(name_of(path), LONGEST_FILE)
+    assert (ast.get_docstring(tree_of(path)) or "").strip()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_function_is_short(path: Path) -> None:
     lines = {
         node.name: (node.end_lineno or 0) - node.lineno + 1
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, Function)
     }
     assert {name: length for name, length in lines.items() if length > LONGEST_FUNCTION} == {}

@@ -62,6 +62,7 @@ def served(s3_server: str) -> Iterator[S3]:
         settings |= {"DEFAULT_REGION": "us-east-1", "CONFIG_FILE": os.devnull, "MAX_ATTEMPTS": "1"}
         for name, value in settings.items():
             patch.setenv(f"AWS_{name}", value)
+        patch.setattr(storage_files, "FIRST_WAIT_SECONDS", 0.01)  # this network recovers at once
         s3fs.S3FileSystem.clear_instance_cache()
         client = boto3.client("s3", endpoint_url=f"http://{s3_server}")
         client.create_bucket(Bucket=BUCKET)
@@ -245,6 +246,7 @@ def test_a_shard_whose_connections_always_break_is_never_a_short_shard(
     requests_answered: int,
 ) -> None:
     monkeypatch.setattr(storage_files, "ATTEMPTS", 1)  # more would only wait longer
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     config = reading("out")
     s3.proxy.reset({"cut": 1.0}, "GET", script=[""] * requests_answered)
     with pytest.raises(TransientError):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-SLOW_SECONDS = 0.3
+SLOW_SECONDS = 0.1
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 UNAVAILABLE = b"<Error><Code>ServiceUnavailable</Code><Message>come again</Message></Error>"
 
@@ -77,6 +77,7 @@ class FaultyProxy(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or the content would wait for the acknowledgement of the headers, 40 ms
     server: FaultyProxy
 
     def handle_one_request(self) -> None:

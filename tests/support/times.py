@@ -1,7 +1,8 @@
 """Whether pictures are those of the times that a clip states, judged by FFmpeg's own frames and their pts."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.records import Chunk, Geometry, Opened, Uint8Frames
 SAME_TIME_SECONDS = 2e-3
 NEARER = 3.0  # of 255, mean of a picture: two decoders and two resizers differ by less
 
-Timed = list[tuple[float, npt.NDArray[np.float32]]]
+Timed = tuple[tuple[float, npt.NDArray[np.float32]], ...]
 
 
 def misplaced_pictures(video: bytes, opened: Opened, chunks: Sequence[Chunk]) -> int:
@@ -27,20 +28,33 @@ def misplaced_pictures(video: bytes, opened: Opened, chunks: Sequence[Chunk]) ->
     found, left = 0, list(chunks)
     for spec in opened.clips:
         frames = np.concatenate([left.pop(0).frames for _ in spec.chunk_frames])
-        timed = list(_timed_frames(video, header.video_stream, spec.geometry))
+        timed = _timed_frames(video, header.video_stream, spec.geometry)
         times = [header.start_seconds + header.pts_seconds[index] for index in spec.frame_indices]
         found += sum(_is_misplaced(frame, time, timed) for frame, time in zip(frames, times, strict=True))
     return found
 
 
 def _is_misplaced(picture: Uint8Frames, time: float, timed: Timed) -> bool:
-    distances = [(abs(at - time) <= SAME_TIME_SECONDS, float(np.abs(frame - picture).mean())) for at, frame in timed]
-    own = min((distance for is_own, distance in distances if is_own), default=np.inf)
-    return any(distance + NEARER < own for is_own, distance in distances if not is_own)
+    def nearest(frames: Iterable[npt.NDArray[np.float32]]) -> float:
+        return min((float(np.abs(frame - picture).mean()) for frame in frames), default=np.inf)
+
+    own = nearest(frame for at, frame in timed if _is_same(at, time))
+    if own <= NEARER:
+        return False  # none can be nearer by more, and to compare with all takes long
+    return nearest(frame for at, frame in timed if not _is_same(at, time)) + NEARER < own
 
 
-def _timed_frames(video: bytes, stream: int, geometry: Geometry) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
+def _is_same(at: float, time: float) -> bool:
+    return abs(at - time) <= SAME_TIME_SECONDS
+
+
+@lru_cache(maxsize=1)  # one video is judged in several modes in succession
+def _timed_frames(video: bytes, stream: int, geometry: Geometry) -> Timed:
     """Every frame that FFmpeg decodes from the first packet on, and its pts in seconds."""
+    return tuple(_decoded(video, stream, geometry))
+
+
+def _decoded(video: bytes, stream: int, geometry: Geometry) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
     left, top = geometry.left_px, geometry.top_px
     with av.open(io.BytesIO(video)) as container:
         track = container.streams[stream]

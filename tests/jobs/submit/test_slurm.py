@@ -207,7 +207,8 @@ def run_script(
 ) -> tuple[int, list[Raylet], str]:
     """Runs a batch script as the first of its nodes; gives its exit code, the raylets it starts, and its requeues."""
     folder = tmp_path / "bin"
-    script = script_with_stand_ins(folder, nodes, cpus, f"sleep 1; exit {run_exits}")
+    others_start = f"for _ in $(seq 500); do [ $(wc -l < {folder}/raylets) -ge {nodes} ] && break; sleep 0.02; done"
+    script = script_with_stand_ins(folder, nodes, cpus, f"{others_start}; sleep 0.2; exit {run_exits}")
     stand_in(folder / "srun", SRUN.format(python=sys.executable))
     stand_in(folder / "squeue", f"#!/bin/bash\necho {state}\n")
     stand_in(folder / "scontrol", '#!/bin/bash\necho "$*" >> "$REQUEUES"\n')

@@ -119,6 +119,11 @@ def one_stream(config: Config, loaded: VideoEncoder, video: bytes) -> FloatLaten
     return loaded.encode(loaded.to_video(frames)).mean[0].numpy()
 
 
+@pytest.fixture(scope="module")
+def long_and_short() -> tuple[bytes, bytes]:
+    return make_video(47, 8, 96, 64), make_video(4, 8, 96, 64)
+
+
 SCOPES = [("tiny", "frame"), ("tiny", "chunk"), ("tiny", "clip"), ("wan", "chunk")]
 
 
@@ -126,10 +131,15 @@ SCOPES = [("tiny", "frame"), ("tiny", "chunk"), ("tiny", "clip"), ("wan", "chunk
 @pytest.mark.parametrize(("name", "scope"), SCOPES)
 @pytest.mark.parametrize("length", [5, 17])
 def test_rows_joined_are_the_bits_of_one_stream(
-    tmp_path: Path, make_config: MakeConfig, small_wan: None, name: str, scope: str, length: int
+    tmp_path: Path,
+    make_config: MakeConfig,
+    small_wan: None,
+    long_and_short: tuple[bytes, bytes],
+    name: str,
+    scope: str,
+    length: int,
 ) -> None:
-    videos = [make_video(frames, 8, 96, 64) for frames in (47, 4)]
-    write_tar(tmp_path / "a.tar", samples_of(videos))
+    write_tar(tmp_path / "a.tar", samples_of(long_and_short))
     config = make_config(
         clip={**CONTINUOUS, "frames": length, "buckets": BUCKETS},
         encoder={"name": name, "norm_scope": scope},
@@ -138,7 +148,7 @@ def test_rows_joined_are_the_bits_of_one_stream(
     loaded = encoder.load(name, weights="random:0", norm_scope=scope)
     run_all(config, loaded)
     rows = stored(config)
-    for number, video in enumerate(videos):
+    for number, video in enumerate(long_and_short):
         own = [row for row in rows if row["sample_index"] == number]
         joined = np.concatenate([latent_of(row) for row in own], axis=1)
         np.testing.assert_array_equal(joined, one_stream(config, loaded, video))

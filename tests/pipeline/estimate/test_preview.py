@@ -9,6 +9,7 @@ import pytest
 import yaml
 from support.runs import MakeConfig, run_all, write_tar
 
+import encoder
 from encoder.video_encoder import ClipMemoryError, VideoEncoder
 from jobs.cli import main
 from pipeline import run as run_module
@@ -21,6 +22,12 @@ from pipeline.latents.task import ShardTask
 from pipeline.output.parts import read_rows
 from pipeline.storage.store import Store
 from pipeline.video.decoder import LocalDecoder
+
+
+@pytest.fixture(scope="module")
+def tiny() -> VideoEncoder:
+    """One that computes each time, as it is timed."""
+    return encoder.load("tiny", weights="random:0")
 
 
 @pytest.fixture
@@ -92,8 +99,9 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_count(
 
 @pytest.mark.slow
 def test_every_row_of_a_continuous_clip_is_counted_in_all_its_segments(
-    shards: None, make_config: MakeConfig, tiny: VideoEncoder
+    shards: None, make_config: MakeConfig, tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(preview_module, "TIMING_SECONDS", 0.2)
     clip = {"window": "full", "frames": 9, "continuous": True, "segments": 2}
     config = make_config(clip=clip, filter={"where": "not nsfw"})
     store = Store(config.output.path)
@@ -135,11 +143,11 @@ def test_what_is_stored_of_a_clip_is_its_latents(make_config: MakeConfig, tiny: 
 
 @pytest.mark.slow
 def test_a_clip_that_takes_too_long_is_timed_by_a_smaller_one(tiny: VideoEncoder) -> None:
-    small, whole = (time_encoder(tiny, (49, 64, 64), seconds) for seconds in (0.0, 100.0))
+    small, whole = (time_encoder(tiny, (25, 32, 40), seconds) for seconds in (0.0, 100.0))
     assert small is not None
     assert whole is not None
     assert small.size == (9, 8, 8)
-    assert whole.size == (49, 64, 64)
+    assert whole.size == (25, 32, 40)
 
 
 def test_time_is_scaled_from_the_size_that_was_timed(tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

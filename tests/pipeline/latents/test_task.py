@@ -82,7 +82,7 @@ def test_every_sample_is_a_row_or_a_reject(shard: Path, make_config: MakeConfig,
 
 
 def test_a_convolution_halved_for_lack_of_memory_is_told_and_counted_in_the_manifest(
-    shard: Path, make_config: MakeConfig, tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch
+    shard: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_of_memory = iter([True])
 
@@ -93,7 +93,8 @@ def test_a_convolution_halved_for_lack_of_memory_is_told_and_counted_in_the_mani
 
     monkeypatch.setattr(layers, "convolve", cramped)
     config = make_config()
-    told = [event for event in run_all(config, tiny) if isinstance(event, ConvolutionsHalved)]
+    events = run_all(config, load_encoder(config.encoder, "cpu"))
+    told = [event for event in events if isinstance(event, ConvolutionsHalved)]
     store = Store(config.output.path)
     (manifest,) = read_manifests(store, done_shards(store))
     assert told == [ConvolutionsHalved(manifest["shard"]["name"], 1)]
