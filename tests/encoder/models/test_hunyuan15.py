@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo15
 from safetensors.torch import load_file, save_file
-from support.encoders import Pair, error_in_chunks, pair_of, relative_error, video
+from support.encoders import Pair, error_in_chunks, pair_of, relative_error, unchecked_memory, video
 
 import encoder
 from encoder import video_encoder
@@ -43,7 +43,8 @@ def test_every_legal_frame_count_equals_diffusers(small: Pair) -> None:
     with torch.no_grad():
         expected = small[0].encode(clip).latent_dist.parameters
     for frames in range(1, longest + 1, 4):
-        posterior = small[1].encode(clip[:, :, :frames])
+        with unchecked_memory():
+            posterior = small[1].encode(clip[:, :, :frames])
         error = torch.cat([posterior.mean, posterior.logvar], 1) - expected[:, :, : 1 + (frames - 1) // 4]
         assert error.abs().max() / expected.abs().max() < 1e-5
 
