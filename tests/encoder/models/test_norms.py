@@ -54,18 +54,19 @@ def untiled(loaded: VideoEncoder, clip: Tensor) -> Tensor:
     return moments
 
 
+@pytest.mark.slow
 @few
 @given(frames=legal_frames, chunk_frames=st.sampled_from([4, 8, 12, 32]), seed=st.integers(0, 9))
-@pytest.mark.slow
+@unchecked_memory()
 def test_scope_clip_equals_the_encoder_that_sees_the_whole_clip_at_once(
     frames: int, chunk_frames: int, seed: int
 ) -> None:
     clip = video(frames, seed=seed)
-    with unchecked_memory():
-        posterior = tiny("clip", chunk_frames).encode(clip)
+    posterior = tiny("clip", chunk_frames).encode(clip)
     assert far(torch.cat([posterior.mean, posterior.logvar], 1), untiled(tiny("chunk"), clip)) < 1e-5
 
 
+@unchecked_memory()
 def test_scope_clip_of_the_full_size_encoder_equals_the_encoder_that_sees_the_whole_clip_at_once(
     full_size: LoadFullSize,
 ) -> None:
