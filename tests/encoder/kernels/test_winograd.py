@@ -198,7 +198,7 @@ def test_narrow_encoders_are_not_measured() -> None:
     [
         ("fft", "convolutions is 'fft', but it must be one of: auto, direct, winograd_height, winograd, winograd_c"),
         ({"96-96x4": "fft"}, "'fft', but it must be one of"),
-        ({"7-7x4": "winograd"}, "names the shape 7-7x4, but the encoder's shapes are: 192-192x4"),
+        ({"7-7x4": "winograd"}, "names the shape 7-7x4, but the encoder's shapes are: 192-192x1, 192-192x2"),
     ],
 )
 def test_an_unknown_algorithm_or_shape_is_refused_with_those_there_are(convolutions: Any, message: str) -> None:
