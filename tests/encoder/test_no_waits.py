@@ -82,7 +82,7 @@ def pushes(loaded: VideoEncoder, device: str) -> Iterator[Callable[[], Any]]:
     """Two clips of two chunks each, interleaved, chunk by chunk."""
     streams = [loaded.stream(9) for _ in range(2)]
     for frames in (5, 4):
-        video = torch.zeros(1, 3, frames, 16, 16, device=device)
+        video = torch.zeros(1, 3, frames, 24, 16, device=device)
         for stream in streams:
             yield lambda stream=stream, video=video: stream.push(video)  # type: ignore[misc]
 

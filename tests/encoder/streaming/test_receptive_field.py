@@ -35,7 +35,7 @@ def test_the_latest_begin_gives_the_bits_of_one_stream_and_a_later_one_does_not(
     name: str, options: dict[str, Any]
 ) -> None:
     loaded = encoder.load(name, weights="random:0", **options)
-    video = torch.rand(1, 3, FRAMES, 8, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    video = torch.rand(1, 3, FRAMES, 8, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
     mean = loaded.encode(video).mean
     assert loaded.receptive_field is not None
     for latent in (30, 31):  # each other one begins a chunk of 8 frames
