@@ -142,6 +142,12 @@ def small_wan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def wide_wan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `wan` an encoder of few layers, which have as many channels as algorithms are chosen for."""
+    monkeypatch.setitem(wan.PRESETS, "wan", WanParams(channels=(96, 192, 192, 192), blocks_per_level=1))
+
+
+@pytest.fixture
 def small_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames travel chunk by chunk, as those of long clips do."""
     monkeypatch.setattr(objects, "OBJECT_BYTES", 1)

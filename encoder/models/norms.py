@@ -20,20 +20,18 @@ BAND_VALUES = 2**17  # normalised together on a CPU, so that they stay in a core
 
 
 class Moments(NamedTuple):
-    """Mean and variance of `values` numbers per batch item and group, `b g` float32."""
+    """Mean and variance of each frame, batch item and group, `t b g` float32."""
 
-    values: int
     mean: Tensor
     variance: Tensor
 
 
-def merge_moments(parts: list[Moments]) -> Moments:
-    """The moments of all parts together (Chan, Golub, LeVeque 1979)."""
-    values = sum(part.values for part in parts)
-    weights = [part.values / values for part in parts]
-    mean = torch.stack([w * part.mean for w, part in zip(weights, parts, strict=True)]).sum(0)
-    within = (w * (part.variance + (part.mean - mean).square()) for w, part in zip(weights, parts, strict=True))
-    return Moments(values, mean, torch.stack(list(within)).sum(0))
+def merge_moments(frames: Moments) -> Moments:
+    """The moments of all frames together, `1 b g` (Chan, Golub, LeVeque 1979)."""
+    share_of_each = 1 / len(frames.mean)
+    mean = (share_of_each * frames.mean).sum(0, keepdim=True)
+    within = frames.variance + (frames.mean - mean).square()
+    return Moments(mean, (share_of_each * within).sum(0, keepdim=True))
 
 
 class Beside(NamedTuple):
@@ -100,23 +98,22 @@ class GroupNorm(nn.Module):
         if self.fused:
             return self._fused(x, pad_frames, clip, out, beside or Beside())
         assert beside is None, "torch's operations add the bias with the convolution"
-        moments = self.moments(x) if clip is None else [clip]
+        moments = self.moments(x) if clip is None else clip
         with single_threaded(x.device):
             if self.scope == "chunk":
-                moments = [merge_moments(moments)]
-            affine = [self._shift_and_scale(each) for each in moments] * (x.shape[2] // len(moments))
+                moments = merge_moments(moments)
+            shift, scale = (each.expand(x.shape[2], -1, -1, -1) for each in self._shift_and_scale(moments))
 
         def normalize(frame: int, band: Tensor, out: Tensor) -> None:
-            self.backend.normalize(band, *affine[frame], self.swish, out)
+            self.backend.normalize(band, shift[frame], scale[frame], self.swish, out)
 
         return _by_bands(x, pad_frames, out, normalize)
 
-    def moments(self, x: Tensor) -> list[Moments]:
+    def moments(self, x: Tensor) -> Moments:
         """The moments of each frame of `b c t h w`."""
         if self.fused:
-            values = x[:1, :, :1].numel() // self.groups
-            each = (of.unflatten(0, (len(x), -1)).unbind(1) for of in group_moments(x, None, self.groups, 1))
-            return [Moments(values, *of_frame) for of_frame in zip(*each, strict=True)]
+            by_item = group_moments(x, None, self.groups, 1)
+            return Moments(*(each.unflatten(0, (len(x), -1)).transpose(0, 1) for each in by_item))
         bands = _bands(x)
         indices = [(i, j) for i, of_frame in enumerate(bands) for j in range(len(of_frame))]
         means, variances = (x.new_empty(len(bands), len(bands[0]), *x.shape[:2], dtype=torch.float32) for _ in "mv")
@@ -127,30 +124,30 @@ class GroupNorm(nn.Module):
         share(measure, indices, x.device)
         pixels = [band.shape[1] for band in bands[0]]
         with single_threaded(x.device):
-            return [self._of_groups(pixels, *of_frame) for of_frame in zip(means, variances, strict=True)]
+            return self._of_groups(pixels, means, variances)
 
     def _fused(self, x: Tensor, pad_frames: int, clip: Moments | None, out: Tensor | None, beside: Beside) -> Tensor:
         extra, kept = beside
         out = empty_frames(x, pad_frames + x.shape[2]) if out is None else out
         scope_frames = 1 if self.scope == "frame" else x.shape[2]
-        moments = group_moments(x, extra, self.groups, scope_frames) if clip is None else (clip.mean, clip.variance)
+        moments = group_moments(x, extra, self.groups, scope_frames) if clip is None else [each[0] for each in clip]
         group_normalize(x, extra, *moments, self.weight, self.bias, self.eps, self.swish, out[:, :, pad_frames:], kept)
         return out
 
     def _of_groups(self, pixels: list[int], means: Tensor, variances: Tensor) -> Moments:
-        """The moments of a frame from those of its bands and channels, `n b c`, by the formula of `merge_moments`."""
+        """The moments of frames from those of their bands and channels, `t n b c`, by `merge_moments`' formula."""
         weights = means.new_full((len(pixels), 1, 1), pixels[0] / sum(pixels))
         weights[-1] = pixels[-1] / sum(pixels)  # only the last band may have fewer
-        means, variances = (torch.unflatten(each, 2, (self.groups, -1)) for each in (means, variances))
-        mean = (weights * means.mean(-1)).sum(0)
-        variance = (weights * (variances + (means - mean[..., None]).square()).mean(-1)).sum(0)
-        return Moments(sum(pixels) * means.shape[-1], mean, variance)
+        means, variances = (torch.unflatten(each, 3, (self.groups, -1)) for each in (means, variances))
+        mean = (weights * means.mean(-1)).sum(1)
+        variance = (weights * (variances + (means - mean[:, None, :, :, None]).square()).mean(-1)).sum(1)
+        return Moments(mean, variance)
 
     def _shift_and_scale(self, moments: Moments) -> tuple[Tensor, Tensor]:
-        """`b 1 c` each, so that `shift + scale * x` is x normalised by these moments."""
-        scale = self.weight.float().view(self.groups, -1) * (moments.variance + self.eps).rsqrt()[:, :, None]
-        shift = self.bias.float().view(self.groups, -1) - moments.mean[:, :, None] * scale
-        return shift.flatten(1)[:, None], scale.flatten(1)[:, None]
+        """`t b 1 c` each, so that `shift + scale * x` is x normalised by these moments."""
+        scale = self.weight.float().view(self.groups, -1) * (moments.variance + self.eps).rsqrt()[..., None]
+        shift = self.bias.float().view(self.groups, -1) - moments.mean[..., None] * scale
+        return shift.flatten(2)[:, :, None], scale.flatten(2)[:, :, None]
 
 
 class RmsNorm(nn.Module):

@@ -1,7 +1,9 @@
 """VAEs run by diffusers behind our interface: each kind, tiny, with random weights."""
 
 import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
@@ -36,13 +38,19 @@ EXACT = ("AutoencoderKLCogVideoX", "AutoencoderKLWan", "AutoencoderKLHunyuanVide
 
 
 def video(frames: int) -> torch.Tensor:
-    return torch.rand(1, 3, frames, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return torch.rand(1, 3, frames, 32, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@cache
+def pair(class_name: str) -> Pair:
+    """A VAE of this class and our encoder of it, which no test changes."""
+    with TemporaryDirectory() as folder:
+        return save(class_name, Path(folder)), encoder.load("diffusers", weights=folder)
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_every_class_gives_what_diffusers_gives_and_says_its_shapes(class_name: str, tmp_path: Path) -> None:
-    theirs = save(class_name, tmp_path)
-    ours = encoder.load("diffusers", weights=str(tmp_path))
+def test_every_class_gives_what_diffusers_gives_and_says_its_shapes(class_name: str) -> None:
+    theirs, ours = pair(class_name)
     assert (ours.spec.temporal_ratio, ours.spec.spatial_ratio) == RATIOS[class_name]
     frames = 1 + 2 * ours.spec.temporal_ratio
     with torch.no_grad():
@@ -50,7 +58,7 @@ def test_every_class_gives_what_diffusers_gives_and_says_its_shapes(class_name: 
     posterior = ours.encode(video(frames))
     atol = 0 if class_name in EXACT else 1e-5  # memory order may change the last bits
     torch.testing.assert_close(posterior.mean, expected.mode(), rtol=0, atol=atol)
-    assert posterior.mean.shape == posterior.logvar.shape == (1, *ours.spec.latent_shape(frames, 64, 96))
+    assert posterior.mean.shape == posterior.logvar.shape == (1, *ours.spec.latent_shape(frames, 32, 64))
     assert json.loads(json.dumps(ours.identity))["class"] == class_name
 
 
@@ -71,10 +79,8 @@ def test_what_diffusers_makes_when_it_imports_a_class_has_values(monkeypatch: py
     assert made == ["cpu"]
 
 
-def test_scaling_is_recorded_from_config_or_checkpoint(tmp_path: Path) -> None:
-    for class_name in CLASSES:
-        save(class_name, tmp_path / class_name)
-    specs = {name: encoder.load("diffusers", weights=str(tmp_path / name)).spec for name in CLASSES}
+def test_scaling_is_recorded_from_config_or_checkpoint() -> None:
+    specs = {name: pair(name)[1].spec for name in CLASSES}
     assert specs["AutoencoderKLCogVideoX"].scaling_factor == 1.15258426
     assert specs["AutoencoderKLHunyuanVideo"].scaling_factor == 0.476986
     assert specs["AutoencoderKLWan"].latents_mean == encoder.spec_of("wan").latents_mean
@@ -89,9 +95,8 @@ def test_scaling_is_recorded_from_config_or_checkpoint(tmp_path: Path) -> None:
         assert specs[f"AutoencoderKL{name}"].scaling_formula == "z * scaling_factor"
 
 
-def test_clips_go_one_by_one_where_diffusers_takes_no_batch(tmp_path: Path) -> None:
-    save("AutoencoderKLHunyuanVideo15", tmp_path)
-    ours = encoder.load("diffusers", weights=str(tmp_path))
+def test_clips_go_one_by_one_where_diffusers_takes_no_batch() -> None:
+    ours = pair("AutoencoderKLHunyuanVideo15")[1]
     both = torch.cat((video(5), -video(5)))
     assert torch.equal(ours.encode(both).mean[1:], ours.encode(-video(5)).mean)
 
@@ -104,24 +109,19 @@ def test_a_config_whose_ratios_are_not_those_of_the_model_is_refused(tmp_path: P
         encoder.load("diffusers", weights=str(tmp_path))
 
 
-def test_a_vae_without_variance_gives_the_least_log_variance(tmp_path: Path) -> None:
-    save("AutoencoderKLCosmos", tmp_path)
-    assert encoder.load("diffusers", weights=str(tmp_path)).encode(video(9)).logvar.unique().tolist() == [-30.0]
+def test_a_vae_without_variance_gives_the_least_log_variance() -> None:
+    assert pair("AutoencoderKLCosmos")[1].encode(video(9)).logvar.unique().tolist() == [-30.0]
 
 
-def test_illegal_frame_counts_are_refused_with_the_rule_of_the_vae(tmp_path: Path) -> None:
-    save("AutoencoderKLMochi", tmp_path)
+def test_illegal_frame_counts_are_refused_with_the_rule_of_the_vae() -> None:
     with pytest.raises(ValueError, match=r"cannot encode 8 frames: a legal count is 1 \+ 6k, such as 7 or 13"):
-        encoder.load("diffusers", weights=str(tmp_path)).encode(video(8))
+        pair("AutoencoderKLMochi")[1].encode(video(8))
 
 
-def test_a_clip_goes_in_whole_so_its_memory_is_computed_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save("AutoencoderKLMagvit", tmp_path)
-    ours = encoder.load("diffusers", weights=str(tmp_path))
+def test_a_clip_goes_in_whole_so_its_memory_is_computed_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = pair("AutoencoderKLMagvit")[1]
     assert not ours.streams
-    assert ours.encode_bytes(9, 64, 96) > 3 * 9 * 64 * 96 * 4
+    assert ours.encode_bytes(9, 32, 64) > 3 * 9 * 32 * 64 * 4
     monkeypatch.setattr(video_encoder, "available_bytes", lambda device: 10**6)
     with pytest.raises(ClipMemoryError, match="must be encoded whole, or with what every frame leaves, which needs"):
         ours.encode(video(9))
@@ -141,9 +141,8 @@ def test_the_decoder_is_neither_read_nor_part_of_the_identity(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("class_name", CACHING)
-def test_where_diffusers_takes_a_cache_clips_stream_and_memory_does_not_grow(class_name: str, tmp_path: Path) -> None:
-    theirs = save(class_name, tmp_path)
-    ours = encoder.load("diffusers", weights=str(tmp_path))
+def test_where_diffusers_takes_a_cache_clips_stream_and_memory_does_not_grow(class_name: str) -> None:
+    theirs, ours = pair(class_name)
     assert ours.streams
     clip = torch.cat([video(5), -video(8), video(8), -video(8), video(8), -video(12)], 2)  # 49 frames
     stream, parts = ours.stream(49), []
@@ -155,24 +154,18 @@ def test_where_diffusers_takes_a_cache_clips_stream_and_memory_does_not_grow(cla
         expected = theirs.encode(clip).latent_dist.mode()
     torch.testing.assert_close(joined(parts).mean, expected, rtol=0, atol=1e-5)
     assert len(parts) > 1
-    assert ours.encode_bytes(481, 64, 96) == ours.encode_bytes(97, 64, 96)  # 97 is 1 + 12k and 1 + 16k
+    assert ours.encode_bytes(481, 32, 64) == ours.encode_bytes(97, 32, 64)  # 97 is 1 + 12k and 1 + 16k
 
 
 @pytest.mark.parametrize("frames", range(13, 54, 4))
-def test_hunyuan_video_is_cut_into_the_tiles_that_diffusers_blends(hunyuan: Pair, frames: int) -> None:
+def test_hunyuan_video_is_cut_into_the_tiles_that_diffusers_blends(frames: int) -> None:
+    hunyuan = pair("AutoencoderKLHunyuanVideo")
     assert relative_error(hunyuan, made_video(1, frames, 16, 24)) < 1e-6
     assert hunyuan[1].identity["chunk_plan"] == "tiles 17/12"
 
 
-@pytest.fixture(scope="module")
-def hunyuan(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("hunyuan")
-    return save("AutoencoderKLHunyuanVideo", folder), encoder.load("diffusers", weights=str(folder))
-
-
-def test_a_vae_that_must_see_the_clip_whole_collects_it(tmp_path: Path) -> None:
-    save("AutoencoderKLMochi", tmp_path)
-    ours = encoder.load("diffusers", weights=str(tmp_path))
+def test_a_vae_that_must_see_the_clip_whole_collects_it() -> None:
+    ours = pair("AutoencoderKLMochi")[1]
     stream = ours.stream(7)
     assert stream.push(video(7)[:, :, :4]) is None
     last = stream.push(video(7)[:, :, 4:])

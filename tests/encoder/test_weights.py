@@ -194,9 +194,10 @@ def test_weights_do_not_change_when_their_file_does(folder: Path) -> None:
     assert torch.equal(loaded.encode(clip).mean, before)
 
 
-def test_values_that_are_no_numbers_are_named(folder: Path) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_no_numbers_are_named(folder: Path, value: float) -> None:
     tensors = load_file(folder / FILE)
-    tensors["encoder.norm_out.bias"][3] = float("nan")
+    tensors["encoder.norm_out.bias"][3] = value
     save_file(tensors, folder / FILE)
     with pytest.raises(WeightsError, match=r"values that are not finite: head\.norm\.bias"):
         encoder.load("tiny", weights=str(folder))

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import LoadFullSize
 from torch import Tensor
 
+import encoder
 from encoder.device.workspace import Workspace
 from encoder.kernels import c_library
 from encoder.kernels.c_library import NoCompilerError, compilers, compiles, library
 from encoder.kernels.c_winograd import CWinograd
-from encoder.tuning import ConvShape, fastest
+from encoder.tuning import PRODUCTS, ConvShape, fastest
 
 PACKAGED = [sys.executable, "-m", "ziglang", "cc"]
 
@@ -89,14 +89,16 @@ def test_the_one_that_cc_names_is_tried_first_and_one_that_cannot_is_passed_over
 
 @pytest.mark.usefixtures("no_compiler")
 class TestWithoutACompiler:
-    def test_measuring_passes_over_the_ways_in_c(self) -> None:
+    def test_measuring_passes_over_the_ways_in_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not compiles()
+        monkeypatch.setitem(PRODUCTS, "cpu", 1e9)
         assert fastest(torch.randn(96, 96, 3, 3, 3) / 50, ConvShape(96, 96, 2)) != "winograd_c"
 
+    @pytest.mark.usefixtures("wide_wan")
     @pytest.mark.parametrize("convolutions", ["winograd_c", {"192-192x4": "winograd_c"}])
-    def test_who_asks_for_them_is_told_what_is_missing(self, convolutions: Any, full_size: LoadFullSize) -> None:
+    def test_who_asks_for_them_is_told_what_is_missing(self, convolutions: Any) -> None:
         with pytest.raises(NoCompilerError, match="but there is none: install gcc or clang, set CC to one, or pip"):
-            full_size("wan", convolutions=convolutions)
+            encoder.load("wan", weights="random:0", convolutions=convolutions)
 
     def test_what_a_compiler_said_is_in_the_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         failing = tmp_path / "failing"
@@ -107,7 +109,8 @@ class TestWithoutACompiler:
             library()
 
 
+@pytest.mark.usefixtures("wide_wan")
 @pytest.mark.parametrize("convolutions", ["winograd_c", {"192-192x4": "winograd_c"}])
-def test_a_precision_that_they_do_not_know_is_refused(convolutions: Any, full_size: LoadFullSize) -> None:
+def test_a_precision_that_they_do_not_know_is_refused(convolutions: Any) -> None:
     with pytest.raises(ValueError, match=r"with multiples of 32 channels, not .* in torch\.float16"):
-        full_size("wan", dtype="float16", convolutions=convolutions)
+        encoder.load("wan", weights="random:0", dtype="float16", convolutions=convolutions)

@@ -23,7 +23,7 @@ FLAGS = cpu_flags(Path("/proc/cpuinfo").read_text())
 # One child for each instruction set: its latents by every number of threads must be those of one thread.
 CHILD = """if True:
     import sys, torch, encoder
-    CASES = [("tiny", 9, 48, 64), ("tiny", 9, 104, 136), ("tiny", 5, 64, 96), ("cogvideox", 5, 32, 48)]
+    CASES = [("tiny", 9, 48, 64), ("tiny", 9, 104, 136), ("tiny", 5, 64, 96), ("cogvideox", 5, 24, 32)]
     for dtype in sys.argv[1].split(","):
         loaded = {}
         for name, *shape in CASES:

@@ -31,9 +31,19 @@ def expected_group_norm(x: Tensor, weight: Tensor, bias: Tensor, scope_frames: i
     return torch.cat([F.silu(F.group_norm(each, GROUPS, weight.double(), bias.double(), EPS)) for each in scopes], 2)
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 3, 5, 7), (2, 16, 2, 40, 30), (1, 12, 1, 9, 8), (1, 128, 2, 30, 33)])
-@pytest.mark.parametrize("scope", ["chunk", "frame"])
-@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(  # each shape with both scopes and with and without a bias; interpreted norms take long
+    ("scope", "with_bias", "shape"),
+    [
+        ("chunk", False, (1, 16, 3, 5, 7)),
+        ("frame", True, (1, 16, 3, 5, 7)),
+        ("chunk", True, (2, 16, 2, 40, 30)),
+        ("frame", False, (2, 16, 2, 40, 30)),
+        ("chunk", False, (1, 12, 1, 9, 8)),
+        ("frame", True, (1, 12, 1, 9, 8)),
+        ("chunk", True, (1, 128, 2, 30, 33)),
+        ("frame", False, (1, 128, 2, 30, 33)),
+    ],
+)
 def test_group_norm_and_swish_equal_float64_within_1e_6(shape: tuple[int, ...], scope: str, with_bias: bool) -> None:
     x, channels = values(*shape), shape[1]
     scope_frames = shape[2] if scope == "chunk" else 1
@@ -74,7 +84,7 @@ def test_rms_norm_equals_float64_within_1e_6(shape: tuple[int, ...], swish: bool
 
 @pytest.mark.parametrize("scope", ["chunk", "frame", "clip"])
 def test_an_encoder_with_fused_norms_gives_the_latents_of_torch(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    few_levels = CogVideoXParams(channels=(16, 32), blocks_per_level=1, groups=8, temporal_ratio=2)
+    few_levels = CogVideoXParams(channels=(16, 32), blocks_per_level=1, groups=2, temporal_ratio=2)
     monkeypatch.setitem(cogvideox.PRESETS, "tiny", few_levels)  # interpreted norms take seconds
     video = torch.rand(1, 3, 5, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
     loaded = encoder.load("tiny", weights="random:0", norm_scope=scope, chunk_frames=2, convolutions="direct")

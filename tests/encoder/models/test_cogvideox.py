@@ -21,6 +21,7 @@ def make_pair(name: str, config: dict[str, Any], folder: Path, **options: Any) -
     for parameter in theirs.parameters():
         if parameter.ndim == 1:
             parameter.data += torch.randn_like(parameter) * 0.2
+    theirs.decoder = torch.nn.Identity()  # which is not saved: of the full size it takes seconds
     theirs.save_pretrained(folder)
     return theirs, encoder.load(name, weights=str(folder), **options)
 
@@ -48,13 +49,13 @@ def test_the_tiny_encoder_equals_diffusers(tiny: Pair, frames: int, batch: int) 
 @pytest.mark.full_size
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 5), (1, 9), (2, 17)])
 def test_the_full_size_encoder_equals_diffusers(full: Pair, frames: int, batch: int) -> None:
-    assert relative_error(full, video(batch, frames, 24, 40)) < 1e-4
+    assert relative_error(full, video(batch, frames, 16, 24)) < 1e-4
 
 
 @pytest.mark.full_size
 @pytest.mark.parametrize(("batch", "frames"), [(1, 33), (2, 49)])
 def test_the_full_size_encoder_equals_diffusers_on_long_clips(full: Pair, frames: int, batch: int) -> None:
-    assert relative_error(full, video(batch, frames, 16, 24)) < 1e-4
+    assert relative_error(full, video(batch, frames, 8, 24)) < 1e-4
 
 
 @pytest.mark.parametrize("frames", range(1, 51, 4))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo15
 from safetensors.torch import load_file, save_file
-from support.encoders import Pair, error_in_chunks, pair_of, relative_error, video
+from support.encoders import Pair, error_in_chunks, pair_of, relative_error, unchecked_memory, video
 
 import encoder
 from encoder import video_encoder
@@ -36,6 +36,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return OneByOne(theirs), ours
 
 
+@unchecked_memory()
 def test_every_legal_frame_count_equals_diffusers(small: Pair) -> None:
     """diffusers' latents of a clip begin with those of fewer; of 97 frames it takes a minute: soaks have them."""
     longest = 97 if "LATENTMILL_SOAK" in os.environ else 49
@@ -54,11 +55,13 @@ def test_batches_and_odd_pictures_equal_diffusers(small: Pair, batch: int, heigh
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (9,), (5, 13)])
+@unchecked_memory()
 def test_any_chunks_give_the_same_latents(small: Pair, cuts: tuple[int, ...]) -> None:
     clip = video(2, 17, 16, 32)
     assert error_in_chunks(small[1], clip, cuts) < 1e-5
 
 
+@unchecked_memory()
 def test_no_latent_sees_a_later_frame_and_the_first_frame_alone_is_the_first_latent(small: Pair) -> None:
     clip, other = video(1, 17, 16, 32), video(1, 17, 16, 32)
     other[:, :, 9:] = -other[:, :, 9:]
@@ -68,6 +71,7 @@ def test_no_latent_sees_a_later_frame_and_the_first_frame_alone_is_the_first_lat
     assert torch.equal(small[1].encode_image(clip).mean, one.mean[:, :, :1])
 
 
+@unchecked_memory()
 def test_tiles_equal_diffusers_tiled_encode(small: Pair, tmp_path: Path) -> None:
     vae = small[0].vae
     vae.save_pretrained(tmp_path)

@@ -78,7 +78,7 @@ def test_norm_statistics_survive_a_mean_far_above_the_deviation(backend: Callabl
     x = 1000 + seeded(1, 32, 2, 64, 64)
     moments = merge_moments(norm.moments(x))
     exact = x.double().unflatten(1, (2, 16)).var((2, 3, 4, 5), unbiased=False)
-    torch.testing.assert_close(moments.variance.double(), exact, rtol=1e-4, atol=0)
+    torch.testing.assert_close(moments.variance[0].double(), exact, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("value", [-1e4, -200.0, -87.2, -20.0, -1e-3, 0.0, 1e-6, 3.0, 88.5, 1e30, torch.inf, torch.nan])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.encoders import unchecked_memory
 from support.runs import LoadFullSize
 from torch import Tensor
 
@@ -53,9 +54,10 @@ def untiled(loaded: VideoEncoder, clip: Tensor) -> Tensor:
     return moments
 
 
+@pytest.mark.slow
 @few
 @given(frames=legal_frames, chunk_frames=st.sampled_from([4, 8, 12, 32]), seed=st.integers(0, 9))
-@pytest.mark.slow
+@unchecked_memory()
 def test_scope_clip_equals_the_encoder_that_sees_the_whole_clip_at_once(
     frames: int, chunk_frames: int, seed: int
 ) -> None:
@@ -64,10 +66,11 @@ def test_scope_clip_equals_the_encoder_that_sees_the_whole_clip_at_once(
     assert far(torch.cat([posterior.mean, posterior.logvar], 1), untiled(tiny("chunk"), clip)) < 1e-5
 
 
+@unchecked_memory()
 def test_scope_clip_of_the_full_size_encoder_equals_the_encoder_that_sees_the_whole_clip_at_once(
     full_size: LoadFullSize,
 ) -> None:
-    clip = video(13, 16, 24)
+    clip = video(13, 8, 24)
     posterior = full_size("cogvideox", norm_scope="clip", convolutions="direct").encode(clip)
     whole = untiled(full_size("cogvideox", convolutions="direct"), clip)
     assert far(torch.cat([posterior.mean, posterior.logvar], 1), whole) < 1e-5
