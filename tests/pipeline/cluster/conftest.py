@@ -1,4 +1,4 @@
-"""One local Ray for the tests of this folder that need no more of it."""
+"""A local Ray for the tests of a module that need no more of it."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pipeline.cluster.joining import connected
 from pipeline.config.runtime import RuntimeConfig
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A local Ray of two CPUs, as a run starts one. Its workers find what tests share."""
     with pytest.MonkeyPatch.context() as monkeypatch, logical_cpus(2):

@@ -2,11 +2,9 @@
 
 import socket
 import subprocess
-import threading
 from typing import Any
 
 import pytest
-import ray
 
 from pipeline.cluster import joining
 from pipeline.cluster.joining import connected
@@ -63,10 +61,3 @@ def test_what_ray_says_becomes_what_to_do(stderr: str, words: str, monkeypatch: 
 
     monkeypatch.setattr(joining.subprocess, "run", failed)
     assert words in said("auto")
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("local_ray")
-def test_ray_has_no_thread_that_would_print_what_dead_raylets_logged() -> None:
-    assert ray.is_initialized()
-    assert not [thread.name for thread in threading.enumerate() if "listen_error" in thread.name]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,10 @@ def test_without_a_place_nothing_is_kept() -> None:
     logs.keep(1, "node", {"err": "/tmp/log"})
     assert not list(logs.look())
     logs.end()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_ray_has_no_thread_that_would_print_what_dead_raylets_logged() -> None:
+    assert ray.is_initialized()
+    assert not [thread.name for thread in threading.enumerate() if "listen_error" in thread.name]

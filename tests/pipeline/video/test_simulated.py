@@ -49,7 +49,7 @@ def test_to_other_encoders_it_is_no_video() -> None:
     assert (failure.why.stage, failure.why.reason) == ("probe", "not_a_video")
 
 
-def test_a_decoder_of_videos_that_have_the_size_of_their_bucket_loads_no_torch() -> None:
+def test_a_decoder_of_simulated_videos_of_their_buckets_size_loads_no_torch() -> None:
     program = """
 import sys
 from encoder import spec_of
