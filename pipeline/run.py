@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from encoder import AUTO
-from encoder.video_encoder import VideoEncoder
 from pipeline.audit.history_file import kept_history
 from pipeline.audit.summary import write_report
 from pipeline.clips.plan import check_clip_config, check_segments
@@ -34,6 +33,9 @@ from pipeline.output.schema import check_columns
 from pipeline.records import ShardRef
 from pipeline.storage.store import Store
 from pipeline.storage.urls import public_url
+
+if TYPE_CHECKING:  # torch takes seconds: what is refused before weights are read is refused without it
+    from encoder.video_encoder import VideoEncoder
 
 LIBRARIES = ("latentmill", "torch", "ray", "decord2", "av", "pyarrow", "webdataset", "fsspec", "numpy", "pillow")
 
@@ -76,7 +78,7 @@ def prepare(config: Config) -> Prepared:
     return examine(config)[0]
 
 
-def examine(config: Config, probing: bool = False) -> tuple[Prepared, VideoEncoder]:
+def examine(config: Config, probing: bool = False) -> "tuple[Prepared, VideoEncoder]":
     """As `prepare`, with the encoder that was loaded for it: as a replica would, where its speed is to be probed.
 
     Raises:

@@ -3,9 +3,10 @@
 encoder/weights.py has the layouts of weights, pipeline/storage/node_cache.py fetches the files.
 """
 
+from typing import TYPE_CHECKING
+
 import encoder
-from encoder import DIRECT, VideoDecoder
-from encoder.video_encoder import VideoEncoder
+from encoder import DIRECT
 from pipeline.config.latents import ClipConfig, EncoderConfig
 from pipeline.config.runtime import RuntimeConfig
 from pipeline.errors import ConfigError, UserError
@@ -14,8 +15,12 @@ from pipeline.storage.node_cache import local_copy
 from pipeline.storage.store import Store
 from pipeline.storage.urls import is_remote, public_url
 
+if TYPE_CHECKING:
+    from encoder import VideoDecoder
+    from encoder.video_encoder import VideoEncoder
 
-def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
+
+def load_encoder(config: EncoderConfig, device: str) -> "VideoEncoder":
     """Loads the encoder onto `device`; remote weights are downloaded once per node.
 
     Raises:
@@ -30,12 +35,12 @@ def load_encoder(config: EncoderConfig, device: str) -> VideoEncoder:
         raise ConfigError(f"encoder: {error}") from error
 
 
-def load_to_look_at(config: EncoderConfig) -> VideoEncoder:
+def load_to_look_at(config: EncoderConfig) -> "VideoEncoder":
     """The encoder on the CPU, for what it is and what it would take: nothing about its speed is measured."""
     return load_encoder(config.model_copy(update={"convolutions": DIRECT}), device="cpu")
 
 
-def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:
+def load_decoder(config: EncoderConfig, vae: str | None) -> "VideoDecoder":
     """The decoder of a diffusers VAE folder: `vae`, or else the one that the encoder's weights lie in.
 
     Raises:
@@ -54,7 +59,7 @@ def load_decoder(config: EncoderConfig, vae: str | None) -> VideoDecoder:
         raise UserError(f"no decoder at {public_url(where)}: {error}") from error
 
 
-def check_device(clip: ClipConfig, loaded: VideoEncoder) -> None:
+def check_device(clip: ClipConfig, loaded: "VideoEncoder") -> None:
     """Refuses a GPU that computes a convolution of the buckets' sizes wrongly.
 
     Raises:
@@ -67,7 +72,7 @@ def check_device(clip: ClipConfig, loaded: VideoEncoder) -> None:
             raise ConfigError(f"encoder: {error}") from None
 
 
-def check_model_of_gpu(runtime: RuntimeConfig, loaded: VideoEncoder, store: Store) -> None:
+def check_model_of_gpu(runtime: RuntimeConfig, loaded: "VideoEncoder", store: Store) -> None:
     """Refuses a GPU of another model than the run began on, where `runtime.mixed_gpus` says so.
 
     Raises:
@@ -78,7 +83,7 @@ def check_model_of_gpu(runtime: RuntimeConfig, loaded: VideoEncoder, store: Stor
         claim_gpu(store, by["model"])
 
 
-def check_memory(clip: ClipConfig, loaded: VideoEncoder) -> None:
+def check_memory(clip: ClipConfig, loaded: "VideoEncoder") -> None:
     """Refuses clips of a fixed length that the encoder must see whole and its device cannot hold.
 
     Raises:

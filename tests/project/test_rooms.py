@@ -210,7 +210,12 @@ def test_the_values_that_flow_and_the_errors_know_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "heavy"), [("pipeline.video.decode", {"torch", "ray", "PIL"}), ("jobs.cli", {"torch", "ray", "decord"})]
+    ("module", "heavy"),
+    [
+        ("pipeline.video.decode", {"torch", "ray", "PIL"}),
+        ("jobs.cli", {"torch", "ray", "decord"}),
+        ("pipeline.run", {"torch", "decord"}),
+    ],
 )
 def test_nobody_waits_for_a_library_that_is_not_used(module: str, heavy: set[str]) -> None:
     program = f"import sys, {module}; print(*({heavy} & sys.modules.keys()))"

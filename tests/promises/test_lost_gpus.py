@@ -45,7 +45,7 @@ from pipeline.monitor.events import (
     WaitingForGpus,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nodes]
 
 
 @pytest.fixture(scope="module")
