@@ -41,19 +41,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by their fixtures, and sets which tests go to one process together, the longest groups first.
 
-    All that start clusters of several nodes form one group, as two of them on two cores run into time-outs; all others
-    that start Ray another, as two local Rays want the same port. The rest is grouped by file, which keeps the fixtures
-    of a module in one process, and within it by how long they take.
+    All that start Ray form one group: two clusters on two cores run into time-outs, and a job sent to one of them may
+    join the other. The others are grouped by file, which keeps the fixtures of a module in one process, and within it
+    by how long they take.
     """
     for item in items:
         for fixture in MARKED_BY_FIXTURE.keys() & getattr(item, "fixturenames", ()):
             item.add_marker(MARKED_BY_FIXTURE[fixture])
         if item.path.parent.name == "promises":
             item.add_marker("slow")  # whole runs
-        of_file = f"{item.path.stem}, {'long' if _is_long(item) else 'short'}"
-        group = next((name for name in ("nodes", "ray") if _has(item, name)), of_file)
+        group = "ray" if _has(item, "ray") else f"{item.path.stem}, {'long' if _is_long(item) else 'short'}"
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (not _has(item, "ray"), _has(item, "nodes"), not _is_long(item)))
+    items.sort(key=lambda item: (not _has(item, "ray"), not _is_long(item)))
 
 
 def _has(item: pytest.Item, *markers: str) -> bool:

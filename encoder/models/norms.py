@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 
 
 def merge_moments(frames: Moments) -> Moments:
-    """The moments of all frames together, `1 b g` (Chan, Golub, LeVeque 1979)."""
+    """The moments of all frames together, `1 b g`, which have equally many values (Chan, Golub, LeVeque 1979)."""
     share_of_each = 1 / len(frames.mean)
     mean = (share_of_each * frames.mean).sum(0, keepdim=True)
     within = frames.variance + (frames.mean - mean).square()

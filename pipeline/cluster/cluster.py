@@ -17,7 +17,7 @@ from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.gpus import Gpu, GpuHealth, Waiting
 from pipeline.cluster.logs import Logs
 from pipeline.cluster.metrics import RayMetrics, of_fleet
-from pipeline.cluster.nodes import POLL_SECONDS, Death, Head, Nodes, died_with_node, first_line, on_gpus
+from pipeline.cluster.nodes import POLL_SECONDS, Death, Head, Nodes, died_with_node, end_actor, first_line, on_gpus
 from pipeline.cluster.replica import Job, ReplicaActor
 from pipeline.errors import HeadLostError, LatentmillError, TransientError, UserError
 from pipeline.latents.helping import WORKERS_PER_SHARD
@@ -125,9 +125,9 @@ class Cluster:
         except HeadLostError:
             return
         for actor in (*(replica.actor for replica in self._running.values()), *self._set_aside):
-            ray.kill(actor)
+            end_actor(actor)
         self._logs.end()
-        ray.kill(self._claims)
+        end_actor(self._claims)
 
     def _resize(self) -> Iterator[Event]:
         """Starts replicas where GPUs have joined or replicas were lost, and ends those that find no work any more."""
@@ -156,7 +156,7 @@ class Cluster:
         return self._nodes.gpus - self._gpu_health.faulty_on(self._nodes.there)
 
     def _let_go(self, replica: _Running) -> None:
-        ray.kill(replica.actor)
+        end_actor(replica.actor)
         self._logs.left(replica.number)
         del self._running[replica.number]
         self._fleet.leave(replica.number, died=False)
@@ -281,7 +281,7 @@ class Cluster:
             self._claims.release.remote(work.shard.name, work.place)
             yield from filter(None, [self._fleet.failed(replica.number, work, self._last_error, replica.drains)])
         else:  # it could not load, is gone, or may be broken
-            ray.kill(replica.actor)
+            end_actor(replica.actor)
             self._logs.left(replica.number)
             del self._running[replica.number]
             yield ReplicaLost(replica.number, replica.node, self._last_error, self._nodes.address(replica.node))

@@ -8,12 +8,13 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
 from ray._private.state import state
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RaySystemError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.cluster.gpus import Gpu
@@ -47,6 +48,12 @@ class Death:
     at_seconds: float
     of_itself: bool = False
     gpu: Gpu | None = None
+
+
+def end_actor(actor: Any) -> None:
+    """Kills an actor, and lets be one that Ray has given up before it ran, for which `ray.kill` raises."""
+    with suppress(RaySystemError):
+        ray.kill(actor)
 
 
 def died_with_node(death: Death, lost: Mapping[str, float], now_seconds: float) -> bool | None:

@@ -1,4 +1,4 @@
-"""Tests that start Ray stay in the groups of pytest-xdist that tests/conftest.py says, or they run into each other."""
+"""Tests that start Ray stay in one process of pytest-xdist: two clusters on two cores run into time-outs."""
 
 import pytest
 

@@ -23,7 +23,7 @@ from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone
 from pipeline.records import Sample
 
-pytestmark = [pytest.mark.ray, pytest.mark.nodes]
+pytestmark = pytest.mark.ray
 
 VIDEOS = 24
 

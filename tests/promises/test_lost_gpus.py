@@ -45,7 +45,7 @@ from pipeline.monitor.events import (
     WaitingForGpus,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.nodes]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

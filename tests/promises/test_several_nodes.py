@@ -31,7 +31,7 @@ from pipeline.config.load import Config
 from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, ShardDone, SliceDone, WaitingForGpus
 
-pytestmark = [pytest.mark.ray, pytest.mark.nodes]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

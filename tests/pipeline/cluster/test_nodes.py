@@ -5,11 +5,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RaySystemError
 
 from pipeline.cluster import nodes
 from pipeline.cluster.cpus import quotas, usable_cpus
 from pipeline.cluster.gpus import AGAIN_SECONDS, BUSY_SECONDS, Waiting
-from pipeline.cluster.nodes import VERDICT_SECONDS, Death, Head, died_with_node
+from pipeline.cluster.nodes import VERDICT_SECONDS, Death, Head, died_with_node, end_actor
 from pipeline.errors import HeadLostError, TransientError
 from pipeline.monitor.events import WaitingForGpus
 
@@ -93,3 +94,15 @@ def test_a_head_that_is_lost_while_it_is_asked_is_not_waited_for(monkeypatch: py
     with pytest.raises(HeadLostError, match=r"Ray's head at 127\.0\.0\.1:1 does not answer any more"):
         head.ask(lambda: released.wait(60))
     released.set()
+
+
+def test_an_actor_that_ray_has_given_up_is_no_error_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[object] = []
+
+    def kill(actor: object) -> None:
+        ended.append(actor)
+        raise RaySystemError("Actor creation cancelled.")
+
+    monkeypatch.setattr(nodes.ray, "kill", kill)
+    end_actor("replica")
+    assert ended == ["replica"]

@@ -71,7 +71,6 @@ def test_where_ray_does_not_start_the_rest_is_looked_at_all_the_same(
 
 
 @pytest.mark.ray
-@pytest.mark.nodes
 def test_every_node_is_asked_and_a_gpu_that_is_only_claimed_is_bad(
     make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
