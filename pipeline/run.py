@@ -85,13 +85,13 @@ def examine(config: Config, probing: bool = False) -> "tuple[Prepared, VideoEnco
         UserError: configuration, weights, shards or the output root do not fit.
     """
     shards = shards_of(config.input)
-    loaded = load_encoder(config.encoder, device="auto") if probing else load_to_look_at(config.encoder)
     check_columns(config.input.columns)
-    check_clip_config(config.clip, loaded.spec)
-    check_segments(config.clip, loaded.receptive_field)
     if config.runtime.logs is not None:
         Store(config.runtime.logs)  # which refuses what is no URL
     store = Store(config.output.path)
+    loaded = load_encoder(config.encoder, device="auto") if probing else load_to_look_at(config.encoder)
+    check_clip_config(config.clip, loaded.spec)
+    check_segments(config.clip, loaded.receptive_field)
     config = as_noted(config, store) if loaded.tunable else with_convolutions(config, {})
     values = identity(config, loaded.weights_sha256)
     check_run(store, values)
