@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.cluster.nodes import first_line
+from pipeline.cluster.nodes import end_actor, first_line
 from pipeline.monitor.events import LogsNotKept
 from pipeline.storage.store import Store
 from pipeline.storage.urls import without_secrets
@@ -155,5 +155,5 @@ class Logs:
 
     def _dismiss(self, node: str) -> None:
         """An autoscaler must find a node idle that has no replica any more."""
-        ray.kill(self._keepers.pop(node))
+        end_actor(self._keepers.pop(node))
         del self._writing[node]

@@ -19,7 +19,7 @@ import encoder
 from jobs.cli import main
 from jobs.submit import submit
 from jobs.submit.dashboard import check_cluster
-from jobs.submit.rayjob import RayJob, exit_code, new_job_id, stage, status_command, stop_command
+from jobs.submit.rayjob import RAY_JOB, RayJob, exit_code, new_job_id, stage, status_command, stop_command
 from pipeline.config.load import Config, load_config, parse_config
 from pipeline.errors import UserError
 
@@ -262,7 +262,7 @@ def test_a_ray_job_stopped_half_way_and_sent_again_ends_with_the_bytes_of_an_und
     assert main([*command, "--status", job]) == 0
     stopped = capfd.readouterr()
     assert exit_code(stopped.out + stopped.err, 0) == 143
-    logs = [sys.executable, "-m", "ray.scripts.scripts", "job", "logs", f"--address={ray_head}", job]
+    logs = [*RAY_JOB, "logs", f"--address={ray_head}", job]
     assert "stopped by SIGTERM" in subprocess.run(logs, capture_output=True, text=True, check=True).stdout
     assert main([*command, path, f"input.shards={tmp_path}/missing-*.tar"]) == 2
     latentmill = [sys.executable, "-m", "jobs", *command, path]
