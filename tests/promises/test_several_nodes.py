@@ -75,6 +75,11 @@ class Run:
     def events(self) -> Iterator[Event]:
         yield from self.cluster.run(check=lambda: None)
 
+    def hear_out_helpers(self) -> None:
+        """Takes the last events of helpers, which a run does not wait for once its last shard is done."""
+        while any(replica.working for replica in self.cluster._running.values()):
+            list(self.cluster._next_events())
+
     def nodes_at_work(self) -> set[str]:
         return {replica.node for replica in self.cluster._running.values() if replica.working}
 
@@ -128,10 +133,9 @@ def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
     shard = write_tar(tmp_path / "one.tar", simulated_samples(24))
     one = {"input.shards": str(shard), "output.part_samples": 1, "encoder.weights": "simulated:60"}
     config = config.replaced(one)
-    made, by, told, committed = list[int](), set[int](), set[int](), Fleet.committed
+    made, by, committed = list[int](), set[int](), Fleet.committed
 
     def note(fleet: Fleet, replica: int, shard: str, slice_index: int, reused: bool) -> bool:
-        told.add(slice_index)
         if not reused:
             made.append(slice_index)
             by.add(replica)
@@ -142,12 +146,12 @@ def test_four_replicas_on_an_empty_root_make_hardly_any_part_of_a_shard_twice(
         run = Run(config)
         assert run.visible_devices() == ["0", "1", "2", "3"]
         events = list(run.events())
+        run.hear_out_helpers()
         run.cluster.stop()
     assert isinstance(events[-1], ShardDone)
     assert len(by) > 1, "several must have shared the shard"
-    assert told == set(range(24))
+    assert set(made) == set(range(24))
     assert len(made) <= 24 * 1.1
-    assert len(set(made)) > 12, "the last words of helpers may come too late: the owner then tells what it found"
 
 
 def is_there(process: int) -> bool:
