@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support.jobs import config_file, parts_of, undisturbed
@@ -16,17 +17,24 @@ from support.runs import MakeConfig, configured, published_files, samples_of, wr
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import build_parser, main
 from pipeline.audit.verify import Verified, verify
+from pipeline.config.identity import run_name
 from pipeline.storage.store import Store
+
+
+class Ended(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
 
 
 def latentmill(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jobs", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+def finish(process: subprocess.Popen[str]) -> Ended:
+    stdout, stderr = process.communicate(timeout=300)
+    return Ended(process.returncode, stdout, stderr)
 
 
 def commands() -> list[str]:
@@ -54,11 +62,14 @@ def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
 
 @dataclass(frozen=True)
 class Runs:
-    """What two runs of one output root ended with, and where it is: the first is stopped, the second ends by itself."""
+    """What two runs of one output root ended with, and where it is.
+
+    The first is stopped and writes for people, the second ends by itself and writes for machines.
+    """
 
     folder: Path
-    stopped: tuple[int, str]
-    ended: tuple[int, str]
+    stopped: Ended
+    ended: Ended
 
     @property
     def out(self) -> Path:
@@ -75,21 +86,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], on
     while not parts_of(config) and process.poll() is None:
         time.sleep(0.05)  # until the run waits for replicas that are at work
     process.send_signal(signal.SIGINT)
-    return Runs(folder, finish(process), finish(latentmill("run", path)))
+    return Runs(folder, finish(process), finish(latentmill("run", path, "runtime.log=json")))
 
 
 @pytest.mark.ray
 def test_ctrl_c_ends_a_run_with_its_code(runs: Runs) -> None:
     """SIGTERM does so too: test_submit.py sends it."""
-    code, output = runs.stopped
-    assert code == 130, output
-    assert "stopped by SIGINT" in output
+    code, stdout, stderr = runs.stopped
+    assert code == 130, stderr
+    assert "stopped by SIGINT" in stdout + stderr
 
 
 @pytest.mark.ray
 def test_a_run_that_goes_on_ends_with_everything_that_the_contract_names(runs: Runs) -> None:
-    code, output = runs.ended
-    assert code == 0, output
+    assert runs.ended.code == 0, runs.ended.stderr
     expected = {"run.json", "latents", "manifests", "_SUCCESS.json", "summary.json", "report.html"}
     assert expected <= {entry.name for entry in runs.out.iterdir()}
     summary = json.loads((runs.out / "summary.json").read_text())
@@ -109,10 +119,26 @@ def test_more_replicas_of_a_run_that_was_stopped_write_the_bytes_of_a_run_in_thi
 
 
 @pytest.mark.ray
+def test_a_run_with_a_log_for_machines_writes_nothing_else(runs: Runs) -> None:
+    assert runs.ended.stdout == ""
+    lines = [json.loads(line) for line in runs.ended.stderr.splitlines()]
+    kinds = [line["event"] for line in lines]
+    assert (kinds[0], kinds[-1]) == ("run_started", "run_ended")
+    assert set(kinds[1:-1]) == {"replica_joined", "shard_begun", "slice_committed", "reject", "shard_done"}
+    fingerprint = json.loads((runs.out / "run.json").read_text())["fingerprint"]
+    assert {line["run"] for line in lines} == {run_name(fingerprint, str(runs.out))}
+    of_shard = [line["event"] for line in lines if line.get("shard") == lines[kinds.index("shard_done")]["shard"]]
+    assert (of_shard[0], of_shard[-1]) == ("shard_begun", "shard_done")
+    rejects = {(line["sample"], line["stage"]) for line in lines if line["event"] == "reject"}
+    assert rejects == {("clip-004", "probe"), ("clip-005", "probe")}
+    assert (lines[-1]["exit_code"], lines[-1]["rows"], lines[-1]["samples_rejected"]) == (0, 15, 6)
+
+
+@pytest.mark.ray
 def test_the_logs_of_a_run_lie_in_a_folder_of_its_name(runs: Runs) -> None:
     logs = list((runs.folder / "logs").glob("*/replica-*.err"))
     (name,) = {log.parent.name for log in logs}
-    assert name in runs.ended[1]
+    assert name in runs.ended.stderr
     assert any(": ended" in log.read_text() for log in logs)
 
 

@@ -66,12 +66,19 @@ def test_the_program_of_the_docs_has_ten_lines() -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("one_cpu")
-def test_the_program_of_the_docs_runs(make_config: MakeConfig, tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+def test_the_program_of_the_docs_runs(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    videos: tuple[bytes, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     write_tar(tmp_path / "s.tar", samples_of(videos[:2]))
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
-    command = [sys.executable, "-c", example(), str(config)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "1 of 1 shards to do" in done.stdout
-    assert "2 clips, 0 shards left, exit code 0" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["example.py", str(config)])
+    exec(example(), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    assert "1 of 1 shards to do" in printed
+    assert "2 clips, 0 shards left, exit code 0" in printed
     assert (tmp_path / "out" / "_SUCCESS.json").exists()

@@ -5,12 +5,11 @@ LATENTMILL_SOAK sets how many are killed; 20 and more try S3 too. The whole of i
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+
+from benchmarks import faults
 
 KILLS = int(os.environ.get("LATENTMILL_SOAK", "3"))
 STORAGE = ("local", "s3") if KILLS >= 20 else ("local",)
@@ -21,10 +20,9 @@ STORAGE = ("local", "s3") if KILLS >= 20 else ("local",)
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_random_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
-    kills, out = str(KILLS), str(tmp_path / "faults.json")
-    options = ["--kills", kills, "--seconds", "1200", "--samples", "8", "--out", out, "--storage", *STORAGE]
-    subprocess.run([sys.executable, "-m", "benchmarks.faults", *options], cwd=ROOT, check=True, capture_output=True)
-    results = json.loads(Path(out).read_text())
+    kills, out = str(KILLS), tmp_path / "faults.json"
+    faults.main(["--kills", kills, "--seconds", "1200", "--samples", "8", "--out", str(out), "--storage", *STORAGE])
+    results = json.loads(out.read_text())
     for storage in STORAGE:
         found = results[storage]
         assert found["kills"]["total"] == KILLS // len(STORAGE)

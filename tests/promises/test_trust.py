@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.paths import ROOT
 from support.runs import MakeConfig, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
@@ -60,7 +57,13 @@ def assert_no_secrets(text: str) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("one_cpu")
 def test_no_secret_is_in_any_file_or_line_of_a_run_that_fails(
-    served: str, tmp_path: Path, ray_folder: Path, make_config: MakeConfig, videos: list[bytes]
+    served: str,
+    tmp_path: Path,
+    ray_folder: Path,
+    make_config: MakeConfig,
+    videos: list[bytes],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = [*samples_of(videos[:2]), (f"{SCRIPT[:8]}.mp4", b"<html>"), (f"{SCRIPT[:8]}.txt", SCRIPT.encode())]
     write_tar(tmp_path / "served" / "good.tar", files)
@@ -68,12 +71,12 @@ def test_no_secret_is_in_any_file_or_line_of_a_run_that_fails(
     urls = [f"{served}/{name}.tar?token={SECRETS[2]}" for name in ("good", SCRIPT[:8], "missing")]
     config = make_config(input={"shards": urls}, limits={"max_reject_fraction": 1.0, "max_attempts": 1})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    environment = os.environ | {"RAY_TMPDIR": str(ray_folder), "AWS_SECRET_ACCESS_KEY": SECRETS[3]}
-    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml")]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert ended.stdout.count("given up") == 4, "two shards, in the progress and at the end"
-    assert_no_secrets(ended.stdout + ended.stderr)
+    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS[3])
+    code, said = main(["run", str(tmp_path / "c.yaml")]), capfd.readouterr()
+    assert code == 1, said
+    assert said.out.count("given up") == 4, "two shards, in the progress and at the end"
+    assert_no_secrets(said.out + said.err)
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"run.json", "summary.json", "report.html"} <= {path.name for path in written}
     for path in (*written, *(path for path in ray_folder.rglob("*") if path.is_file())):

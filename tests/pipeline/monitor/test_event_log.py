@@ -2,19 +2,12 @@
 
 import io
 import json
-import subprocess
-import sys
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.makers import made_reject
-from support.paths import ROOT
-from support.runs import MakeConfig, samples_of, write_tar
 
-from pipeline.config.identity import run_name
 from pipeline.errors import Reason
 from pipeline.monitor import event_log
 from pipeline.monitor.event_log import EventLog, values_of
@@ -164,22 +157,3 @@ def test_the_last_line_of_a_run_that_breaks_says_why() -> None:
         raise ValueError("broken")
     (line,) = written(stream)
     assert (line["event"], line["level"], line["message"]) == ("run_stopped", "error", "ValueError: broken")
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("one_cpu")
-def test_a_run_with_a_log_for_machines_writes_nothing_else(
-    make_config: MakeConfig, videos: tuple[bytes, ...], tmp_path: Path
-) -> None:
-    write_tar(tmp_path / "s.tar", samples_of([*videos[:2], b"<html>"]))
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "c.yaml"), "runtime.log=json"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout == ""
-    lines = [json.loads(line) for line in ended.stderr.splitlines()]
-    kinds = ["run_started", "replica_joined", "shard_begun", "slice_committed", "reject", "shard_done", "run_ended"]
-    assert [line["event"] for line in lines] == kinds
-    fingerprint = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
-    assert {line["run"] for line in lines} == {run_name(fingerprint, str(tmp_path / "out"))}
-    assert (lines[4]["sample"], lines[4]["stage"]) == ("clip-002", "probe")
-    assert (lines[-1]["exit_code"], lines[-1]["rows"], lines[-1]["samples_rejected"]) == (0, 2, 1)
