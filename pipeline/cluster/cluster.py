@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.cluster.claims import start_claims
+from pipeline.cluster.claims import RunClaims
 from pipeline.cluster.fleet import Fleet, ReplicaCount, Work, WorkQueue
 from pipeline.cluster.gpus import Gpu, GpuHealth, Waiting
 from pipeline.cluster.logs import Logs
@@ -72,7 +72,7 @@ class Cluster:
         self.replicas = count.wanted(self._nodes.gpus, len(queue))
         self._running: dict[int, _Running] = {}
         self._gpu_health, self._set_aside = GpuHealth(), list[Any]()
-        self._claims = start_claims()
+        self._claims = RunClaims(alone=count.stays_one(self.replicas, joins=runtime.address is not None))
         self._deaths: list[tuple[Death, list[Work]]] = []
         self._resize_at, self._last_error = 0.0, ""
         self._waiting = Waiting(runtime.wait_for_gpus_minutes)
@@ -127,7 +127,7 @@ class Cluster:
         for actor in (*(replica.actor for replica in self._running.values()), *self._set_aside):
             end_actor(actor)
         self._logs.end()
-        end_actor(self._claims)
+        self._claims.end()
 
     def _resize(self) -> Iterator[Event]:
         """Starts replicas where GPUs have joined or replicas were lost, and ends those that find no work any more."""
@@ -174,7 +174,7 @@ class Cluster:
     def _start_replicas(self) -> None:
         actor_of = ReplicaActor.options(num_gpus=1 if self._on_gpus else 0, **self._nodes.elsewhere())
         for _ in range(self._fleet.to_start(self._gpus)):
-            actor = actor_of.remote(self._job, self.replicas, self._claims)
+            actor = actor_of.remote(self._job, self.replicas, self._claims.of_replica())
             number = self._fleet.join()
             self._running[number] = _Running(number, actor, actor.place.remote())
 
@@ -224,7 +224,7 @@ class Cluster:
 
     def _begin(self, replica: _Running, work: Work) -> Event:
         if work.place == 0:  # nobody else is at this shard: whoever was has failed
-            self._claims.forget.remote(work.shard.name)
+            self._claims.forget(work.shard.name)
         stream = replica.actor.run.options(num_returns="streaming").remote(work)
         replica.working[stream] = work
         return ShardBegun(work.shard.name, replica.number, helps=work.place > 0)
@@ -278,7 +278,7 @@ class Cluster:
         self._last_error = first_line(error)
         if replica.is_ready and isinstance(error, LatentmillError):
             work = replica.working.pop(promise)
-            self._claims.release.remote(work.shard.name, work.place)
+            self._claims.release(work.shard.name, work.place)
             yield from filter(None, [self._fleet.failed(replica.number, work, self._last_error, replica.drains)])
         else:  # it could not load, is gone, or may be broken
             end_actor(replica.actor)
@@ -289,6 +289,6 @@ class Cluster:
             death = Death(replica.number, replica.node, self._last_error, time.monotonic(), of_itself, replica.gpu)
             self._deaths.append((death, list(replica.working.values())))
             for work in replica.working.values():
-                self._claims.release.remote(work.shard.name, work.place)
+                self._claims.release(work.shard.name, work.place)
             replica.working.clear()
             self._resize_at = 0.0

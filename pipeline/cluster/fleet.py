@@ -78,6 +78,10 @@ class ReplicaCount:
         """How many replicas there should be: never more than can find work."""
         return min(max(self.least, min(gpus, self.most)), self.useful(shards))
 
+    def stays_one(self, wanted: int, joins: bool) -> bool:
+        """Whether there is never a second replica. `joins`: nodes may join, as they do in a cluster."""
+        return wanted == 1 and (self.most == 1 or not joins)
+
     def useful(self, shards: int) -> int:
         """How many replicas can find work in so many shards."""
         return max(1, shards * self.per_shard)

@@ -11,7 +11,6 @@ import ray
 
 import encoder
 from pipeline.clips.plan import rules_of
-from pipeline.cluster.claims import RayClaims
 from pipeline.cluster.cpus import usable_cpus
 from pipeline.cluster.decoder import RayDecoder, load_beside
 from pipeline.cluster.fleet import MOST_SHARDS, Work
@@ -99,8 +98,8 @@ class LatentsJob:
 class Replica:
     """One encoder on one device. `replicas` is how many there are in the run, which share the CPUs of the cluster."""
 
-    def __init__(self, job: Job, replicas: int, claims: Any) -> None:
-        self._job, self._replicas, self._claims = job, replicas, RayClaims(claims)
+    def __init__(self, job: Job, replicas: int, claims: Claims) -> None:
+        self._job, self._replicas, self._claims = job, replicas, claims
         self._task: Any = None
         self._threads = 1
         self._metrics = RayMetrics(job.run)

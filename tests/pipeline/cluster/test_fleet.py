@@ -104,6 +104,16 @@ def test_replicas_follow_the_gpus_within_their_bounds_and_never_outnumber_the_sh
     assert ReplicaCount(least, most).wanted(gpus, shards) == wanted
 
 
+@pytest.mark.parametrize(
+    ("most", "wanted", "joins", "stays_one"),
+    [(1, 1, True, True), (99, 1, False, True), (99, 1, True, False), (2, 2, False, False)],
+)
+def test_a_replica_stays_alone_where_no_more_are_asked_for_or_no_node_joins(
+    most: int, wanted: int, joins: bool, stays_one: bool
+) -> None:
+    assert ReplicaCount(1, most).stays_one(wanted, joins) is stays_one
+
+
 @pytest.mark.parametrize(("gpus", "shards", "wanted"), [(4, 1, 4), (99, 1, WORKERS_PER_SHARD), (99, 3, 24), (4, 0, 1)])
 def test_helpers_of_the_last_shards_are_there_from_the_start(gpus: int, shards: int, wanted: int) -> None:
     assert ReplicaCount(1, 99, WORKERS_PER_SHARD).wanted(gpus, shards) == wanted

@@ -11,7 +11,7 @@ import ray
 from support.runs import MakeConfig, moved, output_files, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
-from pipeline.cluster import cluster as cluster_module
+from pipeline.cluster import claims as cluster_claims
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
@@ -81,7 +81,7 @@ def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     impatient = ray.remote(num_cpus=0)(SharedClaims)  # or the second would leave the part to the first
-    monkeypatch.setattr(cluster_module, "start_claims", lambda: impatient.remote(least_patience_seconds=0.5))
+    monkeypatch.setattr(cluster_claims, "start_claims", lambda: impatient.remote(least_patience_seconds=0.5))
     write_tar(tmp_path / "s.tar", samples_of(videos[:1]))
     config, met = make_config(runtime={"replicas": 2}), set[int]()
     queue = WorkQueue(max_attempts=1)
