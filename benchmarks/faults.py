@@ -73,11 +73,11 @@ def hostile(video: bytes, chance: random.Random) -> bytes:
     return chance.choice([video[: chance.randrange(len(video))], bytes(damaged), b"", b"<html>404</html>"])
 
 
-def write_config(path: Path, shards: Path, out: str) -> str:
+def write_config(path: Path, shards: Path, out: str, frames: int) -> str:
     config = {
         "input": {"shards": f"{shards}/*.tar"},
         "output": {"path": out, "part_samples": 4},
-        "clip": {"frames": 17, "fps": None, "buckets": ["32x48", "48x32"]},
+        "clip": {"frames": frames, "fps": None, "buckets": ["32x48", "48x32"]},
         "encoder": {"name": "tiny", "weights": "random:0", "dtype": "float32"},
         "limits": {"max_reject_fraction": 1.0, "max_attempts": 20},  # kills must not use up the attempts
     }
@@ -217,7 +217,7 @@ def read_root(store: Store) -> Root:
     return files, clips, accounted
 
 
-def soak(storage: str, kills: int, seconds: float, samples: int, seed: int) -> dict[str, object]:
+def soak(storage: str, kills: int, seconds: float, samples: int, frames: int, seed: int) -> dict[str, object]:
     """Disturbs runs that write to `storage` (local, s3) and says what was done and found."""
     began = time.monotonic()
     state = Soak(random.Random(seed), math.inf, kills)
@@ -226,11 +226,11 @@ def soak(storage: str, kills: int, seconds: float, samples: int, seed: int) -> d
         base = stack.enter_context(s3_server()) if storage == "s3" else str(folder)
         stack.callback(state.clean)
         make_shards(folder, samples, seed)
-        calm = undisturbed(write_config(folder / "calm.json", folder, str(folder / "calm")))
+        calm = undisturbed(write_config(folder / "calm.json", folder, str(folder / "calm"), frames))
         state.deadline = time.monotonic() + seconds
         while not state.enough:
             out = f"{base}/{storage}-{state.found['runs']}"
-            state.disturb(write_config(folder / "run.json", folder, out), folder)
+            state.disturb(write_config(folder / "run.json", folder, out, frames), folder)
             state.compare(calm, Store(out))
     return {
         "kills": dict(sorted(state.kills.items())) | {"total": state.kills.total()},
@@ -244,13 +244,16 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=200, help="processes to kill, in all")
     parser.add_argument("--seconds", type=float, default=600.0, help="kill none after this time, in all")
     parser.add_argument("--samples", type=int, default=24, help=f"in each of {SHARDS} shards")
+    parser.add_argument("--frames", type=int, default=17, help="of each clip")
     parser.add_argument("--storage", nargs="+", choices=("local", "s3"), default=["local", "s3"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "faults.json")
     chosen = parser.parse_args(None if arguments is None else list(arguments))
     share = len(chosen.storage)
     results = {
-        storage: soak(storage, chosen.kills // share, chosen.seconds / share, chosen.samples, chosen.seed)
+        storage: soak(
+            storage, chosen.kills // share, chosen.seconds / share, chosen.samples, chosen.frames, chosen.seed
+        )
         for storage in chosen.storage
     }
     text = json.dumps({"seed": chosen.seed, "cpus": os.cpu_count(), **results}, indent=1)

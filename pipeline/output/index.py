@@ -48,8 +48,9 @@ def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
 
 def read_index(store: Store, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A row for each clip of a shard, with all columns or some. Raises FileNotFoundError where there is none."""
-    with store.open(index_path(shard)) as file:
-        return pq.read_table(file, columns=columns and list(columns), partitioning=None).replace_schema_metadata()
+    with store.open(index_path(shard)) as file:  # pq.read_table imports pandas, where it is installed
+        table = pq.ParquetFile(file).read(columns and list(columns)).replace_schema_metadata()
+    return table.select(columns) if columns else table
 
 
 def _index_of_part(store: Store, part: PartJson) -> tuple[pa.Table, dict[str, Any], int]:

@@ -1,4 +1,7 @@
-"""Losing every GPU is waiting, never the end: raylets are killed and join while a run goes on."""
+"""GPUs that are busy, faulty, leave with notice or do not come, and a head that is lost.
+
+That a run waits when it has lost every GPU is tried by test_several_nodes.py.
+"""
 
 import os
 import re
@@ -9,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -17,9 +19,8 @@ import yaml
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_gpus, idle_head, kept
 from support.paths import ROOT
-from support.runs import MakeConfig, moved, output_files, run_all, simulated_samples, write_tar
+from support.runs import MakeConfig, simulated_samples, write_tar
 
-import encoder
 from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster as ray_cluster
 from pipeline.cluster import fleet
@@ -62,12 +63,6 @@ def nodes(head: Nodes) -> Iterator[Nodes]:
         yield running
 
 
-def kill(node: Any) -> None:
-    """Kills a raylet as a machine that loses its power would: Ray goes on listing the node for a while."""
-    (raylet,) = node.all_processes["raylet"]
-    os.kill(raylet.process.pid, signal.SIGKILL)
-
-
 @pytest.fixture
 def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
     """One shard of three slices, to be made by a simulated encoder on the GPUs of the cluster."""
@@ -97,29 +92,6 @@ def events_of(cluster: Cluster, check: Callable[[], None] = lambda: None) -> Ite
         yield from cluster.run(check)
     finally:
         cluster.stop()
-
-
-def test_the_only_gpu_node_is_killed_with_more_replicas_than_may_die_and_the_run_waits_for_another(
-    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet, "DEATHS_IN_A_ROW", 1)
-    lost, joined = add_gpus(nodes, 2), None
-    seen: list[Event] = []
-    with connected(config.runtime):
-        cluster = cluster_of(config)
-        place_all(cluster)
-        kill(lost)
-        for event in events_of(cluster):
-            seen.append(event)
-            if not joined and isinstance(event, WaitingForGpus):
-                joined = add_gpus(nodes, 1)
-    assert joined is not None, "the run must say that it waits when the last GPU is gone"
-    assert sum(isinstance(event, ReplicaLost) for event in seen) == 2
-    assert {event.node for event in seen if isinstance(event, ReplicaJoined)} == {joined.node_id}
-    assert sum(isinstance(event, ShardDone) for event in seen) == 1
-    undisturbed = moved(config, tmp_path / "undisturbed")
-    run_all(undisturbed, encoder.load("simulated", weights="simulated:1"))
-    assert output_files(tmp_path / "out") == output_files(tmp_path / "undisturbed")
 
 
 def test_a_run_without_gpus_ends_when_it_has_waited_as_long_as_it_may(nodes: Nodes, config: Config) -> None:
