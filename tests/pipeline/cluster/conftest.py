@@ -15,6 +15,7 @@ from pipeline.config.runtime import RuntimeConfig
 def local_ray() -> Iterator[None]:
     """A local Ray of two CPUs, as a run starts one. Its workers find what tests share."""
     with pytest.MonkeyPatch.context() as monkeypatch, logical_cpus(2):
+        monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")  # a test waits for them
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
         with connected(RuntimeConfig()):
             yield

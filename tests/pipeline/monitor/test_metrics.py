@@ -1,24 +1,13 @@
-"""What is counted, once, and where; a small run on a real Ray shows it where Prometheus would read it."""
+"""What is counted, once, and where; cluster/test_cluster.py reads it as Prometheus would."""
 
-import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import pytest
-import ray
 from support.makers import made_reject
-from support.runs import MakeConfig, samples_of, write_tar
 
-from encoder.video_encoder import VideoEncoder
-from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, ReplicaCount, WorkQueue
-from pipeline.cluster.joining import connected
-from pipeline.cluster.metrics import RayMetrics, of_fleet
-from pipeline.cluster.replica import LatentsJob
-from pipeline.config.identity import fingerprint, identity, run_name
+from pipeline.cluster.metrics import of_fleet
 from pipeline.errors import Reason, ShardError
-from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, Progress, ReplicaLost, ShardDone, ShardFailed, SliceDone, WaitingForGpus
 from pipeline.monitor.metrics import METRICS, Metric, Point, of_event, of_work, thinned
 from pipeline.records import Reject, TarShard
@@ -139,72 +128,3 @@ def test_a_thousand_samples_of_a_fast_replica_are_a_handful_of_events() -> None:
     heard = list(thinned([Progress("a", 3)] * 1000, now_seconds=lambda: next(times)))
     assert len(heard) <= 4
     assert sum(event.frames for event in heard if isinstance(event, Progress)) == 3000
-
-
-# --- on a real Ray
-
-
-def scraped(address: str, run: str) -> Values:
-    """Our metrics of a run as a node shows them to Prometheus: sums over processes, by name and our tags' values."""
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_latentmill_")]
-    sums: Values = {}
-    for line in lines:
-        name, _, rest = line.partition("{")
-        texts, _, value = rest.rpartition("} ")
-        tags = dict(pair.split("=", 1) for pair in texts.split(","))
-        if tags["run"] == f'"{run}"':
-            at = (name, *(tags[tag].strip('"') for tag in ("stage", "reason", "state", "fate") if tag in tags))
-            sums[at] = sums.get(at, 0) + float(value)
-    return sums
-
-
-def wait_for_metrics(address: str, run: str, there: Callable[[Values], bool]) -> Values:
-    deadline = time.monotonic() + 120
-    while not there(found := scraped(address, run)):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.5)
-    return found
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("one_cpu")
-def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(
-    make_config: MakeConfig,
-    tiny: VideoEncoder,
-    videos: tuple[bytes, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
-    write_tar(tmp_path / "s0.tar", samples_of([*videos[:3], b"<html>"]))
-    write_tar(tmp_path / "s1.tar", samples_of(videos[3:5]))
-    config = make_config(runtime={"replicas": 1})
-    run = run_name(fingerprint(identity(config, tiny.weights_sha256)), config.output.path)
-    queue = WorkQueue(max_attempts=1)
-    queue.extend(list_shards(config.input.shards))
-    gauges = {("ray_latentmill_shards", "waiting"), ("ray_latentmill_replicas", "at_work")}
-    with connected(config.runtime):
-        cluster = Cluster(LatentsJob(config, tiny.weights_sha256), queue)
-        events = list(cluster.run(check=lambda: None))
-        driver, fleet = RayMetrics(LatentsJob(config, tiny.weights_sha256).run), Fleet(queue, ReplicaCount(1, 1))
-        (node,) = ray.nodes()
-        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-
-        def all_there(found: dict[tuple[str, ...], float]) -> bool:
-            driver.add(of_fleet(fleet, loading=0))  # as a run that goes on does every few seconds
-            return (
-                found.get(("ray_latentmill_shards_done_total",)) == 2
-                and found.get(("ray_latentmill_frames_total",), 0) >= 25
-                and gauges <= found.keys()
-            )
-
-        metrics = wait_for_metrics(address, run, all_there)
-        cluster.stop()
-    written = sum(event.size_bytes for event in events if isinstance(event, SliceDone))
-    assert metrics[("ray_latentmill_clips_total",)] == 5
-    assert metrics[("ray_latentmill_samples_total",)] == 6
-    assert metrics[("ray_latentmill_frames_total",)] == 25
-    assert metrics[("ray_latentmill_written_bytes_total",)] == written
-    assert [at[0] for at in metrics if "rejects" in at[0]] == ["ray_latentmill_rejects_total"]
-    assert metrics[("ray_latentmill_stage_seconds_total", "encode")] > 0
