@@ -244,6 +244,7 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_cpu")
 @pytest.mark.skipif(not SHARED_VIDEOS.exists(), reason="the shared videos are not beside this clone")
 def test_every_shared_video_good_or_hostile_is_a_row_or_a_reject(
     make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
