@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,7 +184,9 @@ def test_a_run_whose_head_is_lost_says_how_to_go_on_and_one_that_is_stopped_just
     with idle_head() as nodes:  # of its own, and in the last test: a cluster after it would be a second one
         add_gpus(nodes, 2)
         config = config.replaced({"runtime.address": nodes.address})
-        with joined_run(config, tmp_path / "out") as run, joined_run(config, tmp_path / "stopped") as stopped:
+        with started_run(config, tmp_path / "out") as run, started_run(config, tmp_path / "stopped") as stopped:
+            wait_until_joined(run)
+            wait_until_joined(stopped)
             stopped.send_signal(signal.SIGTERM)
             (gcs,) = nodes.head_node.all_processes["gcs_server"]
             os.kill(gcs.process.pid, signal.SIGKILL)
@@ -197,16 +199,17 @@ def test_a_run_whose_head_is_lost_says_how_to_go_on_and_one_that_is_stopped_just
     assert stopped.returncode == 143, stopped_errors
 
 
-@contextmanager
-def joined_run(config: Config, out: Path) -> Iterator["subprocess.Popen[str]"]:
+def started_run(config: Config, out: Path) -> "subprocess.Popen[str]":
     """A run with one replica in a process of its own, which has much left when its replica joins."""
     slow = {"encoder.weights": "simulated:500", "runtime.replicas": 1, "output.path": str(out)}
     file = out.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(config.replaced(slow).model_dump(mode="json")))
     command = [sys.executable, "-m", "jobs", "run", str(file)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stdout
-        assert run.stderr
-        while "joined" not in (line := run.stdout.readline()):
-            assert line, run.stderr.read()
-        yield run
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until_joined(run: "subprocess.Popen[str]") -> None:
+    assert run.stdout
+    assert run.stderr
+    while "joined" not in (line := run.stdout.readline()):
+        assert line, run.stderr.read()

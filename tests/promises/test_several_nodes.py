@@ -25,7 +25,7 @@ from support.runs import (
 import encoder
 from benchmarks.faults import family
 from encoder.simulated import WEIGHTS_SHA256
-from pipeline.cluster import fleet
+from pipeline.cluster import cluster, fleet
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, WorkQueue
 from pipeline.cluster.joining import connected
@@ -175,8 +175,9 @@ def is_there(process: int) -> bool:
 
 
 def test_a_replica_that_hangs_with_the_last_slice_of_all_does_not_hold_the_run_up(
-    nodes: Nodes, config: Config, tmp_path: Path
+    nodes: Nodes, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cluster, "RETIRE_SECONDS", 1.0)  # nobody waits for what hangs
     add_gpus(nodes, 2)
     config = config.replaced({"input.shards": str(write_tar(tmp_path / "one.tar", simulated_samples(3)))})
     hanging: list[int] = []
