@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # Read when Triton is imported, which torch may do: without a GPU its kernels are interpreted.
 if not Path("/proc/driver/nvidia/version").exists():
@@ -41,16 +42,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by their fixtures, and sets which tests go to one process together, the longest groups first.
 
-    All that start Ray form one group: two clusters on two cores run into time-outs, and a job sent to one of them may
-    join the other. The others are grouped by file, which keeps the fixtures of a module in one process, and within it
-    by how long they take.
+    Those that start Ray form two groups, one for each process of `make test`: more clusters at once run into time-outs.
+    The others are grouped by file, which keeps the fixtures of a module in one process, and within it by how long they
+    take.
     """
     for item in items:
         for fixture in MARKED_BY_FIXTURE.keys() & getattr(item, "fixturenames", ()):
             item.add_marker(MARKED_BY_FIXTURE[fixture])
-        if item.path.parent.name == "promises":
+        is_promise = item.path.parent.name == "promises"
+        if is_promise:
             item.add_marker("slow")  # whole runs
-        group = "ray" if _has(item, "ray") else f"{item.path.stem}, {'long' if _is_long(item) else 'short'}"
+        if _has(item, "ray"):
+            group = "ray, promises" if is_promise else "ray"
+        else:
+            group = f"{item.path.stem}, {'long' if _is_long(item) else 'short'}"
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (not _has(item, "ray"), not _is_long(item)))
 
@@ -61,6 +66,14 @@ def _has(item: pytest.Item, *markers: str) -> bool:
 
 def _is_long(item: pytest.Item) -> bool:
     return _has(item, "full_size", "s3", "slow", "soak")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_folder_of_process() -> Iterator[None]:
+    """Ray notes in its folder which cluster of this machine a submitted job joins: test processes must not share it."""
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        yield
 
 
 @pytest.fixture(scope="session")
