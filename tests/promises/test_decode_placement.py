@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_cpus, add_gpus, idle_head
-from support.runs import MakeConfig, simulated_samples, write_tar
+from support.runs import simulated_run, simulated_samples, write_tar
 
 import encoder
 from pipeline.clips.plan import ClipRules
@@ -39,14 +39,10 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
+def config(tmp_path: Path, nodes: Nodes) -> Config:
     """Videos whose decoding takes a hundred times as long as their encoding, and needs no real CPU."""
     write_tar(tmp_path / "s.tar", simulated_samples(VIDEOS, ms_per_frame=100.0))
-    return make_config(
-        runtime={"address": nodes.address, "device": "cpu"},
-        encoder={"name": "simulated", "weights": "simulated:1"},
-        input={"video": ["simulated"]},
-    )
+    return simulated_run(tmp_path, 1, runtime={"address": nodes.address, "device": "cpu"})
 
 
 def test_a_gpu_node_with_one_cpu_is_fed_by_the_cpus_of_the_others(config: Config) -> None:

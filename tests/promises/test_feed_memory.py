@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.runs import MakeConfig, write_tar
+from support.runs import simulated_run, write_tar
 
 import encoder
 from jobs.commands.bench_simulated import logical_cpus
@@ -20,15 +20,11 @@ FILM_FRAMES, SIZE_PX, AHEAD_BYTES = 241, (480, 640), 300_000_000  # a film is 22
 
 
 @pytest.mark.ray
-def test_films_that_do_not_fit_are_streamed_within_the_bound(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_films_that_do_not_fit_are_streamed_within_the_bound(tmp_path: Path) -> None:
     film = write_simulated(SimulatedVideo(FILM_FRAMES, *SIZE_PX, 8.0, 0.5))
     write_tar(tmp_path / "s.tar", ((f"{number}.simulated", film) for number in range(4)))
-    config = make_config(
-        encoder={"name": "simulated", "weights": "simulated:1"},
-        clip={"frames": 49, "window": "full", "continuous": True, "fps": None, "buckets": ["480x640"]},
-        input={"video": ["simulated"]},
-        runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES},
-    )
+    clip = {"frames": 49, "window": "full", "continuous": True, "fps": None, "buckets": ["480x640"]}
+    config = simulated_run(tmp_path, 1, clip=clip, runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES})
     peak_bytes = 0
     with logical_cpus(4), connected(config.runtime):  # more films at once than fit
         queue = WorkQueue(max_attempts=1)

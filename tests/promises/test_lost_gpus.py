@@ -19,7 +19,7 @@ import yaml
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_gpus, idle_head, kept
 from support.paths import ROOT
-from support.runs import MakeConfig, simulated_samples, write_tar
+from support.runs import simulated_run, simulated_samples, write_tar
 
 from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster as ray_cluster
@@ -64,14 +64,10 @@ def nodes(head: Nodes) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
+def config(tmp_path: Path, nodes: Nodes) -> Config:
     """One shard of three slices, to be made by a simulated encoder on the GPUs of the cluster."""
     write_tar(tmp_path / "s.tar", simulated_samples(8))
-    return make_config(
-        input={"video": ["simulated"]},
-        encoder={"name": "simulated", "weights": "simulated:1"},
-        runtime={"address": nodes.address, "wait_for_gpus_minutes": 5},
-    )
+    return simulated_run(tmp_path, 1, runtime={"address": nodes.address, "wait_for_gpus_minutes": 5})
 
 
 def cluster_of(config: Config) -> Cluster:

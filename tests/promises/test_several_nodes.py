@@ -13,11 +13,11 @@ import ray
 from ray.cluster_utils import Cluster as Nodes
 from support.nodes import add_cpus, add_gpus, idle_head, kept
 from support.runs import (
-    MakeConfig,
     moved,
     output_files,
     published_files,
     run_all,
+    simulated_run,
     simulated_samples,
     write_tar,
 )
@@ -53,15 +53,11 @@ def nodes(head: Nodes) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, nodes: Nodes) -> Config:
+def config(tmp_path: Path, nodes: Nodes) -> Config:
     """Four shards of three slices, to be made by a simulated encoder on the GPUs of the cluster."""
     for number in range(4):
         write_tar(tmp_path / f"s{number}.tar", simulated_samples(8))
-    return make_config(
-        runtime={"address": nodes.address},
-        input={"video": ["simulated"]},
-        encoder={"name": "simulated", "weights": "simulated:30"},
-    )
+    return simulated_run(tmp_path, 30, runtime={"address": nodes.address})
 
 
 @dataclass

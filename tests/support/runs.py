@@ -34,6 +34,12 @@ def configured(folder: Path, **sections: dict[str, Any]) -> Config:
     return parse_config({name: tree.get(name, {}) | sections.get(name, {}) for name in tree | sections})
 
 
+def simulated_run(folder: Path, ms_per_frame: float, **sections: dict[str, Any]) -> Config:
+    """The same for the simulated encoder, and videos of `simulated_samples`."""
+    encoder = {"name": "simulated", "weights": f"simulated:{ms_per_frame:g}"}
+    return configured(folder, input={"video": ["simulated"]}, encoder=encoder, **sections)
+
+
 def moved(config: Config, root: Path) -> Config:
     """The same run in another output root. Where the input stays, so do the bytes of every file."""
     return config.replaced({"output.path": str(root)})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.exceptions import RayActorError
-from support.runs import MakeConfig, moved, output_files, run_all, simulated_samples, write_tar
+from support.runs import moved, output_files, run_all, simulated_run, simulated_samples, write_tar
 
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
@@ -32,14 +32,6 @@ Values = dict[tuple[str, ...], float]
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
-def simulated(make_config: MakeConfig, replicas: int) -> Config:
-    return make_config(
-        input={"video": ["simulated"]},
-        encoder={"name": "simulated", "weights": "simulated:1"},
-        runtime={"replicas": replicas},
-    )
-
-
 def queue_of(config: Config) -> WorkQueue:
     queue = WorkQueue(max_attempts=1)
     queue.extend(list_shards(config.input.shards))
@@ -47,12 +39,12 @@ def queue_of(config: Config) -> WorkQueue:
 
 
 def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none_behind(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient = ray.remote(num_cpus=0)(SharedClaims)  # or the second would leave the part to the first
     monkeypatch.setattr(cluster_claims, "start_claims", lambda: impatient.remote(least_patience_seconds=0.5))
     write_tar(tmp_path / "s.tar", simulated_samples(1))
-    config, met, out = simulated(make_config, replicas=2), set[int](), tmp_path / "out"
+    config, met, out = simulated_run(tmp_path, 1, runtime={"replicas": 2}), set[int](), tmp_path / "out"
 
     def meet(number: int) -> Callable[[object], None]:
         """Both replicas come to the last step of the same part; the second takes it when all is done."""
@@ -115,10 +107,10 @@ def wait_for_metrics(address: str, run: str, there: Callable[[Values], bool]) ->
     return found
 
 
-def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(tmp_path: Path) -> None:
     write_tar(tmp_path / "s0.tar", [*simulated_samples(3), ("clip-003.simulated", b"<html>")])
     write_tar(tmp_path / "s1.tar", simulated_samples(2))
-    config = simulated(make_config, replicas=1)
+    config = simulated_run(tmp_path, 1, runtime={"replicas": 1})
     job, queue = LatentsJob(config, WEIGHTS_SHA256), queue_of(config)
     cluster = Cluster(job, queue)
     events = list(cluster.run(check=lambda: None))
