@@ -1,4 +1,4 @@
-"""Tests that start Ray stay in one process of pytest-xdist: two clusters on two cores run into time-outs."""
+"""Groups of tests stay in one process of pytest-xdist, so that each has one Ray at a time."""
 
 import pytest
 
