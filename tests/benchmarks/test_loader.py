@@ -33,7 +33,7 @@ def test_the_loader_loses_and_repeats_nothing_when_it_is_stopped(
         return ids_left(name, root, str(folder), int(stop))
 
     monkeypatch.setattr("benchmarks.loader._read", read)
-    assert resumed(tmp_path, ["ours"], 2)["ours"] == {
+    assert resumed(tmp_path, ["ours"], 2, rows=96)["ours"] == {
         "stops": 2,
         "rows_lost": 0,
         "rows_repeated": 0,

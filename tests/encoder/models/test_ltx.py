@@ -116,7 +116,7 @@ def test_a_stream_that_begins_at_the_receptive_field_has_the_same_bits(pairs: di
     ours = pairs[kind][1]
     field = ours.receptive_field
     assert field is not None
-    frames = 1 + 8 * -(-(field.warm_up_frames + 32) // 8)
+    frames = 1 + 8 * -(-(field.warm_up_frames + 8) // 8)
     clip = video(1, frames, 32, 32)
     begin = field.begin(frames - 1, field.plan(frames))
     assert begin > 0
