@@ -89,9 +89,9 @@ def _environment(scratch: str) -> dict[str, str]:
     return {**os.environ, "HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 
-def resumed(folder: Path, names: list[str], stops: int) -> dict[str, dict[str, float]]:
+def resumed(folder: Path, names: list[str], stops: int, rows: int = 320) -> dict[str, dict[str, float]]:
     """Rows lost and repeated in an epoch that is stopped once at random and gone on with, over some stops."""
-    root = write_rows(folder / "small", 320, SMALL)
+    root = write_rows(folder / "small", rows, SMALL)
     write_mds(root)
     return {name: _resumed(name, root, folder, stops) for name in names}
 
@@ -100,7 +100,7 @@ def _resumed(name: str, root: str, folder: Path, stops: int) -> dict[str, float]
     chance, lost, repeated, changed = random.Random(0), 0, 0, 0
     whole = _read(name, root, folder, "0")[1]
     for _ in range(stops):
-        before, after = _read(name, root, folder, str(chance.randrange(1, 300)))
+        before, after = _read(name, root, folder, str(chance.randrange(1, len(whole) - 20)))
         lost += len(set(whole) - set(before + after))
         repeated += sum(count - 1 for count in Counter(before + after).values())
         changed += before + after != whole

@@ -234,6 +234,8 @@ def _bands(x: Tensor) -> list[tuple[Tensor, ...]]:
     """The pixels of each frame of `b c t h w` as `b pixels c`, on a CPU in bands that fit in a core's cache."""
     pixels = x.permute(2, 0, 3, 4, 1).flatten(2, 3)
     most_px = max(1, BAND_VALUES // x.shape[1]) if x.device.type == "cpu" else pixels.shape[2]
+    if pixels.shape[2] <= most_px:  # torch takes longer to split a small picture than to normalise it
+        return [(frame,) for frame in pixels.unbind()]
     return [torch.split(frame, most_px, dim=1) for frame in pixels]
 
 

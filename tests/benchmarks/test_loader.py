@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.loader import SMALL, on_s3, resumed, start
-from benchmarks.loader_data import write_index, write_rows
+from benchmarks.loader_data import write_rows
 from benchmarks.loader_readers import READERS, ids_left, measure, missing
 from pipeline.dataset.loader import THREADS, Latents
 
@@ -33,7 +33,7 @@ def test_the_loader_loses_and_repeats_nothing_when_it_is_stopped(
         return ids_left(name, root, str(folder), int(stop))
 
     monkeypatch.setattr("benchmarks.loader._read", read)
-    assert resumed(tmp_path, ["ours"], 2)["ours"] == {
+    assert resumed(tmp_path, ["ours"], 2, rows=96)["ours"] == {
         "stops": 2,
         "rows_lost": 0,
         "rows_repeated": 0,
@@ -43,7 +43,7 @@ def test_the_loader_loses_and_repeats_nothing_when_it_is_stopped(
 
 def test_an_index_without_parts_starts(tmp_path: Path) -> None:
     assert start(tmp_path, 2000)["seconds"] > 0
-    rows = Counter(bucket for bucket, _ in Latents(write_index(tmp_path / "index", 2000), 5, 5).steps(0))
+    rows = Counter(bucket for bucket, _ in Latents(str(tmp_path / "index-2000"), 5, 5).steps(0))
     assert set(rows.values()) == {40}
 
 

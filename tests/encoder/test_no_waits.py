@@ -33,11 +33,14 @@ class NoReads(TorchDispatchMode):
     """Fails where a value is looked at, as a branch, an index or a number of Python."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, leaves = func.overloadpacket.__name__, tree_leaves((args, kwargs))
-        masks = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dtype == torch.bool]
-        reads = name in READS or (name.startswith("index") and masks)
+        name = func.overloadpacket.__name__
+        reads = name in READS or (name.startswith("index") and has_masks((args, kwargs)))
         assert not reads, f"{func} reads a value"
         return func(*args, **(kwargs or {}))
+
+
+def has_masks(arguments: Any) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.dtype == torch.bool for leaf in tree_leaves(arguments))
 
 
 class OnlyOn(TorchDispatchMode):
@@ -82,7 +85,7 @@ def pushes(loaded: VideoEncoder, device: str) -> Iterator[Callable[[], Any]]:
     """Two clips of two chunks each, interleaved, chunk by chunk."""
     streams = [loaded.stream(9) for _ in range(2)]
     for frames in (5, 4):
-        video = torch.zeros(1, 3, frames, 24, 16, device=device)
+        video = torch.zeros(1, 3, frames, 16, 16, device=device)
         for stream in streams:
             yield lambda stream=stream, video=video: stream.push(video)  # type: ignore[misc]
 

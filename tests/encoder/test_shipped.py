@@ -25,7 +25,7 @@ def test_what_tiny_encodes_its_decoder_shows() -> None:
     loaded, decoder = encoder.load("tiny", weights="tiny", convolutions="direct"), encoder.load_decoder("tiny")
     decibels = []
     for seed in range(4):
-        frames = np.stack([draw_scene(2 * number, 128, 128, seed) for number in range(9)])
+        frames = np.stack([draw_scene(2 * number, 96, 96, seed) for number in range(9)])
         latent = loaded.encode(loaded.to_video(frames)).mean[0]
         decibels.append(psnr_db(frames, decoder.decode(latent.numpy())))
     assert np.mean(decibels) >= 24

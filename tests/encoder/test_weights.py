@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,20 @@ from encoder.weights import WeightsError, assign, own_tensors, random_weights, r
 FILE = "diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
-    AutoencoderKLCogVideoX(
+    vae = AutoencoderKLCogVideoX(
         block_out_channels=(16, 32, 32, 64), layers_per_block=1, norm_num_groups=8, scaling_factor=0.7
-    ).save_pretrained(tmp_path)
-    return tmp_path
+    )
+    vae.save_pretrained(folder := tmp_path_factory.mktemp("saved"))
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy, for a test to change."""
+    return shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
 
 
 def edit_config(folder: Path, **changes: object) -> None:

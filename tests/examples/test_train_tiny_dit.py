@@ -43,7 +43,7 @@ def test_the_loss_of_a_batch_falls_while_its_noise_stays_the_same(root: str) -> 
     torch.manual_seed(0)
     model, batch = Transformer(*widths(root, "wan")), next(iter(Latents(root, 4, 1, text="wan")))
     optimizer, losses = torch.optim.AdamW(model.parameters(), 5e-4), []
-    for _ in range(60):
+    for _ in range(40):
         optimizer.zero_grad()
         loss = loss_of(model, batch, step=0)
         loss.backward()

@@ -69,7 +69,11 @@ def file_names() -> set[str]:
 
 def missing_from_docstring(path: Path) -> list[str]:
     """Source files that the docstring of a module names and this repository does not have."""
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = path.read_text()
+    return _missing_files(ast.get_docstring(ast.parse(text)) or "") if _missing_files(text) else []
+
+
+def _missing_files(text: str) -> list[str]:
     return [name for name in re.findall(r"\w+\.(?:py|c|h)\b", text) if name not in file_names()]
 
 

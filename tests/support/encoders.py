@@ -1,6 +1,7 @@
 """Small encoders."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 import encoder
-from encoder.video_encoder import VideoEncoder
+from encoder.video_encoder import Posterior, VideoEncoder
 
+IS_SOAK = "LATENTMILL_SOAK" in os.environ
 ENCODERS: list[tuple[str, dict[str, Any]]] = [
     ("tiny", {"norm_scope": "frame"}),
     ("tiny", {"norm_scope": "chunk"}),
@@ -116,27 +118,40 @@ def unchecked_memory() -> Iterator[None]:
         yield
 
 
+def frame_counts(step: int) -> list[int]:
+    """Frame counts from 1 to 97; only in soaks those between 49 and 97, where chunks go on as the ones before."""
+    return [frames for frames in range(1, 98, step) if IS_SOAK or frames <= 49 or frames == 97]
+
+
+@torch.no_grad()
+def moments_of(theirs: Any, clip: Tensor) -> Tensor:
+    """The moments that a diffusers VAE gives a clip."""
+    moments: Tensor = theirs.encode(clip).latent_dist.parameters
+    return moments
+
+
+def error_of(posterior: Posterior, expected: Tensor) -> float:
+    """The largest error of our moments over the largest value of those expected."""
+    moments = torch.cat([posterior.mean, posterior.logvar], 1)
+    assert moments.shape == expected.shape
+    return float((moments - expected).abs().max() / expected.abs().max())
+
+
 def relative_error(pair: Pair, clip: Tensor) -> float:
     """The largest error of our moments over the largest value of diffusers'."""
     theirs, ours = pair
-    with torch.no_grad():
-        expected = theirs.encode(clip).latent_dist.parameters
-    posterior = ours.encode(clip)
-    error = torch.cat([posterior.mean, posterior.logvar], 1) - expected
-    return float(error.abs().max() / expected.abs().max())
+    return error_of(ours.encode(clip), moments_of(theirs, clip))
 
 
-def error_in_chunks(ours: VideoEncoder, clip: Tensor, cuts: Sequence[int]) -> float:
-    """The largest error of moments made in chunks cut at these frames, over the largest value of the encoder's own."""
+def error_in_chunks(ours: VideoEncoder, clip: Tensor, cuts: Sequence[int], whole: Posterior) -> float:
+    """The error of moments made in chunks cut at these frames, beside what the encoder makes of the clip itself."""
     model = ours.engine.model  # type: ignore[attr-defined]
     state, parts = None, []
     with torch.inference_mode():
         for begin, end in itertools.pairwise((0, *cuts, clip.shape[2])):
             moments, state = model(clip[:, :, begin:end], state)
             parts.append(moments)
-    posterior = ours.encode(clip)
-    expected = torch.cat([posterior.mean, posterior.logvar], 1)
-    return float((torch.cat(parts, 2) - expected).abs().max() / expected.abs().max())
+    return error_of(whole, torch.cat(parts, 2))
 
 
 def wan_name(name: str) -> str:

@@ -47,15 +47,15 @@ def test_the_tiny_encoder_equals_diffusers(tiny: Pair, frames: int, batch: int) 
 
 
 @pytest.mark.full_size
-@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 5), (1, 9), (2, 17)])
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 5), (1, 9)])
 def test_the_full_size_encoder_equals_diffusers(full: Pair, frames: int, batch: int) -> None:
     assert relative_error(full, video(batch, frames, 16, 24)) < 1e-4
 
 
 @pytest.mark.full_size
-@pytest.mark.parametrize(("batch", "frames"), [(1, 33), (2, 49)])
+@pytest.mark.parametrize(("batch", "frames"), [(2, 17), (2, 33), (1, 49)])
 def test_the_full_size_encoder_equals_diffusers_on_long_clips(full: Pair, frames: int, batch: int) -> None:
-    assert relative_error(full, video(batch, frames, 8, 24)) < 1e-4
+    assert relative_error(full, video(batch, frames, 8, 16)) < 1e-4
 
 
 @pytest.mark.parametrize("frames", range(1, 51, 4))

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 import encoder
-from encoder.text.preset_encoder import TextEncoder, batches, clean
+from encoder.text.preset_encoder import EncodedText, TextEncoder, batches, clean
 from encoder.text.presets import PRESETS
 
 LENGTHS = (0, 1, 5, 225, 226, 227, 255, 256, 511, 512, 600)
@@ -83,12 +83,19 @@ def captions() -> list[str]:
     return [*(caption_of(length, tokenizer) for length in LENGTHS), *UNUSUAL]
 
 
+@pytest.fixture(scope="module")
+def encoded(family: Family, captions: list[str]) -> list[EncodedText]:
+    return list(family.ours.encode(captions))
+
+
 def padded(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     return np.pad(rows, ((0, count - len(rows)), (0, 0)))
 
 
-def test_embeddings_are_those_of_the_pipelines_own_encode_prompt(family: Family, captions: list[str]) -> None:
-    for caption, ours in zip(captions, family.ours.encode(captions), strict=True):
+def test_embeddings_are_those_of_the_pipelines_own_encode_prompt(
+    family: Family, captions: list[str], encoded: list[EncodedText]
+) -> None:
+    for caption, ours in zip(captions, encoded, strict=True):
         rows, mask = family.theirs(caption)
         own = padded(ours.arrays["text_embedding"], len(rows))
         assert np.abs(own - rows).max() < 1e-6, f"{caption[:40]!r}"
@@ -97,21 +104,24 @@ def test_embeddings_are_those_of_the_pipelines_own_encode_prompt(family: Family,
             assert np.array_equal(ours.arrays["text_mask"], mask), f"{caption[:40]!r}"
 
 
-def test_tokens_are_counted_with_the_end_and_what_is_too_long_is_said_so(family: Family, captions: list[str]) -> None:
+def test_tokens_are_counted_with_the_end_and_what_is_too_long_is_said_so(
+    family: Family, encoded: list[EncodedText]
+) -> None:
     most = family.ours.identity["preset"]["max_tokens"]
-    for length, made in zip(LENGTHS, family.ours.encode(captions[: len(LENGTHS)]), strict=True):
+    for length, made in zip(LENGTHS, encoded[: len(LENGTHS)], strict=True):
         assert (made.tokens, made.truncated) == (length + 1, length + 1 > most)
 
 
-def test_only_what_the_model_does_not_see_is_trimmed(family: Family, captions: list[str]) -> None:
+def test_only_what_the_model_does_not_see_is_trimmed(family: Family, encoded: list[EncodedText]) -> None:
     name, most = family.ours.identity["preset"]["name"], family.ours.identity["preset"]["max_tokens"]
-    for length, made in zip(LENGTHS, family.ours.encode(captions[: len(LENGTHS)]), strict=True):
+    for length, made in zip(LENGTHS, encoded[: len(LENGTHS)], strict=True):
         assert len(made.arrays["text_embedding"]) == (min(length + 1, most) if name == "wan" else most)
 
 
-def test_the_same_captions_give_the_same_bits_again(family: Family, captions: list[str]) -> None:
-    first, again = family.ours.encode(captions), family.ours.encode(captions)
-    for one, other in zip(first, again, strict=True):
+def test_the_same_captions_give_the_same_bits_again(
+    family: Family, captions: list[str], encoded: list[EncodedText]
+) -> None:
+    for one, other in zip(encoded, family.ours.encode(captions), strict=True):
         assert one.arrays["text_embedding"].tobytes() == other.arrays["text_embedding"].tobytes()
 
 
