@@ -72,8 +72,8 @@ class Dying(Store):
 
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Ten made-up rows of the tiny encoder with texts, which every target takes."""
-    return with_texts(made_run(tmp_path_factory.mktemp("tiny"), "tiny"))
+    """Six made-up rows of the tiny encoder with texts, which every target takes."""
+    return with_texts(made_run(tmp_path_factory.mktemp("tiny"), "tiny", (ONE,) * 2))
 
 
 @pytest.mark.parametrize("target", NAMES)
@@ -111,7 +111,7 @@ def ids_in(folder: Path) -> list[str]:
 
 
 def test_a_selection_and_its_split_are_honoured(tiny_run: Config, tmp_path: Path) -> None:
-    rows = chosen(read_index(Store(tiny_run.output.path)), "sample_index != 2")
+    rows = chosen(read_index(Store(tiny_run.output.path)), "window_index != 1")
     splits = split_of(rows, {"val": 0.4})
     write_selection(rows, splits, str(tmp_path / "selected.parquet"))
     by_split = dict(zip(rows["id"].to_pylist(), splits.to_pylist(), strict=True))
