@@ -46,7 +46,7 @@ def shards(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
 
 @pytest.fixture
 def config(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> Config:
-    monkeypatch.setattr(preview_module, "TIMING_SECONDS", 0.2)
+    monkeypatch.setattr(preview_module, "TIMING_SECONDS", 0.02)
     return make_config(
         clip={"window": "uniform:2"}, filter={"where": "not nsfw"}, output={"image_latent": "first_frame"}
     )
@@ -101,7 +101,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_count(
 def test_every_row_of_a_continuous_clip_is_counted_in_all_its_segments(
     shards: None, make_config: MakeConfig, tiny: VideoEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preview_module, "TIMING_SECONDS", 0.2)
+    monkeypatch.setattr(preview_module, "TIMING_SECONDS", 0.02)
     clip = {"window": "full", "frames": 9, "continuous": True, "segments": 2}
     config = make_config(clip=clip, filter={"where": "not nsfw"})
     store = Store(config.output.path)
