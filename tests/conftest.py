@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Test processes beside each other share the cores: threads that wait for a core spin, and slow all down."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    if processes > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at markers, and before xdist looks at groups
