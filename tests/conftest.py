@@ -65,6 +65,15 @@ def _is_long(item: pytest.Item) -> bool:
     return _has(item, "full_size", "s3", "slow", "soak")
 
 
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    """Commands set torch's threads for the whole process: the next test has its share of the cores again."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def full_size() -> LoadFullSize:
     """`encoder.load` for encoders of full size with random weights; marks the tests that take it."""

@@ -181,6 +181,7 @@ def test_plan_prints_estimates_with_where_they_come_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    monkeypatch.setattr(VideoEncoder, "encode_bytes", lambda *_: 0)  # which says nothing of samples and takes longest
     assert main(["plan", str(tmp_path / "c.yaml"), "--probe", "50"]) == 0
     said = capsys.readouterr().out
     for words in ("looked at 11 samples", "11 (counted)", "1 x filter/where", "5x32x48", "timed on this machine's"):
@@ -202,6 +203,7 @@ def test_plan_loads_the_encoder_once(
         return tiny
 
     monkeypatch.setattr(run_module, "load_encoder", load)
+    monkeypatch.setattr(VideoEncoder, "encode_bytes", lambda *_: 0)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert main(["plan", str(tmp_path / "c.yaml"), "--probe", "2"]) == 0
     assert loaded == [1]
