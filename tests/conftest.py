@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Test processes beside each other share the cores: threads that wait for a core spin, and slow all down."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    if processes > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at markers, and before xdist looks at groups
@@ -74,6 +76,15 @@ def ray_folder_of_process() -> Iterator[None]:
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    """Commands set torch's threads for the whole process: the next test has its share of the cores again."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

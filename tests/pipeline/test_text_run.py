@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import LTXPipeline, WanPipeline
-from support.runs import MakeConfig
+from support.runs import MakeConfig, configured
 from support.text_runs import commit_rows, shards_of_run, text_files
 from support.texts import make_text_encoder
 from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
@@ -54,6 +54,13 @@ def finished_here(config: Config) -> TextOutcome:
     """As the command ends, with the texts that were made in this process."""
     embedded_here(config, "wan")
     return execute_texts(prepare_texts(config), lambda *_: None, lambda _: None, lambda: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, umt5: Path) -> tuple[str, TextOutcome]:
+    """A root with texts, which is only read, and how the command ended there."""
+    out = commit_rows(configured(tmp_path_factory.mktemp("finished"))).root
+    return out, finished_here(text_config(out, wan(umt5)))
 
 
 @pytest.mark.ray
@@ -116,10 +123,9 @@ def pipeline_of(folder: Path) -> Any:
 
 
 def test_status_and_report_count_captions_and_what_was_cut_off(
-    out: str, umt5: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[str, TextOutcome], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = text_config(out, wan(umt5))
-    outcome = finished_here(config)
+    out, outcome = finished
     assert (outcome.exit_code, outcome.totals["captions"], outcome.totals["truncated"]) == (0, 7, 0)
     assert json.loads(Store(out).read("text/wan/_SUCCESS.json")) == outcome.totals
     assert json.loads(Store(out).read("summary.json"))["texts"] == {"wan": outcome.totals}
@@ -155,8 +161,10 @@ def test_a_table_that_changed_since_is_said_so(out: str, umt5: Path, tmp_path: P
         ({"encoder": "/nowhere"}, r"text: /nowhere/?.* has no config\.json"),
     ],
 )
-def test_what_cannot_work_is_refused_with_what_to_do(out: str, umt5: Path, changes: dict[str, Any], said: str) -> None:
-    finished_here(text_config(out, wan(umt5)))
+def test_what_cannot_work_is_refused_with_what_to_do(
+    finished: tuple[str, TextOutcome], umt5: Path, changes: dict[str, Any], said: str
+) -> None:
+    out, _ = finished
     with pytest.raises(UserError, match=said):
         prepare_texts(text_config(out, wan(umt5, **changes)), "wan")
 

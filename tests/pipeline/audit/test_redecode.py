@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from support.encoders import TINY, save
-from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
+from support.makers import made_latent
+from support.runs import configured, run_all, run_json, samples_of, write_tar
 
 import encoder
 from encoder.diffusers_vae import CLASSES
@@ -32,7 +33,7 @@ from pipeline.storage.store import Store
 def test_every_class_decodes_as_diffusers_does(class_name: str, tmp_path: Path) -> None:
     vae = save(class_name, tmp_path)
     decoder = encoder.load_decoder(str(tmp_path))
-    shape = (decoder.spec.latent_channels, 3, 4, 6)
+    shape = (decoder.spec.latent_channels, 3, 2, 3)
     latent = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         video = vae.decode(latent[None]).sample[0]
@@ -48,19 +49,20 @@ def test_a_latent_that_the_vae_cannot_decode_is_refused(tmp_path: Path) -> None:
         encoder.load_decoder(str(tmp_path / "nothing"))
 
 
-@pytest.fixture
-def made(tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]) -> Config:
-    return make_run(tmp_path, make_config, videos, {"frames": 9})
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...]) -> Config:
+    return make_run(tmp_path_factory.mktemp("made"), videos[:4], {"frames": 9})
 
 
-def make_run(tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...], clip: dict[str, object]) -> Config:
-    """A run whose encoder is a tiny VAE of diffusers, with its decoder in the same folder."""
-    save("AutoencoderKLCogVideoX", tmp_path / "vae")
-    write_tar(tmp_path / "a.tar", samples_of(videos[:4]))
-    config = make_config(
-        clip=clip,
-        encoder={"name": "diffusers", "weights": str(tmp_path / "vae")},
-        output={"path": str(tmp_path / "out"), "dtype": "float32", "part_samples": 2},
+def make_run(folder: Path, videos: tuple[bytes, ...], clip: dict[str, object]) -> Config:
+    """A run whose encoder is a tiny VAE of diffusers, with its decoder in `vae` of the same folder."""
+    save("AutoencoderKLCogVideoX", folder / "vae")
+    write_tar(folder / "a.tar", samples_of(videos))
+    config = configured(
+        folder,
+        clip={"buckets": ["16x24", "24x16"]} | clip,
+        encoder={"name": "diffusers", "weights": str(folder / "vae")},
+        output={"path": str(folder / "out"), "dtype": "float32", "part_samples": 2},
     )
     loaded = load_encoder(config.encoder, "cpu")
     run_all(config, loaded)
@@ -88,10 +90,8 @@ def test_a_row_is_decoded_as_diffusers_decodes_it_and_compared_with_its_source(m
         assert shown.size[1] == 2 * 160
 
 
-def test_a_row_that_continues_another_is_not_decoded_alone(
-    tmp_path: Path, make_config: MakeConfig, videos: tuple[bytes, ...]
-) -> None:
-    config = make_run(tmp_path, make_config, videos, {"frames": 9, "window": "full", "continuous": True})
+def test_a_row_that_continues_another_is_not_decoded_alone(tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+    config = make_run(tmp_path, videos[:2], {"frames": 9, "window": "full", "continuous": True})
     store = Store(config.output.path)
     rows = [row for _, row, _ in rows_of_parts(store, 100)]
     found = {clip.id for clip in redecode(store, 100, vae=None)}
@@ -103,7 +103,7 @@ def test_verify_says_the_psnr_and_writes_pictures(
     made: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = made.output.path
-    arguments = ["--decode", "2", "--vae", str(tmp_path / "vae"), "--pictures", str(tmp_path / "pictures")]
+    arguments = ["--decode", "2", "--vae", made.encoder.weights, "--pictures", str(tmp_path / "pictures")]
     assert main(["verify", out, *arguments]) == 0
     said = capsys.readouterr().out
     assert said.count("PSNR") == 2
@@ -127,7 +127,7 @@ def test_another_vae_or_none_is_the_users_error(
 
 def test_frames_that_cogvideox_gives_of_its_first_latent_again_are_left_out(tmp_path: Path) -> None:
     save("AutoencoderKLCogVideoX", tmp_path)
-    decoded = encoder.load_decoder(str(tmp_path)).decode(np.zeros((16, 2, 2, 2), np.float32))
+    decoded = encoder.load_decoder(str(tmp_path)).decode(made_latent(0, (16, 2, 2, 2)))
     assert len(decoded) == 8, "of five frames"
     assert np.array_equal(aligned(decoded, np.zeros((5, 16, 16, 3), np.uint8)), decoded[3:])
     with pytest.raises(UserError, match="it is not the run's VAE"):

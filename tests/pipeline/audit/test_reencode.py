@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from rich.console import Console
-from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
+from support.runs import configured, run_all, run_json, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from jobs import console as jobs_console
@@ -21,10 +21,14 @@ from pipeline.output.latent_bytes import latent_of
 from pipeline.storage.store import Store
 
 
-@pytest.fixture
-def made(tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Config:
-    write_tar(tmp_path / "a.tar", samples_of(videos[:5]))
-    config = make_config()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Config:
+    return make_run(tmp_path_factory.mktemp("made"), tiny, videos)
+
+
+def make_run(folder: Path, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Config:
+    write_tar(folder / "a.tar", samples_of(videos[:5]))
+    config = configured(folder)
     run_all(config, tiny)
     identity = json.loads(run_json(config, tiny))
     values = {**identity, "config": config.model_dump(mode="json")}
@@ -38,7 +42,8 @@ def test_clips_encoded_again_differ_by_their_storage_alone(made: Config) -> None
     assert all(error < 1e-3 and problem is None for _, error, problem in found)
 
 
-def test_a_clip_whose_input_changed_is_found(made: Config, tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+def test_a_clip_whose_input_changed_is_found(tiny: VideoEncoder, tmp_path: Path, videos: tuple[bytes, ...]) -> None:
+    made = make_run(tmp_path, tiny, videos)
     write_tar(tmp_path / "a.tar", samples_of(videos[2:7]))
     assert any(problem for _, _, problem in reencode(Store(made.output.path), 1))
 

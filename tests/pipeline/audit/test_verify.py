@@ -30,11 +30,18 @@ PART = part_path("videos", 2, WIDE_BUCKET)  # samples 6 and 7
 MANIFEST = manifest_path("videos")
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root as a run leaves it."""
+    folder = tmp_path_factory.mktemp("sound") / "out"
+    commit_shard(commit_run(folder, [URL]), "videos", URL)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    store = commit_run(tmp_path / "out", [URL])
-    commit_shard(store, "videos", URL)
-    return tmp_path / "out"
+def root(sound: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(sound, tmp_path / "out"))
 
 
 def problems(root: Path) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.clips import RULES, SPEC, clip_of, header_of
 from support.continuous import BUCKETS, CONTINUOUS, stored
-from support.runs import MakeConfig, run_all, run_json, samples_of, write_tar
+from support.runs import MakeConfig, configured, run_all, run_json, samples_of, write_tar
 from torch import Tensor
 
 import encoder
@@ -161,11 +161,12 @@ def test_rows_joined_are_the_bits_of_one_stream(
     assert times == pytest.approx([index / 8 for index in range(45)], abs=0.001)
 
 
-@pytest.fixture
-def made(tmp_path: Path, make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Config:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny: VideoEncoder, videos: tuple[bytes, ...]) -> Config:
     """Four videos of 20 to 23 frames in rows of nine and eight; 23 frames are cut to 21."""
-    write_tar(tmp_path / "a.tar", samples_of(videos[:4]))
-    config = make_config(clip={**CONTINUOUS, "frames": 9, "buckets": BUCKETS})
+    folder = tmp_path_factory.mktemp("made")
+    write_tar(folder / "a.tar", samples_of(videos[:4]))
+    config = configured(folder, clip={**CONTINUOUS, "frames": 9, "buckets": BUCKETS})
     run_all(config, tiny)
     values = json.loads(run_json(config, tiny)) | {"config": config.model_dump(mode="json")}
     Store(config.output.path).create("run.json", json.dumps(values).encode())

@@ -15,8 +15,13 @@ from pipeline.monitor.events import SliceDone
 
 
 def test_the_encoder_alone_makes_the_clips_of_a_run_without_its_first_shard(
-    make_config: MakeConfig, tiny: VideoEncoder, videos: tuple[bytes, ...], tmp_path: Path
+    make_config: MakeConfig,
+    tiny: VideoEncoder,
+    videos: tuple[bytes, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # it would take them all, and others are at work
     write_tar(tmp_path / "s0.tar", samples_of(videos[:4]))
     write_tar(tmp_path / "s1.tar", samples_of([*videos[:3], b"<html>"]))
     config = make_config(clip={"window": "uniform:2"})

@@ -9,6 +9,7 @@ from support.texts import make_text_encoder
 
 from jobs.cli import main
 from pipeline.config.load import Config
+from pipeline.estimate import preview
 from pipeline.estimate.extrapolate import SamplePreview
 from pipeline.estimate.texts import preview_texts
 from pipeline.monitor.words import size
@@ -24,7 +25,7 @@ def umt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(make_config: MakeConfig, umt5: Path) -> Config:
-    return with_text(make_config(), encoder=str(umt5), dtype="bfloat16")
+    return with_text(make_config(clip={"frames": 5, "buckets": ["32x48"]}), encoder=str(umt5), dtype="bfloat16")
 
 
 def embedded_bytes(config: Config, captions: list[str]) -> int:
@@ -50,8 +51,13 @@ def test_what_was_not_looked_at_is_extrapolated(config: Config) -> None:
 
 
 def test_plan_prints_bytes_and_device_hours_of_texts(
-    config: Config, tmp_path: Path, videos: tuple[bytes, ...], capsys: pytest.CaptureFixture[str]
+    config: Config,
+    tmp_path: Path,
+    videos: tuple[bytes, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(preview, "TIMING_SECONDS", 0.02)
     write_tar(tmp_path / "s.tar", samples_of(videos[:2]))
     file = tmp_path / "c.yaml"
     file.write_text(config.model_dump_json())

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.clips import SPEC, clip_of, header_at, header_of
 from support.images import FORMATS, animated, drawn, file_of
-from support.runs import MakeConfig, run_all, run_json, write_tar
+from support.runs import MakeConfig, configured, run_all, run_json, write_tar
 
 from encoder.video_encoder import VideoEncoder
 from jobs.cli import main
@@ -81,7 +81,7 @@ def test_beside_continuous_rows_an_image_is_a_row_of_one_segment(tiny: VideoEnco
     assert [(row.frames, row.continues, row.window_index) for row in rows] == [(1, False, 0)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def files(videos: tuple[bytes, ...]) -> list[tuple[str, bytes]]:
     """Three videos, one of them with a thumbnail; five images in four formats; four samples that give no row."""
     made = [(f"video-{number}.mp4", video) for number, video in enumerate(videos[:3])]
@@ -99,11 +99,17 @@ def files(videos: tuple[bytes, ...]) -> list[tuple[str, bytes]]:
     return sorted(made)
 
 
-@pytest.fixture
-def mixed(tmp_path: Path, files: list[tuple[str, bytes]], make_config: MakeConfig, tiny: VideoEncoder) -> Config:
-    write_tar(tmp_path / "a.tar", files)
-    config = make_config(
-        input={"image": IMAGES}, clip=MIXED, filter={"min_seconds": 1}, output={"dtype": "float32", "posterior": "mean"}
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes]], tiny: VideoEncoder) -> Config:
+    folder = tmp_path_factory.mktemp("mixed")
+    write_tar(folder / "a.tar", files)
+    output = {"path": str(folder / "out"), "dtype": "float32", "posterior": "mean"}
+    config = configured(
+        folder,
+        input={"image": IMAGES, "shards": f"{folder}/*.tar"},
+        clip=MIXED,
+        filter={"min_seconds": 1},
+        output=output,
     )
     run_all(config, tiny)
     identity = json.loads(run_json(config, tiny))

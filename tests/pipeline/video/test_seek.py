@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pipeline.video.probe import probe
 from pipeline.video.pyav_pictures import PyavPictures
 from pipeline.video.seek import Key, Read, plan_reads, plan_seeks
 from pipeline.video.signatures import container_of
-from pipeline.video.synthetic.videos import make_video, read_number
+from pipeline.video.synthetic.videos import draw_frame, make_video, read_number
 
 LIMITS = LimitsConfig()
 FRAMES = 300
@@ -52,6 +53,9 @@ REFUSED = {
 }
 
 
+WANTED = [239], [240], [241, 263], [190, 191, 192, 260], list(range(215, 265, 3))
+
+
 @contextmanager
 def opened(video: bytes, strict: bool = False) -> Iterator[PyavPictures]:
     with memory_file(video) as path:
@@ -59,8 +63,12 @@ def opened(video: bytes, strict: bool = False) -> Iterator[PyavPictures]:
         yield PyavPictures(path, found, LIMITS, strict, Look())
 
 
-def made(how: dict) -> bytes:
-    return make_video(FRAMES, 25, 128, 64, **how)
+drawn = cache(draw_frame)  # drawing takes as long as encoding, and all videos show the same
+
+
+@cache
+def made(name: str) -> bytes:
+    return make_video(FRAMES, 25, 128, 64, draw=drawn, **(SEEKS | REFUSED | {"plain": {"options": GOP}})[name])
 
 
 def marked(frames: int, wanted: list[int]) -> bytearray:
@@ -84,10 +92,11 @@ def without_reading_from_the_start(*_: object) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SEEKS)
 def test_a_seek_gives_the_bits_of_decoding_from_the_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(made(SEEKS[name])) as video:
-        for wanted in ([239], [240], [241, 263], [190, 191, 192, 260], list(range(215, 265, 3))):
+    with opened(made(name)) as video:
+        from_the_start = pictures(video.from_the_start(marked(FRAMES, sorted(set().union(*WANTED)))))
+        for wanted in WANTED:
             needed = marked(FRAMES, wanted)
-            expected = pictures(video.from_the_start(needed))
+            expected = {index: from_the_start[index] for index in wanted}
             assert [read_number(picture) for picture in expected.values()] == wanted
             assert plan_seeks(video.found.header, video.found.packets, needed) is not None
             with monkeypatch.context() as patched:
@@ -97,7 +106,7 @@ def test_a_seek_gives_the_bits_of_decoding_from_the_start(name: str, monkeypatch
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_no_seek_is_made_where_it_might_give_other_frames(name: str) -> None:
-    with opened(made(REFUSED[name])) as video:
+    with opened(made(name)) as video:
         needed = marked(FRAMES, [270, 280])
         assert plan_seeks(video.found.header, video.found.packets, needed) is None
         assert [read_number(picture) for picture in pictures(video.pictures(needed)).values()] == [270, 280]
@@ -119,7 +128,7 @@ def cut_without_decoding(video: bytes, first: int) -> bytes:
 
 
 def test_an_edit_list_that_cuts_frames_off_refuses_seeks() -> None:
-    with opened(cut_without_decoding(made(SEEKS["closed"]), 10)) as video:
+    with opened(cut_without_decoding(made("closed"), 10)) as video:
         frames = video.found.header.frames
         assert frames < FRAMES
         needed = marked(frames, [frames - 10])
@@ -129,7 +138,7 @@ def test_an_edit_list_that_cuts_frames_off_refuses_seeks() -> None:
 
 def test_a_seek_that_shows_other_frames_than_announced_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = marked(FRAMES, [250, 260])
-    with opened(made(SEEKS["closed"])) as video:
+    with opened(made("closed")) as video:
         expected = pictures(video.from_the_start(needed))
         monkeypatch.setattr(PyavPictures, "_agrees", agrees)
         for place in (245, 255):
@@ -148,14 +157,14 @@ def test_frames_that_differ_after_a_seek_end_seeking(monkeypatch: pytest.MonkeyP
     sums = iter(range(10**6))
     monkeypatch.setattr(pyav_pictures, "checksum", lambda _: next(sums))
     monkeypatch.setattr(PyavPictures, "_by_key", without_reading_from_the_start)
-    with opened(made(SEEKS["closed"])) as video:
+    with opened(made("closed")) as video:
         assert [read_number(picture) for picture in pictures(video.pictures(needed)).values()] == [250]
 
 
 @pytest.mark.parametrize("pyramid", ["none", "strict", "normal"])
 def test_frames_that_no_other_needs_are_passed_over_and_the_others_keep_their_bits(pyramid: str) -> None:
     options = {"g": "1000", "bf": "4", "x264-params": f"b-pyramid={pyramid}:b-adapt=0"}
-    with opened(make_video(120, 25, 128, 64, options=options)) as video:
+    with opened(make_video(120, 25, 128, 64, draw=drawn, options=options)) as video:
         for step in (3, 4, 7):
             needed = marked(120, list(range(0, 120, step)))
             items = list(video.pictures(needed))
@@ -166,12 +175,12 @@ def test_frames_that_no_other_needs_are_passed_over_and_the_others_keep_their_bi
 def test_a_frame_that_is_lost_by_passing_over_others_comes_by_decoding_all(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = marked(120, [50, 100])
     monkeypatch.setattr(PyavPictures, "lean_packets", lambda _, video, __: list(video.packets())[:60])
-    with opened(make_video(120, 25, 128, 64, options={"g": "1000"})) as video:
+    with opened(make_video(120, 25, 128, 64, draw=drawn, options={"g": "1000"})) as video:
         assert [read_number(picture) for picture in pictures(video.pictures(needed)).values()] == [50, 100]
 
 
 def test_strict_decoding_reads_everything() -> None:
-    with opened(made(SEEKS["closed"]), strict=True) as video:
+    with opened(made("closed"), strict=True) as video:
         decoded = list(video.pictures(marked(FRAMES, [250])))
         assert len(decoded) == 251
 
@@ -206,7 +215,7 @@ def test_every_good_file_gives_the_same_frames_by_key_as_from_the_start(
 
 
 def test_a_lost_key_frame_gives_what_decoding_from_the_start_gives() -> None:
-    data = made({"options": GOP})
+    data = made("plain")
     with av.open(io.BytesIO(data)) as source:
         packet = [packet for packet in source.demux(video=0) if packet.size][240]
         damaged = data[: packet.pos] + bytes(packet.size) + data[packet.pos + packet.size :]

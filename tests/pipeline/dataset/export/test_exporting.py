@@ -1,8 +1,8 @@
 """An export holds the rows that were asked for, goes on where it was stopped, and refuses what cannot be trained on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -72,8 +72,8 @@ class Dying(Store):
 
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Ten made-up rows of the tiny encoder with texts, which every target takes."""
-    return with_texts(made_run(tmp_path_factory.mktemp("tiny"), "tiny"))
+    """Six made-up rows of the tiny encoder with texts, which every target takes."""
+    return with_texts(made_run(tmp_path_factory.mktemp("tiny"), "tiny", (ONE,) * 2))
 
 
 @pytest.mark.parametrize("target", NAMES)
@@ -111,7 +111,7 @@ def ids_in(folder: Path) -> list[str]:
 
 
 def test_a_selection_and_its_split_are_honoured(tiny_run: Config, tmp_path: Path) -> None:
-    rows = chosen(read_index(Store(tiny_run.output.path)), "sample_index != 2")
+    rows = chosen(read_index(Store(tiny_run.output.path)), "window_index != 1")
     splits = split_of(rows, {"val": 0.4})
     write_selection(rows, splits, str(tmp_path / "selected.parquet"))
     by_split = dict(zip(rows["id"].to_pylist(), splits.to_pylist(), strict=True))
@@ -188,63 +188,72 @@ def test_captions_of_a_table_take_the_place_of_those_of_the_rows(tmp_path: Path)
     assert prompts == [f"new {row.sample.index}" for _, row in all_rows((ONE,) * 4)]
 
 
-def run_of(folder: Path, encoder: str, **options: Any) -> str:
-    return with_texts(made_run(folder, encoder, **options)).output.path
-
-
-Refused = tuple[Callable[[Path], str], Sequence[str], str]
+Made = Mapping[str, str]  # what a run is made of
+Refused = tuple[Made, Sequence[str], str]
 REFUSED: dict[str, Refused] = {
-    "no text": (lambda folder: run_of(folder, "wan"), ["--to", "musubi"], "musubi trains with text embeddings"),
+    "no text": ({"encoder": "wan"}, ["--to", "musubi"], "musubi trains with text embeddings"),
     "unknown text": (
-        lambda folder: run_of(folder, "wan"),
+        {"encoder": "wan"},
         ["--to", "dfm", "--text", "x"],
         "has no such texts, it has wan",
     ),
     "text of another family": (
-        lambda folder: run_of(folder, "cogvideox"),
+        {"encoder": "cogvideox"},
         ["--to", "cogvideo", "--text", "wan"],
         "was embedded by the rules of wan: models of cogvideox take those of cogvideox",
     ),
     "no model": (
-        lambda folder: run_of(folder, "cogvideox"),
+        {"encoder": "cogvideox"},
         ["--to", "fastvideo", "--text", "wan"],
         "fastvideo has no model for latents of cogvideox: it trains on those of tiny, wan, wan2.2",
     ),
     "no moments": (
-        lambda folder: run_of(folder, "wan", posterior="mean"),
+        {"encoder": "wan", "posterior": "mean"},
         ["--to", "finetrainers", "--text", "wan"],
         "finetrainers takes moments, and the rows hold mean: make them with output.posterior=moments",
     ),
     "no sample": (
-        lambda folder: run_of(folder, "tiny", posterior="mean"),
+        {"encoder": "tiny", "posterior": "mean"},
         ["--to", "cogvideo", "--text", "wan"],
         "cogvideo takes sample, and the rows hold mean: use --posterior mean",
     ),
     "a posterior of its own": (
-        lambda folder: run_of(folder, "wan"),
+        {"encoder": "wan"},
         ["--to", "finetrainers", "--text", "wan", "--posterior", "mean"],
         "finetrainers takes moments: leave out --posterior mean",
     ),
     "a split without a selection": (
-        lambda folder: run_of(folder, "wan"),
+        {"encoder": "wan"},
         ["--to", "dfm", "--text", "wan", "--split", "train"],
         "split 'train' needs the selection that has it",
     ),
     "a selection that is not there": (
-        lambda folder: run_of(folder, "wan"),
+        {"encoder": "wan"},
         ["--to", "dfm", "--text", "wan", "--select", "/nowhere.parquet"],
         "/nowhere.parquet",
     ),
-    "not a run": (lambda folder: str(folder), ["--to", "dfm"], "is not the output of a run"),
+    "not a run": ({}, ["--to", "dfm"], "is not the output of a run"),
 }
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Made], str]:
+    """The root of a run with texts, or of none, which is only read."""
+
+    @cache
+    def made(*options: tuple[str, str]) -> str:
+        folder = tmp_path_factory.mktemp("run")
+        return with_texts(made_run(folder, **dict(options))).output.path if options else str(folder)
+
+    return lambda options: made(*options.items())
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_exported_is_refused_in_one_line(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, run_of: Callable[[Made], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, arguments, said = REFUSED[case]
-    assert main(["export", make(tmp_path), str(tmp_path / "into"), *arguments]) == 2
+    made, arguments, said = REFUSED[case]
+    assert main(["export", run_of(made), str(tmp_path / "into"), *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
