@@ -280,8 +280,8 @@ def announcing(width_px: int, height_px: int) -> bytes:
 
 
 def test_decoding_stays_within_the_memory_of_a_video() -> None:
-    data = announcing(12000, 10000)  # 360 MB, which no memory that a test before has freed would hold
-    config, limits = ClipConfig(buckets=("96x160x1",)), LimitsConfig(max_frame_px=200_000_000)
+    data = announcing(60000, 30000)  # 7 GB, which no memory that tests before have freed would hold
+    config, limits = ClipConfig(buckets=("96x160x1",)), LimitsConfig(max_frame_px=2_000_000_000)
     items = bounded(decode_sample(data, config, limits, False, RULES), 24 << 20)
     with pytest.raises(MemoryError):
         list(items)
