@@ -119,14 +119,7 @@ class Latents(IterableDataset[dict[str, Any]]):
             )
         if split and not selection:
             raise ValueError(f"split {split!r} needs the selection that has it: latentmill select --split")
-        for name, value, allowed in (
-            ("caption", caption, ("first", "random")),
-            ("uncond", uncond, ("empty", "zeros")),
-            ("posterior", posterior, ("mean", "sample", "moments")),
-            ("scale", scale, (None,) if posterior == "moments" else ("footer", "statistics", None)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"unknown {name} {value!r}: use one of {allowed}")
+        _check_choices(caption, uncond, posterior, scale)
         roots = [roots] if isinstance(roots, str) else list(roots)
         self._rank, self._world, self._seed, self._shuffle = rank, world, seed, shuffle
         self._step_batches, self._text, self._caption = step_batches, text, caption
@@ -526,6 +519,17 @@ def _selected(selection: str, split: str | None) -> npt.NDArray[np.uint64]:
             raise ValueError(f"{selection} has no split {split!r}: it has {', '.join(splits) or 'none'}")
         table = table.filter(pc.equal(table["split"], split))
     return np.asarray(table["row_hash"], np.int64).view(np.uint64)
+
+
+def _check_choices(caption: str, uncond: str, posterior: str, scale: str | None) -> None:
+    for name, value, allowed in (
+        ("caption", caption, ("first", "random")),
+        ("uncond", uncond, ("empty", "zeros")),
+        ("posterior", posterior, ("mean", "sample", "moments")),
+        ("scale", scale, (None,) if posterior == "moments" else ("footer", "statistics", None)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"unknown {name} {value!r}: use one of {allowed}")
 
 
 def _batch_sizes(batch: int | Mapping[str, int], step_batches: int, rows: Mapping[str, Any]) -> dict[str, int]:

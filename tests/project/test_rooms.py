@@ -15,7 +15,7 @@ PACKAGES = ("encoder", "pipeline", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 LONGEST_FILE, LONGEST_FUNCTION, MOST_FILES = 300, 50, 12
 MOST_COMMANDS = 20  # a file for each command or group of them
-COPIED_FILES = {"pipeline.dataset.loader": 620}  # users copy it, so that it is one file
+COPIED_FILES = {"pipeline.dataset.loader": 624}  # users copy it, so that it is one file
 # A room imports only from lines below it; rooms on one line do not know each other.
 PIPELINE = (
     {"text_run", "doctor"},
@@ -240,7 +240,7 @@ def test_a_file_is_short_and_says_what_it_holds() -> None:
 
 def test_a_function_is_short() -> None:
     lines = {
-        f"{name_of(path)}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        f"{name_of(path)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in FILES
         for node in ast.walk(tree_of(path))
         if isinstance(node, Function)
