@@ -67,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, umt5: Path) -> tuple[str,
 def test_the_command_embeds_as_the_pipeline_of_diffusers_does_and_resumes(
     out: str, umt5: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*wan(umt5), "runtime.replicas=2", "limits.max_reject_fraction=1"]
+    arguments = [*wan(umt5), "runtime.replicas=1", "limits.max_reject_fraction=1"]
     latents = {path: path.read_bytes() for path in Path(out, "latents").rglob("*.parquet")}
     config = text_config(out, arguments)
     embedded_here(config, "here")

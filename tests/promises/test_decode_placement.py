@@ -32,9 +32,10 @@ VIDEOS = 24
 def nodes() -> Iterator[Nodes]:
     """A head that does no work, a node with a GPU and a single CPU, and two nodes that have CPUs alone."""
     with idle_head() as running:
-        add_gpus(running, 1)
+        add_gpus(running, 1, wait=False)
         for _ in range(2):
-            add_cpus(running, 2)
+            add_cpus(running, 2, wait=False)
+        running.wait_for_nodes()
         yield running
 
 

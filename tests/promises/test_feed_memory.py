@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.runs import simulated_run, write_tar
 
-import encoder
+from encoder.simulated import WEIGHTS_SHA256
 from jobs.commands.bench_simulated import logical_cpus
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import WorkQueue
@@ -16,7 +16,7 @@ from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone, SliceDone
 from pipeline.video.simulated import SimulatedVideo, write_simulated
 
-FILM_FRAMES, SIZE_PX, AHEAD_BYTES = 241, (480, 640), 300_000_000  # a film is 222 MB, and one object of it 64 MiB
+FILM_FRAMES, SIZE_PX, AHEAD_BYTES = 241, (480, 640), 200_000_000  # a film is 222 MB, and one object of it 64 MiB
 
 
 @pytest.mark.ray
@@ -24,13 +24,12 @@ def test_films_that_do_not_fit_are_streamed_within_the_bound(tmp_path: Path) -> 
     film = write_simulated(SimulatedVideo(FILM_FRAMES, *SIZE_PX, 8.0, 0.5))
     write_tar(tmp_path / "s.tar", ((f"{number}.simulated", film) for number in range(4)))
     clip = {"frames": 49, "window": "full", "continuous": True, "fps": None, "buckets": ["480x640"]}
-    config = simulated_run(tmp_path, 1, clip=clip, runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES})
+    config = simulated_run(tmp_path, 4, clip=clip, runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES})
     peak_bytes = 0
-    with logical_cpus(4), connected(config.runtime):  # more films at once than fit
+    with logical_cpus(2), connected(config.runtime):
         queue = WorkQueue(max_attempts=1)
         queue.extend(list_shards(config.input.shards))
-        sha256 = encoder.load("simulated", weights="simulated:1").weights_sha256
-        cluster = Cluster(LatentsJob(config, sha256), queue)
+        cluster = Cluster(LatentsJob(config, WEIGHTS_SHA256), queue)
 
         def look() -> None:
             nonlocal peak_bytes

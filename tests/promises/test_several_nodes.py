@@ -109,7 +109,8 @@ def test_nodes_are_lost_one_after_the_other_until_none_is_left_and_another_joins
 ) -> None:
     monkeypatch.setattr(fleet, "DEATHS_IN_A_ROW", 1)  # fewer than are lost with the last node
     config = config.replaced({"encoder.weights": "simulated:80"})  # some is left when the slowest replica has loaded
-    there, joined, at_work = [add_gpus(nodes, 2), add_gpus(nodes, 1)], None, set()
+    there, joined, at_work = [add_gpus(nodes, 2, wait=False), add_gpus(nodes, 1)], None, set()
+    nodes.wait_for_nodes()
     made_by_the_last = 0
     with connected(config.runtime):
         run, seen = Run(config), list[Event]()

@@ -39,11 +39,11 @@ def kept(nodes: Nodes) -> Iterator[Nodes]:
         nodes.wait_for_nodes()  # Ray goes on listing one that was killed for a while
 
 
-def add_cpus(nodes: Nodes, cpus: int) -> Any:
-    """Adds a node that has so many CPUs and no GPU."""
-    return nodes.add_node(num_cpus=cpus, **LIGHT)
+def add_cpus(nodes: Nodes, cpus: int, wait: bool = True) -> Any:
+    """Adds a node that has so many CPUs and no GPU. Without waiting for it, others can start beside it."""
+    return nodes.add_node(wait, num_cpus=cpus, **LIGHT)
 
 
-def add_gpus(nodes: Nodes, gpus: int) -> Any:
+def add_gpus(nodes: Nodes, gpus: int, wait: bool = True) -> Any:
     """Adds a node of one CPU that claims so many GPUs."""
-    return nodes.add_node(num_cpus=1, num_gpus=gpus, **LIGHT)
+    return nodes.add_node(wait, num_cpus=1, num_gpus=gpus, **LIGHT)
