@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Two processes, which take groups of tests in the order in which tests/conftest.py puts them.
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# Processes take groups of tests in the order in which tests/conftest.py puts them.
+PYTEST := $(BIN)/pytest --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo example test check gpu lint format clean
+.PHONY: demo example test check gpu lint style types pytest format clean
 
 demo: $(READY)
 	$(BIN)/latentmill demo out/demo
@@ -27,18 +27,27 @@ example: $(READY)
 		--compare $(EXAMPLE)/undisturbed/losses.json
 	$(BIN)/python examples/sample_tiny_dit.py $(EXAMPLE)/run $(EXAMPLE)/stopped
 
-test: lint
-	$(PYTEST) --durations=20
+# mypy takes a minute at first, beside tests half of that.
+test: style
+	$(MAKE) --jobs 2 types pytest
+
+# Two processes start Ray, whose tests also wait; a third has the others.
+pytest: $(READY)
+	$(PYTEST) --numprocesses 3 --durations=20
 
 check: lint
-	$(PYTEST) -m "not ray and not full_size and not s3 and not slow and not soak"
+	$(PYTEST) --numprocesses 2 -m "not ray and not full_size and not s3 and not slow and not soak"
 
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
 
 format: $(READY)

@@ -11,6 +11,7 @@ from benchmarks.gpu_kernels import Kernel, by_class, class_of, kernels_of
 from jobs.cli import build_parser
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_or_hangs_is_noted_and_the_others_still_run(tmp_path: Path) -> None:
     steps = (
         Step("broken", ("-c", "print('no driver'); raise SystemExit(3)")),

@@ -41,6 +41,7 @@ def test_the_loader_loses_and_repeats_nothing_when_it_is_stopped(
     }
 
 
+@pytest.mark.slow
 def test_an_index_without_parts_starts(tmp_path: Path) -> None:
     assert start(tmp_path, 2000)["seconds"] > 0
     rows = Counter(bucket for bucket, _ in Latents(str(tmp_path / "index-2000"), 5, 5).steps(0))

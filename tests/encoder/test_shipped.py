@@ -20,6 +20,7 @@ def test_the_weights_are_small_and_the_package_contains_them() -> None:
     assert '"shipped/*/*"' in (ROOT / "pyproject.toml").read_text()
 
 
+@pytest.mark.slow
 def test_what_tiny_encodes_its_decoder_shows() -> None:
     """On scenes that it was not trained on; docs/fidelity.md has the figures of the demo's own."""
     loaded, decoder = encoder.load("tiny", weights="tiny", convolutions="direct"), encoder.load_decoder("tiny")

@@ -39,6 +39,7 @@ def test_the_example_stops_and_goes_on_in_two_processes_as_if_it_had_not(root: s
     assert resumed[:STOP] == stopped
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_batch_falls_while_its_noise_stays_the_same(root: str) -> None:
     torch.manual_seed(0)
     model, batch = Transformer(*widths(root, "wan")), next(iter(Latents(root, 4, 1, text="wan")))

@@ -121,6 +121,7 @@ def test_the_programs_are_short() -> None:
     assert max(len(program.splitlines()) for _, program in PROGRAMS) <= LONGEST_PROGRAM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", TABLES, ids=range(len(TABLES)))
 def test_a_program_reads_every_row(printed: dict[str, str], program: str) -> None:
     assert is_read(printed[program])
@@ -132,12 +133,14 @@ def test_ray_data_reads_every_row(out: Path, tmp_path: Path) -> None:
     assert is_read(output_of(program, tmp_path, str(out)))
 
 
+@pytest.mark.slow
 def test_the_loader_reads_every_row(printed: dict[str, str]) -> None:
     (program,) = programs_of("For training: the loader")
     assert printed[program].count("torch.Size([2, 16, 2,") == 4
     assert "Traceback" not in printed[program]
 
 
+@pytest.mark.slow
 def test_several_roots_are_read_together_and_without_a_row_that_was_removed(printed: dict[str, str]) -> None:
     (program,) = programs_of("Several roots")
     expected = dict.fromkeys(["PyArrow", "pandas", "DuckDB", "Polars", "datasets"], 8 + 2)

@@ -35,6 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, sources: set[str]) -> Path:
     return folder / "dist"
 
 
+@pytest.mark.slow
 def test_wheel_and_source_hold_every_file_of_the_packages(built: Path, sources: set[str]) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:

@@ -209,6 +209,7 @@ def test_the_values_that_flow_and_the_errors_know_nothing_else() -> None:
         assert imported.split(".")[0] in known or imported.startswith("pipeline.errors."), module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

@@ -93,6 +93,7 @@ def test_elsewhere_than_on_a_cpu_memory_is_the_allocators() -> None:
     assert not workspace._flat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convolutions", ["direct", "winograd_height", "winograd", "winograd_c"])
 def test_clips_that_take_turns_and_clips_of_other_sizes_do_not_meet_in_kept_memory(
     convolutions: str, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,7 @@ def test_a_thread_that_begins_while_another_is_restricted_has_the_threads_that_i
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_threads_of_its_own() -> None:
     program = """if True:
         import os, torch

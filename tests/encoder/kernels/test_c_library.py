@@ -79,6 +79,7 @@ def test_the_compiler_that_comes_as_a_package_is_found_beside_others() -> None:
     assert PACKAGED in compilers()
 
 
+@pytest.mark.slow
 def test_the_one_that_cc_names_is_tried_first_and_one_that_cannot_is_passed_over(
     fresh: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

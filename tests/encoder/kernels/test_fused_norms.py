@@ -83,6 +83,7 @@ def test_rms_norm_equals_float64_within_1e_6(shape: tuple[int, ...], swish: bool
     assert error(out, F.silu(expected) if swish else expected) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["chunk", "frame", "clip"])
 def test_an_encoder_with_fused_norms_gives_the_latents_of_torch(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
     few_levels = CogVideoXParams(channels=(16, 32), blocks_per_level=1, groups=2, temporal_ratio=2)

@@ -169,6 +169,7 @@ def test_the_full_size_encoder_gives_the_latents_of_direct_convolutions(
     assert float((mean - direct).norm() / direct.norm()) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pictures", "wide_wan")
 def test_what_was_measured_is_repeated_to_the_bit(video: Tensor) -> None:
     first = encoder.load("wan", weights="random:0")

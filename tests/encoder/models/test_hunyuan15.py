@@ -44,6 +44,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return OneByOne(theirs), ours
 
 
+@pytest.mark.slow
 @unchecked_memory()
 def test_every_legal_frame_count_equals_diffusers(small: Pair) -> None:
     """diffusers' latents of a clip begin with those of fewer; of 97 frames it takes a minute: soaks have them."""

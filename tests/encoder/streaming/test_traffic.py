@@ -10,6 +10,7 @@ from jobs.cli import main
 MOST = {"cogvideox": ("49x480x720", 300e9, 2000), "wan": ("81x480x832", 405e9, 3200)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOST)
 def test_a_clip_on_a_gpu_moves_no_more_bytes_and_launches_no_more_kernels(name: str, tmp_path: Path) -> None:
     shape, most_bytes, most_kernels = MOST[name]

@@ -111,7 +111,8 @@ def test_a_signal_ends_the_following_and_not_the_job(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     stand_in(tmp_path / "sbatch", "#!/bin/bash\necho '7;cluster'\n")
-    stand_in(tmp_path / "scontrol", "#!/bin/bash\nkill -INT $PPID\necho JobState=RUNNING StdOut=/nowhere/slurm-7.out\n")
+    signalling = "sleep 0.5; kill -INT $PPID"  # Python has noted by then that there is a process to wait for
+    stand_in(tmp_path / "scontrol", f"#!/bin/bash\n{signalling}\necho JobState=RUNNING StdOut=/nowhere/slurm-7.out\n")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert main(["submit", config_file(make_config(), tmp_path / "c.yaml"), "--on", "slurm"]) == 130
     said = capfd.readouterr().out.splitlines()

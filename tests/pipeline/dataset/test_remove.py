@@ -132,6 +132,7 @@ class DyingStore(Store):
         super().delete(path)
 
 
+@pytest.mark.slow
 def test_a_removal_that_is_killed_at_any_step_is_finished_to_the_same_bytes(made: Config, tmp_path: Path) -> None:
     first = Path(made.output.path)
     add_texts(made)

@@ -14,6 +14,7 @@ from pipeline.input.listing import shards_of
 from pipeline.monitor.events import SliceDone
 
 
+@pytest.mark.slow
 def test_the_encoder_alone_makes_the_clips_of_a_run_without_its_first_shard(
     make_config: MakeConfig,
     tiny: VideoEncoder,

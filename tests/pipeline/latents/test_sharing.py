@@ -75,6 +75,7 @@ def share(config: Config, replicas: int) -> tuple[Counter[str], list[SliceDone]]
     return store.counts, done
 
 
+@pytest.mark.slow
 def test_four_replicas_on_an_empty_root_make_hardly_any_part_twice(config: Config, tmp_path: Path) -> None:
     counts, done = share(config, replicas=4)
     assert counts["written"] == PARTS

@@ -49,6 +49,7 @@ def test_to_other_encoders_it_is_no_video() -> None:
     assert (failure.why.stage, failure.why.reason) == ("probe", "not_a_video")
 
 
+@pytest.mark.slow
 def test_a_decoder_of_simulated_videos_of_their_buckets_size_loads_no_torch() -> None:
     program = """
 import sys
