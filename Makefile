@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Processes take groups of tests in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/pytest --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo example test check gpu lint style types pytest format clean
+.PHONY: demo example test check gpu style types pytest quick format clean
 
 demo: $(READY)
 	$(BIN)/latentmill demo out/demo
@@ -27,7 +27,7 @@ example: $(READY)
 		--compare $(EXAMPLE)/undisturbed/losses.json
 	$(BIN)/python examples/sample_tiny_dit.py $(EXAMPLE)/run $(EXAMPLE)/stopped
 
-# mypy takes a minute at first, beside tests half of that.
+# mypy runs beside tests, as it takes most of a minute the first time.
 test: style
 	$(MAKE) --jobs 2 types pytest
 
@@ -35,13 +35,14 @@ test: style
 pytest: $(READY)
 	$(PYTEST) --numprocesses 3 --durations=20
 
-check: lint
+check: style
+	$(MAKE) --jobs 2 types quick
+
+quick: $(READY)
 	$(PYTEST) --numprocesses 2 -m "not ray and not full_size and not s3 and not slow and not soak"
 
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu
-
-lint: style types
 
 style: $(READY)
 	$(BIN)/ruff check .

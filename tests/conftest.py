@@ -44,9 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by their fixtures, and sets which tests go to one process together, the longest groups first.
 
-    Those that start Ray form two groups, one for each process of `make test`: more clusters at once run into time-outs.
-    The others are grouped by file, which keeps the fixtures of a module in one process, and within it by how long they
-    take.
+    Those that start Ray form two groups, as more clusters at once run into time-outs. The others are grouped by file,
+    which keeps the fixtures of a module in one process, and within it by how long they take.
     """
     for item in items:
         for fixture in MARKED_BY_FIXTURE.keys() & getattr(item, "fixturenames", ()):

@@ -140,6 +140,7 @@ def test_the_decoder_is_neither_read_nor_part_of_the_identity(tmp_path: Path) ->
     assert encoder.load("diffusers", weights=str(tmp_path)).weights_sha256 != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_name", CACHING)
 def test_where_diffusers_takes_a_cache_clips_stream_and_memory_does_not_grow(class_name: str) -> None:
     theirs, ours = pair(class_name)

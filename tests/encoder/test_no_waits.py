@@ -96,6 +96,7 @@ def test_no_value_is_read(loaded: VideoEncoder) -> None:
             push()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wide_wan")
 @pytest.mark.parametrize("algorithm", ["winograd_height", "winograd", "winograd_c"])
 def test_no_value_is_read_by_other_convolutions(algorithm: str) -> None:

@@ -80,6 +80,7 @@ def test_the_video_is_left_as_it_was(tiny: VideoEncoder) -> None:
     assert torch.equal(clip, before)
 
 
+@pytest.mark.slow
 def test_latents_are_the_same_bits_for_every_number_of_threads(tiny: VideoEncoder) -> None:
     clip, usual, made = video(9, 104, 136), torch.get_num_threads(), {}
     try:

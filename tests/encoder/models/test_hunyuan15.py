@@ -55,6 +55,7 @@ def test_every_legal_frame_count_equals_diffusers(small: Pair) -> None:
         assert error_of(small[1].encode(clip[:, :, :frames]), expected[:, :, : 1 + frames // 4]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "height_px", "width_px"), [(2, 16, 16), (1, 48, 80), (2, 32, 48)])
 def test_batches_and_odd_pictures_equal_diffusers(small: Pair, batch: int, height_px: int, width_px: int) -> None:
     assert relative_error(small, video(batch, 9, height_px, width_px)) < 1e-5
@@ -91,6 +92,7 @@ def test_tiles_equal_diffusers_tiled_encode(small: Pair, tmp_path: Path) -> None
         vae.disable_tiling()
 
 
+@pytest.mark.slow
 def test_keys_and_values_are_kept_so_that_memory_grows_a_little_and_segments_are_refused(
     small: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

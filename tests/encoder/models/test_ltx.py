@@ -111,6 +111,7 @@ def test_no_latent_sees_a_later_frame_and_the_first_frame_alone_is_the_first_lat
     assert torch.equal(ours.encode_image(clip).mean, one.mean[:, :, :1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_that_begins_at_the_receptive_field_has_the_same_bits(pairs: dict[str, Pair], kind: str) -> None:
     ours = pairs[kind][1]

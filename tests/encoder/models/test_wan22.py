@@ -81,6 +81,7 @@ def test_no_latent_sees_a_later_frame_and_the_first_frame_alone_is_the_first_lat
     assert torch.equal(small[1].encode_image(clip).mean, one.mean[:, :, :1])
 
 
+@pytest.mark.slow
 def test_tiles_equal_diffusers_tiled_encode(small: Pair, tmp_path: Path) -> None:
     small[0].save_pretrained(tmp_path)
     small[0].enable_tiling(32, 32, 24, 24)  # of folded pixels: half of ours

@@ -77,6 +77,7 @@ def undisturbed(root: str) -> list[list[list[str]]]:
     return [[batch["id"] for batch in latents] for _ in range(4)]
 
 
+@pytest.mark.slow
 def test_every_row_is_shown_once_in_an_epoch_and_never_left_out_twice_in_succession(
     undisturbed: list[list[list[str]]],
 ) -> None:
@@ -147,6 +148,7 @@ def test_random_stops_lose_repeat_and_reorder_nothing(root: str, undisturbed: li
     assert seen == order[: len(seen)]
 
 
+@pytest.mark.slow
 def test_workers_have_the_same_order_and_their_batches_say_where_they_stand(
     root: str, undisturbed: list[list[list[str]]]
 ) -> None:

@@ -56,6 +56,7 @@ def look(config: Config, tiny: VideoEncoder, count: int) -> Preview:
     return preview(config, shards_of(config.input), tiny, count)
 
 
+@pytest.mark.slow
 def test_a_preview_of_every_sample_predicts_exactly_what_the_run_makes(
     shards: None, config: Config, tiny: VideoEncoder
 ) -> None:

@@ -137,6 +137,7 @@ def test_bytes_in_parquet_give_the_same_samples_as_paths(
             assert ours.video_name == ours.key
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_resumes_and_verifies(
     tmp_path: Path, named: Rows, table_config: Made, tiny: VideoEncoder
 ) -> None:
@@ -422,6 +423,7 @@ cells = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 lines = st.sampled_from([b"{}", b'{"a": 1}', b"", b"  ", b"[", b'"x"', b"\xff", b"{" * 9])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(cells, cells), max_size=9), st.integers(1, 4))
 def test_every_row_of_a_csv_is_in_one_range_whatever_its_cells_hold(rows: list[tuple[str, str]], most: int) -> None:
     text = io.StringIO(newline="")

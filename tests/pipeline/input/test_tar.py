@@ -288,6 +288,7 @@ def fits_ustar(name: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(members, contents), max_size=8),
     st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]),

@@ -76,6 +76,7 @@ def made_by(config: Config, tiny: VideoEncoder, decoder: LocalDecoder, store: St
     return list(task.run(shard))
 
 
+@pytest.mark.slow
 def test_a_slow_sample_at_the_head_holds_nothing_up_and_its_rows_stand_first(
     config: Config, undisturbed: dict[str, bytes], tiny: VideoEncoder
 ) -> None:

@@ -86,6 +86,7 @@ def test_four_replicas_on_an_empty_root_make_hardly_any_part_twice(config: Confi
     assert output_files(tmp_path / "out") == output_files(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_shard_that_one_replica_makes_is_listed_once_however_many_parts_it_has(config: Config) -> None:
     counts, _ = share(config, replicas=1)
     folders = 2  # latents and rejects: there is no bucket yet

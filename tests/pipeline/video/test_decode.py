@@ -326,6 +326,7 @@ def test_every_hostile_file_has_an_expected_end():
     assert EXPECTED.keys() == MANIFEST["bad"].keys()
 
 
+@pytest.mark.slow
 @needs_videos
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", EXPECTED)

@@ -90,6 +90,7 @@ def without_reading_from_the_start(*_: object) -> Iterator[None]:
     raise AssertionError("the frames were to come by a seek")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEEKS)
 def test_a_seek_gives_the_bits_of_decoding_from_the_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(made(name)) as video:

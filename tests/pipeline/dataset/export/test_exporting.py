@@ -76,6 +76,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return with_texts(made_run(tmp_path_factory.mktemp("tiny"), "tiny", (ONE,) * 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", NAMES)
 def test_an_export_that_dies_at_every_write_ends_with_the_same_files(
     target: str, tiny_run: Config, tmp_path: Path
@@ -269,6 +270,7 @@ def test_a_folder_with_another_export_is_refused_with_what_differs(
     assert 'holds another export (posterior: "mean" there, "sample" now): use a new folder' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_run_with_a_real_text_encoder_is_exported_to_every_target(
     make_config: MakeConfig,
     tiny: VideoEncoder,
