@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.output.accounts import (
     SliceNumbers,
@@ -21,7 +20,7 @@ from pipeline.output.accounts import (
     reject_to_json,
     slice_numbers,
 )
-from pipeline.output.index import write_index
+from pipeline.output.index import read_index, write_index
 from pipeline.output.ledger import read_part
 from pipeline.output.manifests import (
     Manifest,
@@ -161,15 +160,14 @@ def _manifest(store: Store, before: Manifest, parts: list[PartJson], denied: Map
         "clips_without_caption": 0,
     }
     samples: set[int] = set()
-    path = index_path(before["shard"]["name"])
+    shard = before["shard"]["name"]
     if parts:
         write_index(store, new)
-        with store.open(path) as file:
-            index = pq.read_table(file, columns=["sample_index", "caption"], partitioning=None)
+        index = read_index(store, shard, ["sample_index", "caption"])
         samples = set(index["sample_index"].to_pylist())
         new["clips_without_caption"] = sum(not text.strip() for text in index["caption"].to_pylist())
     else:
-        store.delete(path)
+        store.delete(index_path(shard))
     new["samples_with_clips"] = len(samples)
     new["samples_removed"] = len({sample for sample, _ in denied} - samples)
     return new
@@ -179,6 +177,5 @@ def _clips(store: Store, shard: str) -> list[Place]:
     """The clips in the index of a shard."""
     if not store.exists(index_path(shard)):
         return []
-    with store.open(index_path(shard)) as file:
-        table = pq.read_table(file, columns=["sample_index", "window_index"], partitioning=None)
+    table = read_index(store, shard, ["sample_index", "window_index"])
     return list(zip(table["sample_index"].to_pylist(), table["window_index"].to_pylist(), strict=True))

@@ -47,9 +47,16 @@ def index_of(store: Store, parts: Sequence[PartJson]) -> bytes:
 
 
 def read_index(store: Store, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A row for each clip of a shard, with all columns or some. Raises FileNotFoundError where there is none."""
+    """A row for each clip of a shard, with all columns or some.
+
+    Raises:
+        FileNotFoundError: there is none.
+        pa.ArrowInvalid: it is damaged, or lacks a column.
+    """
     with store.open(index_path(shard)) as file:  # pq.read_table imports pandas, where it is installed
         table = pq.ParquetFile(file).read(columns and list(columns)).replace_schema_metadata()
+    if missing := set(columns or ()) - set(table.column_names):
+        raise pa.ArrowInvalid(f"{index_path(shard)} has no column {min(missing)}")
     return table.select(columns) if columns else table
 
 

@@ -17,6 +17,7 @@ from pipeline.config.text import TextConfig
 from pipeline.errors import Reason, ShardError, UserError
 from pipeline.input.table_rows import kind_of
 from pipeline.output.accounts import WHOLE_SAMPLE
+from pipeline.output.index import read_index
 from pipeline.output.manifests import Manifest
 from pipeline.output.paths import index_path, slice_of_file
 from pipeline.records import FileInfo, Reject
@@ -168,8 +169,7 @@ def read_clips(store: Store, manifest: Manifest, captions: Captions) -> dict[int
         return {}
     shard = manifest["shard"]["name"]
     try:
-        with store.open(index_path(shard)) as file:
-            table = pq.read_table(file, columns=list(CLIP_COLUMNS), partitioning=None)
+        table = read_index(store, shard, CLIP_COLUMNS)
     except (FileNotFoundError, pa.ArrowException) as error:
         raise ShardError(f"{index_path(shard)} cannot be read ({error}): run latentmill index {store.root}") from None
     slices: dict[int, list[Clip]] = {}
