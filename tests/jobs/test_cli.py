@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from support.jobs import config_file, parts_of, undisturbed
@@ -21,20 +20,14 @@ from pipeline.config.identity import run_name
 from pipeline.storage.store import Store
 
 
-class Ended(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
-
-
 def latentmill(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jobs", *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen[str]) -> Ended:
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     stdout, stderr = process.communicate(timeout=300)
-    return Ended(process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def commands() -> list[str]:
@@ -68,8 +61,8 @@ class Runs:
     """
 
     folder: Path
-    stopped: Ended
-    ended: Ended
+    stopped: subprocess.CompletedProcess[str]
+    ended: subprocess.CompletedProcess[str]
 
     @property
     def out(self) -> Path:
@@ -92,14 +85,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, videos: tuple[bytes, ...], on
 @pytest.mark.ray
 def test_ctrl_c_ends_a_run_with_its_code(runs: Runs) -> None:
     """SIGTERM does so too: test_submit.py sends it."""
-    code, stdout, stderr = runs.stopped
-    assert code == 130, stderr
-    assert "stopped by SIGINT" in stdout + stderr
+    assert runs.stopped.returncode == 130, runs.stopped.stderr
+    assert "stopped by SIGINT" in runs.stopped.stderr
 
 
 @pytest.mark.ray
 def test_a_run_that_goes_on_ends_with_everything_that_the_contract_names(runs: Runs) -> None:
-    assert runs.ended.code == 0, runs.ended.stderr
+    assert runs.ended.returncode == 0, runs.ended.stderr
     expected = {"run.json", "latents", "manifests", "_SUCCESS.json", "summary.json", "report.html"}
     assert expected <= {entry.name for entry in runs.out.iterdir()}
     summary = json.loads((runs.out / "summary.json").read_text())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from support.jobs import config_file
 from support.paths import ROOT
 from support.runs import MakeConfig, samples_of, write_tar
 
@@ -74,9 +74,7 @@ def test_the_program_of_the_docs_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_tar(tmp_path / "s.tar", samples_of(videos[:2]))
-    config = tmp_path / "c.yaml"
-    config.write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
-    monkeypatch.setattr(sys, "argv", ["example.py", str(config)])
+    monkeypatch.setattr(sys, "argv", ["example.py", config_file(make_config(), tmp_path / "c.yaml")])
     exec(example(), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     assert "1 of 1 shards to do" in printed

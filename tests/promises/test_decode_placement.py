@@ -7,19 +7,15 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import add_cpus, add_gpus, idle_head
+from support.nodes import add_cpus, add_gpus, cluster_of, idle_head
 from support.runs import simulated_run, simulated_samples, write_tar
 
 import encoder
 from pipeline.clips.plan import ClipRules
 from pipeline.cluster import decoder as ray_decoder
-from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.decoder import RayDecoder
-from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
-from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
-from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone
 from pipeline.records import Sample
 
@@ -47,12 +43,10 @@ def config(tmp_path: Path, nodes: Nodes) -> Config:
 
 
 def test_a_gpu_node_with_one_cpu_is_fed_by_the_cpus_of_the_others(config: Config) -> None:
-    sha256 = encoder.load("simulated", weights="simulated:1").weights_sha256
-    queue, most_taken = WorkQueue(max_attempts=1), 0.0
-    queue.extend(list_shards(config.input.shards))
+    most_taken = 0.0
     with connected(config.runtime):
         cpus = ray.cluster_resources()["CPU"]
-        cluster = Cluster(LatentsJob(config, sha256), queue)
+        cluster = cluster_of(config)
 
         def look() -> None:
             nonlocal most_taken

@@ -3,16 +3,12 @@
 from pathlib import Path
 
 import pytest
+from support.nodes import cluster_of
 from support.runs import simulated_run, write_tar
 
-from encoder.simulated import WEIGHTS_SHA256
 from jobs.commands.bench_simulated import logical_cpus
-from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.joining import connected
 from pipeline.cluster.metrics import object_store_used_bytes
-from pipeline.cluster.replica import LatentsJob
-from pipeline.input.listing import list_shards
 from pipeline.monitor.events import ShardDone, SliceDone
 from pipeline.video.simulated import SimulatedVideo, write_simulated
 
@@ -27,9 +23,7 @@ def test_films_that_do_not_fit_are_streamed_within_the_bound(tmp_path: Path) -> 
     config = simulated_run(tmp_path, 4, clip=clip, runtime={"replicas": 1, "ahead_bytes": AHEAD_BYTES})
     peak_bytes = 0
     with logical_cpus(2), connected(config.runtime):
-        queue = WorkQueue(max_attempts=1)
-        queue.extend(list_shards(config.input.shards))
-        cluster = Cluster(LatentsJob(config, WEIGHTS_SHA256), queue)
+        cluster = cluster_of(config)
 
         def look() -> None:
             nonlocal peak_bytes

@@ -15,25 +15,21 @@ from pathlib import Path
 
 import pytest
 import ray
-import yaml
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import add_gpus, idle_head, kept
+from support.jobs import config_file
+from support.nodes import add_gpus, cluster_of, idle_head, kept
 from support.paths import ROOT
 from support.runs import simulated_run, simulated_samples, write_tar
 
-from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster as ray_cluster
 from pipeline.cluster import fleet
 from pipeline.cluster import gpus as cluster_gpus
 from pipeline.cluster import nodes as ray_nodes
 from pipeline.cluster.cluster import DRAINED, Cluster
-from pipeline.cluster.fleet import WorkQueue
 from pipeline.cluster.gpus import DEATHS_OF_A_GPU
 from pipeline.cluster.joining import connected
-from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
 from pipeline.errors import TransientError
-from pipeline.input.listing import list_shards
 from pipeline.monitor.events import (
     Event,
     GpuExcluded,
@@ -68,12 +64,6 @@ def config(tmp_path: Path, nodes: Nodes) -> Config:
     """One shard of three slices, to be made by a simulated encoder on the GPUs of the cluster."""
     write_tar(tmp_path / "s.tar", simulated_samples(8))
     return simulated_run(tmp_path, 1, runtime={"address": nodes.address, "wait_for_gpus_minutes": 5})
-
-
-def cluster_of(config: Config) -> Cluster:
-    queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
-    queue.extend(list_shards(config.input.shards))
-    return Cluster(LatentsJob(config, WEIGHTS_SHA256), queue)
 
 
 def place_all(cluster: Cluster) -> None:
@@ -198,9 +188,7 @@ def test_a_run_whose_head_is_lost_says_how_to_go_on_and_one_that_is_stopped_just
 def started_run(config: Config, out: Path) -> "subprocess.Popen[str]":
     """A run with one replica in a process of its own, which has much left when its replica joins."""
     slow = {"encoder.weights": "simulated:500", "runtime.replicas": 1, "output.path": str(out)}
-    file = out.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(config.replaced(slow).model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs", "run", str(file)]
+    command = [sys.executable, "-m", "jobs", "run", config_file(config.replaced(slow), out.with_suffix(".yaml"))]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

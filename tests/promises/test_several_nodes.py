@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from support.nodes import add_cpus, add_gpus, idle_head, kept
+from support.nodes import add_cpus, add_gpus, cluster_of, idle_head, kept
 from support.runs import (
     moved,
     output_files,
@@ -24,14 +24,10 @@ from support.runs import (
 
 import encoder
 from benchmarks.faults import family
-from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import cluster, fleet
-from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.fleet import Fleet, WorkQueue
+from pipeline.cluster.fleet import Fleet
 from pipeline.cluster.joining import connected
-from pipeline.cluster.replica import LatentsJob
 from pipeline.config.load import Config
-from pipeline.input.listing import list_shards
 from pipeline.monitor.events import Event, ReplicaLost, ShardDone, SliceDone, WaitingForGpus
 
 pytestmark = pytest.mark.ray
@@ -67,9 +63,7 @@ class Run:
     config: Config
 
     def __post_init__(self) -> None:
-        queue = WorkQueue(max_attempts=1)  # a shard that is lost with its node must not count
-        queue.extend(list_shards(self.config.input.shards))
-        self.cluster = Cluster(LatentsJob(self.config, WEIGHTS_SHA256), queue)
+        self.cluster = cluster_of(self.config)
 
     def events(self) -> Iterator[Event]:
         yield from self.cluster.run(check=lambda: None)

@@ -12,7 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
+from support.jobs import config_file
 from support.runs import MakeConfig, run_all, samples_of, write_tar
 
 from encoder.video_encoder import VideoEncoder
@@ -70,10 +70,10 @@ def test_no_secret_is_in_any_file_or_line_of_a_run_that_fails(
     (tmp_path / "served" / f"{SCRIPT[:8]}.tar").write_bytes(b"no tar")
     urls = [f"{served}/{name}.tar?token={SECRETS[2]}" for name in ("good", SCRIPT[:8], "missing")]
     config = make_config(input={"shards": urls}, limits={"max_reject_fraction": 1.0, "max_attempts": 1})
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    file = config_file(config, tmp_path / "c.yaml")
     monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS[3])
-    code, said = main(["run", str(tmp_path / "c.yaml")]), capfd.readouterr()
+    code, said = main(["run", file]), capfd.readouterr()
     assert code == 1, said
     assert said.out.count("given up") == 4, "two shards, in the progress and at the end"
     assert_no_secrets(said.out + said.err)
@@ -97,9 +97,9 @@ def test_no_secret_is_in_what_is_said_of_a_url_that_does_not_answer(
     monkeypatch.setattr(storage_files, "ATTEMPTS", 1)  # more would only wait longer
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_tar(tmp_path / "a.tar", [])
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
+    file = config_file(make_config(), tmp_path / "c.yaml")
     url = url.format(*SECRETS) if key != "input.shards" else f"@{url.format(*SECRETS)}"
-    assert main(["run", str(tmp_path / "c.yaml"), f"{key}={url}"]) in (1, 2)
+    assert main(["run", file, f"{key}={url}"]) in (1, 2)
     said = capsys.readouterr()
     assert "127.0.0.1" in said.err or "nofs" in said.err
     assert_no_secrets(said.out + said.err)
@@ -171,7 +171,7 @@ def test_weights_run_no_code(make_config: MakeConfig, tmp_path: Path, capsys: py
     canary, weights = tmp_path / "canary", tmp_path / "weights.pt"
     write_tar(tmp_path / "a.tar", [])
     weights.write_bytes(pickle.dumps({"state_dict": Touch(str(canary))}, protocol=2))
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
-    assert main(["run", str(tmp_path / "c.yaml"), f"encoder.weights={weights}"]) == 2
+    file = config_file(make_config(), tmp_path / "c.yaml")
+    assert main(["run", file, f"encoder.weights={weights}"]) == 2
     assert "weights.pt" in capsys.readouterr().err
     assert not canary.exists()

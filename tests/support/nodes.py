@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine."""
+"""Ray clusters of several nodes on this machine, and the loop of a run on one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster as Nodes
 
+from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import joining
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.fleet import WorkQueue
+from pipeline.cluster.replica import LatentsJob
+from pipeline.config.load import Config
+from pipeline.input.listing import list_shards
 
 # What a node does without here, as each process takes seconds of a core to start.
 LIGHT = {"object_store_memory": 80_000_000, "include_log_monitor": False}
@@ -25,6 +31,13 @@ def idle_head() -> Iterator[Nodes]:
             yield running
         finally:
             running.shutdown()
+
+
+def cluster_of(config: Config) -> Cluster:
+    """The loop of a run with the simulated encoder, in which a shard that is lost with its node must not count."""
+    queue = WorkQueue(max_attempts=1)
+    queue.extend(list_shards(config.input.shards))
+    return Cluster(LatentsJob(config, WEIGHTS_SHA256), queue)
 
 
 @contextmanager

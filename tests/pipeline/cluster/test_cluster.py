@@ -11,31 +11,23 @@ from pathlib import Path
 import pytest
 import ray
 from ray.exceptions import RayActorError
+from support.nodes import cluster_of
 from support.runs import moved, output_files, run_all, simulated_run, simulated_samples, write_tar
 
 import encoder
 from encoder.simulated import WEIGHTS_SHA256
 from pipeline.cluster import claims as cluster_claims
-from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.fleet import Fleet, ReplicaCount, WorkQueue
 from pipeline.cluster.logs import Logs, log_files
 from pipeline.cluster.metrics import RayMetrics, of_fleet
 from pipeline.cluster.nodes import node_here
 from pipeline.cluster.replica import LatentsJob
-from pipeline.config.load import Config
-from pipeline.input.listing import list_shards
 from pipeline.latents.helping import SharedClaims
 from pipeline.monitor.events import LogsNotKept, ShardDone, SliceDone
 
 Values = dict[tuple[str, ...], float]
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
-
-
-def queue_of(config: Config) -> WorkQueue:
-    queue = WorkQueue(max_attempts=1)
-    queue.extend(list_shards(config.input.shards))
-    return queue
 
 
 def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none_behind(
@@ -68,7 +60,7 @@ def test_a_replica_that_is_in_the_middle_of_a_file_when_the_run_ends_leaves_none
         link = os.link
         return replace_link
 
-    cluster = Cluster(LatentsJob(config, WEIGHTS_SHA256), queue_of(config))
+    cluster = cluster_of(config)
 
     def prepare_replicas() -> None:
         for replica in cluster._running.values():
@@ -111,10 +103,9 @@ def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(tmp_path: Path) -> N
     write_tar(tmp_path / "s0.tar", [*simulated_samples(3), ("clip-003.simulated", b"<html>")])
     write_tar(tmp_path / "s1.tar", simulated_samples(2))
     config = simulated_run(tmp_path, 1, runtime={"replicas": 1})
-    job, queue = LatentsJob(config, WEIGHTS_SHA256), queue_of(config)
-    cluster = Cluster(job, queue)
+    run, cluster = LatentsJob(config, WEIGHTS_SHA256).run, cluster_of(config)
     events = list(cluster.run(check=lambda: None))
-    driver, fleet = RayMetrics(job.run), Fleet(queue, ReplicaCount(1, 1))
+    driver, fleet = RayMetrics(run), Fleet(WorkQueue(max_attempts=1), ReplicaCount(1, 1))
     (node,) = ray.nodes()
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     gauges = {("ray_latentmill_shards", "waiting"), ("ray_latentmill_replicas", "at_work")}
@@ -127,7 +118,7 @@ def test_a_run_is_seen_where_prometheus_reads_ray_s_metrics(tmp_path: Path) -> N
             and gauges <= found.keys()
         )
 
-    metrics = wait_for_metrics(address, job.run, all_there)
+    metrics = wait_for_metrics(address, run, all_there)
     cluster.stop()
     written = sum(event.size_bytes for event in events if isinstance(event, SliceDone))
     assert metrics[("ray_latentmill_clips_total",)] == 5
